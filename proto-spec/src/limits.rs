@@ -1,0 +1,42 @@
+//! Limits of the wire, normative (`proto-spec/spec/icet.md`, "Limits"). A decoder refuses what exceeds them.
+
+/// Largest frame body, in bytes.
+pub const FRAME: usize = 1 << 20;
+/// Longest media path, in bytes of UTF-8.
+pub const PATH: usize = 1024;
+/// Longest protocol name, in bytes.
+pub const PROTOCOL: usize = 32;
+/// Longest opaque endpoint, in bytes.
+pub const ENDPOINT: usize = 512;
+/// Most protocols a peer may offer.
+pub const OFFERS: usize = 32;
+/// Most network addresses of a peer.
+pub const REACH: usize = 16;
+/// Longest text for people (titles, tag values, error texts, agents), in bytes.
+pub const TEXT: usize = 1024;
+/// Most tags of a manifest.
+pub const TAGS: usize = 64;
+/// Most logical streams that a manifest describes.
+pub const STREAMS: usize = 32;
+/// Largest manifest, in bytes of its CBOR.
+pub const MANIFEST: usize = 96 * 1024;
+/// Most pages of a media: 2^40.
+pub const PAGES: u64 = 1 << 40;
+/// Most pages of a file (a page map of 8 MiB; 280 GB at a mean page of 4 KiB): 2^26.
+pub const FILE_PAGES: u64 = 1 << 26;
+/// Most ranges in one set of pages on the wire.
+pub const RANGES: usize = 16_384;
+/// Most slices in one message.
+pub const SLICES: usize = 128;
+/// Largest encoded slice, in bytes.
+pub const SLICE: usize = 4096;
+/// Most hashes in a proof (a tree of 2^40 pages has 34 levels above its slices).
+pub const PROOF: usize = 40;
+/// Most assignments, acknowledgements or reports in one message.
+pub const ITEMS: usize = 1024;
+/// Most stand-ins of an assignment.
+pub const STAND_INS: usize = 4;
+/// Largest ticket, in bytes.
+pub const TICKET: usize = 512;
+/// Smallest and largest Ogg page, in bytes (RFC 3533, section 6).
+pub const PAGE_BYTES: std::ops::RangeInclusive<u32> = 27..=65_307;
