@@ -1,1 +1,15 @@
-//! Work in progress.
+//! IceShare: spreads Ogg media, files and live streams, from listener to listener at the level of the Ogg page.
+//!
+//! This crate is what a player embeds. It names no transport: payload protocols register themselves
+//! ([`protocol`]). Logic is sans-IO ([`engine`]); IO lives in thin drivers.
+
+pub mod engine;
+pub mod keyring;
+pub mod net;
+pub mod protocol;
+pub mod publish;
+pub mod shelf;
+pub mod store;
+pub mod verify;
+
+pub use icet;

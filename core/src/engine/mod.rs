@@ -1,0 +1,3 @@
+//! The peer engine: sans-IO.
+
+pub mod io;

@@ -1,0 +1,5 @@
+//! To come.
+
+/// To come.
+#[derive(Debug, Clone)]
+pub struct Context;

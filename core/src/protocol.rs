@@ -1,0 +1,391 @@
+//! The payload protocol trait: what a crate implements to carry pages, and the registry that finds it.
+//!
+//! A payload protocol looks up a media path at a host, takes a range, and delivers bytes. That is all: it has no
+//! delivery guarantee to give and no integrity to prove. Core splits what comes into pages, checks each against its
+//! record, and asks elsewhere for what is missing.
+//!
+//! # Writing one
+//!
+//! 1. Implement [`PayloadProtocol`] for a type that holds the transport's settings.
+//! 2. Register it: `iceshare::register_payload_protocol!("carrier", "Pages by carrier pigeon.", SETTINGS, Carrier::build);`
+//! 3. In the binary's crate, name it once: `use iceshare_transport_carrier as _;`. A Cargo dependency alone links
+//!    nothing, silently.
+//!
+//! *Declare* with [`PayloadProtocol::abilities`] only what works: the driver asks for pages where the protocol has
+//! [`Abilities::PAGES`], else for bytes where it has [`Abilities::BYTES`] and the offset is known, else for time.
+//!
+//! *Serve*: look media up with [`Shelf::find`], ask [`Shelf::admit`] before sending anything, and await
+//! [`Admission::permit`](crate::shelf::Admission::permit) before each write: that is what makes `--up` hold over all protocols together.
+//!
+//! *Fetch*: return a stream of [`Piece`]s. Dropping the stream cancels the request, soon.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use thiserror::Error;
+
+pub use icet::{
+    Abilities, HostAddr, MediaId, MediaPath, NetAddr, NetKind, PageNo, PageSet, PeerKey, ProtocolName, Ticket,
+};
+
+use crate::net::Context;
+use crate::shelf::Shelf;
+
+#[doc(hidden)]
+pub use inventory as __inventory;
+
+/// A payload protocol with its settings: serves a peer's media, and fetches from other peers.
+pub trait PayloadProtocol: fmt::Debug + Send + Sync + 'static {
+    /// What it can do. Constant for the life of the value.
+    fn abilities(&self) -> Abilities;
+
+    /// Which kind of the host's ports a receiver dials; none if it needs no network address (then the endpoint
+    /// says all).
+    fn dials(&self) -> Option<NetKind>;
+
+    /// Begins to serve from `shelf` and returns the opaque endpoint to announce (often empty: at most 512 bytes).
+    /// Long work goes to [`Context::spawn`], and ends when [`Context::closed`] says so.
+    fn serve(&self, cx: Context, shelf: Arc<Shelf>) -> BoxFuture<'static, Result<String, TransportError>>;
+
+    /// Requests one range. Nothing is sent until the stream is polled; dropping it cancels. The stream ends after
+    /// the range, or with one error.
+    fn fetch(&self, cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>>;
+}
+
+/// One request to one host.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who, and where. A protocol that proves keys must refuse any other key than `host.key`.
+    pub host: HostAddr,
+    /// The media's path, the same on every protocol.
+    pub path: MediaPath,
+    /// The media.
+    pub media: MediaId,
+    /// Version of its manifest.
+    pub version: u64,
+    /// Which part.
+    pub what: What,
+    /// What admits us.
+    pub ticket: Option<Ticket>,
+}
+
+/// A part of a media.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// Pages, one after the other (gaps are legal; see [`Piece::Gap`]). Needs [`Abilities::PAGES`].
+    Pages(PageSet),
+    /// Bytes `first ..= last` of the physical bitstream, `last` open if none. Needs [`Abilities::BYTES`].
+    Bytes {
+        /// Offset of the first byte.
+        first: u64,
+        /// Offset of the last byte, inclusive.
+        last: Option<u64>,
+    },
+    /// Pages whose content starts in `from .. to` microseconds of media time. Needs [`Abilities::TIME`].
+    Time {
+        /// Start, inclusive.
+        from: u64,
+        /// End, exclusive; open if none.
+        to: Option<u64>,
+    },
+    /// Slices `first ..= last` with their proofs, as a CBOR sequence (RFC 8742) of [`icet::ProvenSlice`] in
+    /// [`Piece::Bytes`]; slices that the host lacks are left out. Needs [`Abilities::PROOFS`].
+    Proofs {
+        /// First slice.
+        first: u64,
+        /// Last slice, inclusive.
+        last: u64,
+    },
+}
+
+/// What a fetch delivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes that continue the ones before.
+    Bytes(Bytes),
+    /// The next bytes begin this page. (A protocol that knows says so; the receiver copes without.)
+    Page(PageNo),
+    /// Something is missing here: the next bytes may begin anywhere, the receiver looks for a page.
+    Gap,
+}
+
+/// What went wrong, as far as it matters to who tries next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No connection to the host.
+    Unreachable,
+    /// Another key answered than the assignment's.
+    WrongKey,
+    /// The host has no such media, or not this version of it.
+    NoMedia,
+    /// The range is not there (yet, or at all).
+    NoRange,
+    /// The host does not admit us: no ticket, a bad one, or no share left.
+    Denied,
+    /// The host is busy; later, perhaps.
+    Busy,
+    /// The connection broke.
+    Broken,
+    /// The host does not keep to the protocol.
+    Protocol,
+    /// A fault on our side (disk, settings).
+    Local,
+}
+
+impl ErrorKind {
+    /// Whether the same request to the same host may succeed soon.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(self, ErrorKind::Busy | ErrorKind::Broken | ErrorKind::NoRange)
+    }
+}
+
+/// An error of a transport: a kind to act on, and a text for people.
+#[derive(Debug, Error)]
+#[error("{context}")]
+pub struct TransportError {
+    /// What to make of it.
+    pub kind: ErrorKind,
+    /// What was tried and what happened.
+    pub context: String,
+    /// The cause, if there is one.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl TransportError {
+    /// An error without a cause.
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> TransportError {
+        TransportError { kind, context: context.into(), source: None }
+    }
+
+    /// The same with a cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TransportError {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+/// Settings of a protocol from `--set NAME.key=value` and the configuration file, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings(pub Vec<(String, String)>);
+
+impl Settings {
+    /// The last value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+/// A setting that a protocol knows, for `iceshare protocols` and error messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its key.
+    pub key: &'static str,
+    /// Its default, as one would write it.
+    pub default: &'static str,
+    /// What it does, with its unit.
+    pub about: &'static str,
+}
+
+/// Why settings were refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SettingError {
+    /// No such setting.
+    #[error("{protocol} has no setting {key:?}; it has: {known}")]
+    Unknown {
+        /// The protocol.
+        protocol: &'static str,
+        /// What was given.
+        key: String,
+        /// What there is.
+        known: String,
+    },
+    /// A value that the setting cannot take.
+    #[error("{protocol}.{key}={value}: {why}")]
+    Value {
+        /// The protocol.
+        protocol: &'static str,
+        /// The setting.
+        key: String,
+        /// What was given.
+        value: String,
+        /// What it takes.
+        why: String,
+    },
+}
+
+/// One linked-in protocol. Made by [`register_payload_protocol!`](crate::register_payload_protocol).
+#[derive(Debug, Clone, Copy)]
+pub struct Registration {
+    /// Its name: all that a tracker ever learns of it.
+    pub name: &'static str,
+    /// The crate that brings it.
+    pub krate: &'static str,
+    /// That crate's version.
+    pub version: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// Its settings.
+    pub settings: &'static [Setting],
+    /// Makes the protocol with its settings.
+    pub build: fn(&Settings) -> Result<Arc<dyn PayloadProtocol>, SettingError>,
+}
+
+inventory::collect!(Registration);
+
+/// Registers a payload protocol: name, one line about it, its settings (`&'static [Setting]`), and the function that builds it.
+#[macro_export]
+macro_rules! register_payload_protocol {
+    ($name:expr, $about:expr, $settings:expr, $build:expr) => {
+        $crate::protocol::__inventory::submit! {
+            $crate::protocol::Registration {
+                name: $name,
+                krate: env!("CARGO_PKG_NAME"),
+                version: env!("CARGO_PKG_VERSION"),
+                about: $about,
+                settings: $settings,
+                build: $build,
+            }
+        }
+    };
+}
+
+/// Why a set of protocols could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RegistryError {
+    /// Two crates registered one name.
+    #[error("two linked crates both call their protocol {name:?}: {first} and {second}; leave one out")]
+    Twice {
+        /// The name.
+        name: &'static str,
+        /// One crate.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A name that the wire does not allow.
+    #[error("crate {krate} registers {name:?}, which is no protocol name")]
+    BadName {
+        /// The name.
+        name: &'static str,
+        /// The crate.
+        krate: &'static str,
+    },
+    /// Nothing of that name is linked.
+    #[error("no protocol {name:?} here; this build has: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// Nothing at all is linked or chosen.
+    #[error("no payload protocol is chosen")]
+    None,
+    /// A protocol refused its settings.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+}
+
+/// A chosen protocol: its registration and the value built from its settings.
+#[derive(Debug, Clone)]
+pub struct Protocol {
+    /// Its name, checked.
+    pub name: ProtocolName,
+    /// Where it comes from.
+    pub registration: Registration,
+    /// The protocol.
+    pub implementation: Arc<dyn PayloadProtocol>,
+}
+
+/// The protocols that are there, sorted by name.
+#[derive(Debug, Clone)]
+pub struct Registry(Vec<Registration>);
+
+impl Registry {
+    /// All that are linked into this binary.
+    ///
+    /// # Errors
+    /// [`RegistryError::Twice`], [`RegistryError::BadName`].
+    pub fn linked() -> Result<Registry, RegistryError> {
+        Registry::of(inventory::iter::<Registration>().copied())
+    }
+
+    /// Just these (tests, static libraries, WebAssembly).
+    ///
+    /// # Errors
+    /// [`RegistryError::Twice`], [`RegistryError::BadName`].
+    pub fn of(registrations: impl IntoIterator<Item = Registration>) -> Result<Registry, RegistryError> {
+        let mut all: Vec<Registration> = registrations.into_iter().collect();
+        all.sort_by_key(|r| (r.name, r.krate));
+        for pair in all.windows(2) {
+            if pair[0].name == pair[1].name {
+                return Err(RegistryError::Twice {
+                    name: pair[0].name,
+                    first: pair[0].krate,
+                    second: pair[1].krate,
+                });
+            }
+        }
+        if let Some(r) = all.iter().find(|r| r.name.parse::<ProtocolName>().is_err()) {
+            return Err(RegistryError::BadName { name: r.name, krate: r.krate });
+        }
+        Ok(Registry(all))
+    }
+
+    /// The registrations, sorted by name.
+    #[must_use]
+    pub fn registrations(&self) -> &[Registration] {
+        &self.0
+    }
+
+    /// Builds the protocols `names` (all if empty) with `settings`: `(protocol, key, value)` each.
+    ///
+    /// # Errors
+    /// See [`RegistryError`]; an unknown name lists what is there, and so does an unknown setting.
+    pub fn build(
+        &self,
+        names: &[String],
+        settings: &[(String, String, String)],
+    ) -> Result<Vec<Protocol>, RegistryError> {
+        let find = |name: &str| {
+            let known = || self.0.iter().map(|r| r.name).collect::<Vec<_>>().join(", ");
+            self.0
+                .iter()
+                .find(|r| r.name == name)
+                .ok_or_else(|| RegistryError::Unknown { name: name.to_owned(), known: known() })
+        };
+        let mut chosen = names.iter().map(|n| find(n)).collect::<Result<Vec<_>, _>>()?;
+        if names.is_empty() {
+            chosen = self.0.iter().collect();
+        }
+        chosen.sort_by_key(|r| r.name);
+        chosen.dedup_by_key(|r| r.name);
+        for (name, _, _) in settings {
+            find(name)?;
+        }
+        let mut out = Vec::new();
+        for r in chosen {
+            let mine: Vec<_> = settings
+                .iter()
+                .filter(|(n, _, _)| n == r.name)
+                .map(|(_, k, v)| (k.clone(), v.clone()))
+                .collect();
+            if let Some((key, _)) = mine.iter().find(|(k, _)| r.settings.iter().all(|s| s.key != k)) {
+                let known: Vec<_> = r.settings.iter().map(|s| s.key).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(SettingError::Unknown { protocol: r.name, key: key.clone(), known }.into());
+            }
+            let name = r.name.parse().map_err(|_| RegistryError::BadName { name: r.name, krate: r.krate })?;
+            out.push(Protocol { name, registration: *r, implementation: (r.build)(&Settings(mine))? });
+        }
+        if out.is_empty() { Err(RegistryError::None) } else { Ok(out) }
+    }
+}
