@@ -1,1 +1,3 @@
-//! Work in progress.
+//! The IceShare tracker: who holds which pages of which media, and who fetches what from whom, over what.
+
+pub mod swarm;
