@@ -1,0 +1,95 @@
+//! What can go wrong for who uses a peer.
+
+use icet::message::{ErrorCode, ErrorMessage};
+use icet::{IcetUrl, MediaPath};
+use thiserror::Error;
+
+use crate::engine::io::Refusal;
+
+/// Why a peer could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The ports.
+    #[error(transparent)]
+    Bind(#[from] crate::net::BindError),
+    /// The data directory.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The trust store.
+    #[error(transparent)]
+    Keyring(#[from] crate::keyring::KeyringError),
+    /// A protocol could not begin to serve.
+    #[error("the payload protocol {0} cannot serve")]
+    Serve(icet::ProtocolName, #[source] crate::protocol::TransportError),
+}
+
+/// Why a media could not be opened, fetched or published.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The link names no media.
+    #[error("the link names no media: icet://HOST[:PORT]/PATH")]
+    NoPath,
+    /// No session with the tracker.
+    #[error("no tracker answers at {tracker}: {why}")]
+    Tracker {
+        /// Host and port.
+        tracker: String,
+        /// What happened.
+        why: String,
+    },
+    /// The tracker does not know it.
+    #[error("no such media on {tracker}: {path}")]
+    NoMedia {
+        /// Host and port.
+        tracker: String,
+        /// Its path.
+        path: MediaPath,
+    },
+    /// It was taken off the tracker.
+    #[error("the media was withdrawn by its publisher{}", .0.as_ref().map(|p| format!("; it is now at {p}")).unwrap_or_default())]
+    Withdrawn(Option<MediaPath>),
+    /// The key of tracker or publisher, or the manifest's version or signature, is not what it must be.
+    #[error("{0}")]
+    Trust(String),
+    /// The tracker refused for another reason.
+    #[error("the tracker refused: {0}")]
+    Refused(String),
+    /// Nobody had good data for too long.
+    #[error("nobody has sent a good page of it for {0} s; held: {1} of {2} pages (run the same command again to resume)")]
+    NoData(u64, u64, u64),
+    /// Our own disk.
+    #[error("{0}")]
+    Store(String),
+    /// The peer was shut down.
+    #[error("the peer was shut down")]
+    Closed,
+}
+
+impl OpenError {
+    /// The exit code that a command ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            OpenError::NoPath => 2,
+            OpenError::Tracker { .. } => 3,
+            OpenError::NoMedia { .. } | OpenError::Withdrawn(_) => 4,
+            OpenError::NoData(..) => 5,
+            OpenError::Trust(_) => 6,
+            OpenError::Refused(_) | OpenError::Store(_) | OpenError::Closed => 1,
+        }
+    }
+
+    pub(crate) fn from_refusal(url: &IcetUrl, path: &MediaPath, why: Refusal) -> OpenError {
+        match why {
+            Refusal::Withdrawn(moved) => OpenError::Withdrawn(moved),
+            Refusal::Error(ErrorMessage { code, text, .. }) => match code {
+                ErrorCode::NO_MEDIA => OpenError::NoMedia { tracker: url.authority(), path: path.clone() },
+                ErrorCode::OWNED | ErrorCode::ROLLBACK | ErrorCode::FORGED | ErrorCode::OTHER_PUBLISHER => {
+                    OpenError::Trust(text)
+                }
+                _ => OpenError::Refused(text),
+            },
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The data path of one fetch: bytes from a transport, cut into pages, checked, stored. The engine hears of page
+//! numbers and outcomes only.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use icet::media::SLICE_PAGES;
+use icet::message::{Outcome, Position};
+use icet::{Abilities, PageNo, PageRanges, PageSet, ProvenSlice};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::assemble::{Assembler, Cut};
+use super::limit::DownLimit;
+use super::media::{Shared, until};
+use super::session::Order;
+use crate::engine::io::{Command, FetchEvent, FetchId};
+use crate::net::Context;
+use crate::protocol::{ErrorKind, Piece, Protocol, Request, TransportError, What};
+use crate::store::{MediaStore, PutError};
+
+/// Most bytes that one answer of proofs may have: 128 slices.
+const PROOFS_BYTES: usize = icet::limits::SLICES * (icet::limits::SLICE + 2048);
+/// How many slices beyond the needed ones are asked for with them.
+const PROOFS_AHEAD: u64 = 31;
+/// How long a fetch waits for slices that neither host nor tracker sends.
+const SLICE_PATIENCE: Duration = Duration::from_secs(8);
+/// The engine is told that a fetch is alive at most so often.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// All that a fetch works with.
+pub(crate) struct Fetch {
+    pub(crate) id: FetchId,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<MediaStore>,
+    pub(crate) pages: PageSet,
+    pub(crate) source: icet::message::Source,
+    pub(crate) protocol: Protocol,
+    pub(crate) cx: Context,
+    pub(crate) down: Arc<DownLimit>,
+    pub(crate) events: mpsc::UnboundedSender<Order>,
+    /// Fires when the engine wants it no longer: what has arrived is still stored.
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Fetch {
+    /// Runs to its end. Dropping the future cancels the request.
+    pub(crate) async fn run(self) {
+        let flow = |active: bool| {
+            self.shared.counts.flow(self.source.host.key, &self.source.host.protocol, |f| {
+                f.active = if active { f.active + 1 } else { f.active.saturating_sub(1) };
+            });
+        };
+        flow(true);
+        let _guard = Guard(|| flow(false));
+        let outcome = match self.transfer().await {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                tracing::debug!(fetch = self.id.0, host = %self.source.host.key.short(), kind = ?e.kind, error = %e, "fetch failed");
+                match e.kind {
+                    ErrorKind::Unreachable | ErrorKind::WrongKey => Outcome::Unreachable,
+                    ErrorKind::NoMedia | ErrorKind::Denied | ErrorKind::Busy => Outcome::Refused,
+                    ErrorKind::NoRange => Outcome::Incomplete,
+                    ErrorKind::Local => Outcome::Stopped,
+                    _ => Outcome::Broken,
+                }
+            }
+        };
+        self.tell(FetchEvent::Ended(outcome));
+    }
+
+    fn tell(&self, event: FetchEvent) {
+        let order = match event {
+            // The engine has forgotten a fetch that it stopped; a page of it is held all the same.
+            FetchEvent::Page { page, .. } if self.cancel.is_cancelled() => Order::Engine(Command::Held {
+                handle: self.shared.handle,
+                got: PageRanges::one(page, page),
+                lost: PageRanges::new(),
+            }),
+            _ if self.cancel.is_cancelled() => return,
+            _ => Order::Fetch(self.id, event),
+        };
+        let _ = self.events.send(order);
+    }
+
+    fn request(&self, what: What) -> Request {
+        Request {
+            host: self.source.host.clone(),
+            path: self.store.path().clone(),
+            media: self.store.id(),
+            version: self.store.manifest().version,
+            what,
+            ticket: Some(self.source.ticket.clone()),
+        }
+    }
+
+    fn can(&self, ability: Abilities) -> bool {
+        self.source.host.abilities.has(ability) && self.protocol.implementation.abilities().has(ability)
+    }
+
+    /// The range to ask for, in the best unit that both sides have. Bytes need the offsets, and so the slices.
+    fn what(&self) -> Option<(What, bool)> {
+        let p = self.pages;
+        if self.can(Abilities::PAGES)
+            && (p.stripe.is_none() || self.can(Abilities::STRIPES))
+            && (p.last.is_some() || self.can(Abilities::OPEN))
+        {
+            return Some((What::Pages(p), self.can(Abilities::ORDERED)));
+        }
+        let last = p.last.unwrap_or(self.store.manifest().pages - 1);
+        if self.can(Abilities::BYTES) {
+            let first = self.store.span(p.first)?;
+            let end = self.store.span(last)?;
+            let last = end.offset + u64::from(end.record.len) - 1;
+            return Some((What::Bytes { first: first.offset, last: Some(last) }, p.stripe.is_none()));
+        }
+        let from = self.store.span(p.first)?.time;
+        // The next page's time bounds the range; pages of one time cannot be told apart by it.
+        let to = self.store.span(last + 1).map(|s| s.time.max(from) + 1);
+        let clamp = |t: i64| u64::try_from(t).unwrap_or(0);
+        Some((What::Time { from: clamp(from), to: to.map(clamp) }, false))
+    }
+
+    async fn transfer(&self) -> Result<Outcome, TransportError> {
+        let pages = self.store.manifest().pages;
+        let last = self.pages.last.unwrap_or(pages - 1).min(pages - 1);
+        let slices = (self.pages.first / SLICE_PAGES, last / SLICE_PAGES);
+        let by_pages = self.can(Abilities::PAGES);
+        if !by_pages {
+            self.or_cancelled(self.need_slices(slices.0, slices.1)).await?;
+        }
+        let Some((what, aligned)) = self.what() else {
+            return Err(TransportError::new(ErrorKind::Local, "no offset of the pages is known"));
+        };
+        // Proofs and pages are asked for in one flight; pages wait for their proof.
+        let mut proofs = std::pin::pin!(self.need_slices(slices.0, slices.1));
+        let mut proved = false;
+        let mut stream = self.protocol.implementation.fetch(self.cx.clone(), self.request(what));
+        let mut assembler = Assembler::new(self.pages, pages, aligned);
+        let mut seen = false;
+        let mut told = Instant::now();
+        let mut writing: Option<JoinHandle<(PageNo, Vec<Bytes>, Result<(), PutError>)>> = None;
+        loop {
+            match assembler.next(&*self.store) {
+                Cut::Run { first, pages } => {
+                    if let Some(job) = writing.take()
+                        && !self.written(job).await?
+                    {
+                        return Ok(Outcome::Altered);
+                    }
+                    writing = Some(self.write(first, pages));
+                }
+                Cut::NeedSlice(index) => {
+                    if proved {
+                        // The batch did not have it (an open-ended set, say).
+                        self.or_cancelled(self.need_slices(index, index)).await?;
+                    } else {
+                        self.or_cancelled(proofs.as_mut()).await?;
+                        proved = true;
+                    }
+                }
+                Cut::Finished => break,
+                Cut::NeedMore => {
+                    let piece = tokio::select! {
+                        biased;
+                        r = &mut proofs, if !proved => {
+                            r?;
+                            proved = true;
+                            continue;
+                        }
+                        () = self.cancel.cancelled() => break,
+                        piece = stream.next() => piece,
+                    };
+                    let Some(piece) = piece else { break };
+                    let piece = piece?;
+                    if let Piece::Bytes(b) = &piece {
+                        if !seen {
+                            seen = true;
+                            self.tell(FetchEvent::FirstByte);
+                        } else if told.elapsed() > PROGRESS {
+                            told = Instant::now();
+                            self.tell(FetchEvent::Progress);
+                        }
+                        self.down.take(b.len()).await;
+                    }
+                    assembler.push(piece);
+                }
+            }
+        }
+        if let Some(job) = writing.take()
+            && !self.written(job).await?
+        {
+            return Ok(Outcome::Altered);
+        }
+        Ok(if assembler.next_page().is_none() { Outcome::Done } else { Outcome::Incomplete })
+    }
+
+    async fn or_cancelled<T>(&self, f: impl Future<Output = Result<T, TransportError>>) -> Result<T, TransportError> {
+        tokio::select! {
+            r = f => r,
+            () = self.cancel.cancelled() => Err(TransportError::new(ErrorKind::Local, "stopped")),
+        }
+    }
+
+    /// Checks and stores a run beside the network: hashing one batch while the next arrives.
+    fn write(&self, first: PageNo, pages: Vec<Bytes>) -> JoinHandle<(PageNo, Vec<Bytes>, Result<(), PutError>)> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = store.put_pages(first, &pages);
+            (first, pages, result)
+        })
+    }
+
+    /// What became of a run. False: a page was altered.
+    async fn written(
+        &self,
+        job: JoinHandle<(PageNo, Vec<Bytes>, Result<(), PutError>)>,
+    ) -> Result<bool, TransportError> {
+        let (first, pages, result) =
+            job.await.map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
+        match result {
+            Ok(()) => {
+                let c = &self.shared.counts;
+                let bytes: u64 = pages.iter().map(|p| p.len() as u64).sum();
+                c.bytes.fetch_add(bytes, Ordering::Relaxed);
+                c.pages.fetch_add(pages.len() as u64, Ordering::Relaxed);
+                if c.first_page.load(Ordering::Relaxed) == 0 {
+                    let t = u64::try_from(self.shared.opened.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+                    c.first_page.store(t, Ordering::Relaxed);
+                }
+                c.flow(self.source.host.key, &self.source.host.protocol, |f| {
+                    f.bytes += bytes;
+                    f.pages += pages.len() as u64;
+                });
+                for (page, data) in (first..).zip(&pages) {
+                    self.tell(FetchEvent::Page { page, len: u32::try_from(data.len()).unwrap_or(0) });
+                }
+                Ok(true)
+            }
+            Err(PutError::Altered { page, .. }) => {
+                tracing::warn!(page, host = %self.source.host.key.short(), "a page that was sent is not the publisher's; refused");
+                self.shared.counts.bad.fetch_add(1, Ordering::Relaxed);
+                self.tell(FetchEvent::Altered);
+                Ok(false)
+            }
+            Err(e) => {
+                let _ = self.events.send(Order::Disk(self.shared.handle, e.to_string()));
+                Err(TransportError::new(ErrorKind::Local, e.to_string()))
+            }
+        }
+    }
+
+    /// Sees to it that slices `first ..= last` are known: from the host if it sends proofs, else from the tracker.
+    async fn need_slices(&self, first: u64, last: u64) -> Result<(), TransportError> {
+        let deadline = Instant::now() + SLICE_PATIENCE;
+        let mut changed = self.store.changed();
+        let mut ask_host = self.can(Abilities::PROOFS);
+        let mut asked_tracker = None;
+        let mut at = first;
+        while at <= last {
+            if self.store.slice(at).is_some() {
+                at += 1;
+                continue;
+            }
+            if ask_host {
+                // One question for as many as may be of use soon.
+                let end = last.max(at + PROOFS_AHEAD).min(self.store.manifest().slices() - 1).min(at + 127);
+                match self.proofs(at, end).await {
+                    Ok(true) => continue,
+                    Ok(false) => ask_host = false,
+                    Err(e) if e.kind == ErrorKind::Protocol => return Err(e),
+                    Err(_) => ask_host = false,
+                }
+                continue;
+            }
+            if asked_tracker != Some(at) {
+                asked_tracker = Some(at);
+                let command =
+                    Command::Locate { handle: self.shared.handle, at: Position::Page(at * SLICE_PAGES) };
+                let _ = self.shared.orders.send(Order::Engine(command));
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = until(Some(deadline)) => {
+                    return Err(TransportError::new(ErrorKind::NoRange, format!("nobody sent the page records of slice {at}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the host for slices. False: it had not the first of them.
+    async fn proofs(&self, first: u64, last: u64) -> Result<bool, TransportError> {
+        let mut stream =
+            self.protocol.implementation.fetch(self.cx.clone(), self.request(What::Proofs { first, last }));
+        let mut buf = BytesMut::new();
+        let mut total = 0;
+        while let Some(piece) = stream.next().await {
+            let Piece::Bytes(b) = piece? else { continue };
+            total += b.len();
+            if total > PROOFS_BYTES {
+                return Err(TransportError::new(ErrorKind::Protocol, "more proofs than were asked for"));
+            }
+            buf.extend_from_slice(&b);
+        }
+        let mut decoder = minicbor::Decoder::new(&buf);
+        while decoder.position() < buf.len() {
+            let slice: ProvenSlice = decoder
+                .decode()
+                .map_err(|e| TransportError::new(ErrorKind::Protocol, "malformed proofs").because(e))?;
+            if let Err(e) = self.store.put_slice(&slice) {
+                tracing::warn!(host = %self.source.host.key.short(), error = %e, "a proof that was sent is wrong");
+                self.shared.counts.bad.fetch_add(1, Ordering::Relaxed);
+                self.tell(FetchEvent::Altered);
+                return Err(TransportError::new(ErrorKind::Protocol, "a wrong proof"));
+            }
+        }
+        Ok(self.store.slice(first).is_some())
+    }
+}
+
+struct Guard<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Guard<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

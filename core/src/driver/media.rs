@@ -1,0 +1,241 @@
+//! A media that is open in a peer: what its users see of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use icet::message::{Focus, Intent, Position};
+use icet::{IcetUrl, MediaId, PeerKey, ProtocolName, SignedManifest};
+use tokio::sync::{mpsc, watch};
+
+use super::OpenError;
+use super::session::Order;
+use crate::engine::io::{Command, Handle};
+use crate::store::MediaStore;
+
+/// Where a media is in its life.
+#[derive(Debug, Clone)]
+pub(crate) enum Stage {
+    /// Asked for; the tracker has not answered.
+    Opening,
+    /// Its manifest was accepted.
+    Open,
+    /// It ended for good.
+    Failed(OpenError),
+}
+
+/// Bytes and pages that came from one host over one protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes of pages that were accepted.
+    pub bytes: u64,
+    /// Pages that were accepted.
+    pub pages: u64,
+    /// Fetches under way now.
+    pub active: u32,
+}
+
+/// Shared between the session's task, the fetches, and who uses the media.
+pub(crate) struct Shared {
+    pub(crate) handle: Handle,
+    pub(crate) url: IcetUrl,
+    pub(crate) store: OnceLock<Arc<MediaStore>>,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+    pub(crate) intent: Intent,
+    pub(crate) opened: Instant,
+    pub(crate) counts: Counts,
+}
+
+/// Figures that fetches add to.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) bytes: AtomicU64,
+    pub(crate) pages: AtomicU64,
+    pub(crate) bad: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    /// Microseconds from opening to the first page, 0: none yet.
+    pub(crate) first_page: AtomicU64,
+    pub(crate) listeners: AtomicU64,
+    pub(crate) hits: AtomicU64,
+    pub(crate) buffer: AtomicU64,
+    pub(crate) flows: Mutex<BTreeMap<(PeerKey, ProtocolName), Flow>>,
+}
+
+impl Counts {
+    pub(crate) fn flow(&self, host: PeerKey, protocol: &ProtocolName, f: impl FnOnce(&mut Flow)) {
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        f(flows.entry((host, protocol.clone())).or_default());
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Media({})", self.url)
+    }
+}
+
+/// A media that is open: being fetched, played, or shared. Clones are the same media; it stays open until
+/// [`Media::leave`] or the peer's end.
+#[derive(Debug, Clone)]
+pub struct Media {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<MediaStore>,
+}
+
+/// How far a media is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Pages held.
+    pub held: u64,
+    /// Pages there are.
+    pub pages: u64,
+    /// Bytes of pages accepted in this session.
+    pub bytes: u64,
+    /// Pages that failed a check.
+    pub bad: u64,
+    /// Pages that came twice.
+    pub duplicates: u64,
+    /// Time from opening to the first page stored.
+    pub first_page: Option<Duration>,
+    /// Peers in the swarm that play or fetch, when the tracker last said so.
+    pub listeners: u64,
+    /// Times that someone joined it.
+    pub hits: u64,
+    /// How much media time a player should hold before it begins.
+    pub buffer: Duration,
+    /// By host and protocol.
+    pub flows: BTreeMap<(PeerKey, ProtocolName), Flow>,
+}
+
+impl Media {
+    /// Its signed manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &SignedManifest {
+        self.store.manifest()
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> MediaId {
+        self.store.id()
+    }
+
+    /// Its link, with the publisher's key.
+    #[must_use]
+    pub fn url(&self) -> IcetUrl {
+        let manifest = self.manifest();
+        IcetUrl { path: Some(manifest.path.clone()), key: Some(manifest.publisher), ..self.shared.url.clone() }
+    }
+
+    /// Its pages on this machine.
+    #[must_use]
+    pub fn store(&self) -> &Arc<MediaStore> {
+        &self.store
+    }
+
+    /// A reader from its beginning; see [`MediaReader`](super::MediaReader).
+    #[must_use]
+    pub fn reader(&self) -> super::MediaReader {
+        super::MediaReader::new(self.clone())
+    }
+
+    /// Why it ended, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<OpenError> {
+        match &*self.shared.stage.borrow() {
+            Stage::Failed(e) => Some(e.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits until every page is held, verified and on disk under its final name.
+    ///
+    /// # Errors
+    /// If the media is withdrawn, or (with `patience`) no good page came for that long.
+    pub async fn complete(&self, patience: Option<Duration>) -> Result<(), OpenError> {
+        let mut changed = self.store.changed();
+        let mut stage = self.shared.stage.subscribe();
+        let mut idle_since = tokio::time::Instant::now();
+        let mut held = self.store.held();
+        loop {
+            if self.store.is_complete() {
+                let store = self.store.clone();
+                let done = tokio::task::spawn_blocking(move || store.finish()).await;
+                return match done {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(e)) => Err(OpenError::Store(e.to_string())),
+                    Err(_) => Err(OpenError::Closed),
+                };
+            }
+            if let Stage::Failed(e) = &*stage.borrow_and_update() {
+                return Err(e.clone());
+            }
+            if self.store.held() != held {
+                held = self.store.held();
+                idle_since = tokio::time::Instant::now();
+            }
+            let deadline = patience.map(|p| idle_since + p);
+            tokio::select! {
+                _ = changed.changed() => {}
+                r = stage.changed() => if r.is_err() { return Err(OpenError::Closed) },
+                () = until(deadline) => {
+                    let seconds = patience.unwrap_or_default().as_secs();
+                    return Err(OpenError::NoData(seconds, held, self.manifest().pages));
+                }
+            }
+        }
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let c = &self.shared.counts;
+        let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        Progress {
+            held: self.store.held(),
+            pages: self.manifest().pages,
+            bytes: get(&c.bytes),
+            bad: get(&c.bad),
+            duplicates: get(&c.duplicates),
+            first_page: Some(get(&c.first_page)).filter(|t| *t > 0).map(Duration::from_micros),
+            listeners: get(&c.listeners),
+            hits: get(&c.hits),
+            buffer: Duration::from_millis(get(&c.buffer)),
+            flows: c.flows.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// Says where a player is. [`MediaReader`](super::MediaReader) does so by itself.
+    pub fn focus(&self, at: Position, urgent: u64) {
+        let focus = Focus { media: self.id(), at, rate: None, urgent, intent: self.shared.intent };
+        self.command(Command::Focus { handle: self.shared.handle, focus });
+    }
+
+    pub(crate) fn locate(&self, at: Position) {
+        self.command(Command::Locate { handle: self.shared.handle, at });
+    }
+
+    pub(crate) fn command(&self, c: Command) {
+        // A closed channel means that the peer is gone; who waits learns it from the stage.
+        let _ = self.shared.orders.send(Order::Engine(c));
+    }
+
+    /// Leaves the swarm: fetches stop, nothing more is served of it. What was fetched stays on disk.
+    pub fn leave(&self) {
+        let _ = self.shared.orders.send(Order::Leave(self.shared.handle));
+    }
+
+    /// Takes own media off the tracker (`release`: and gives up its path).
+    pub fn withdraw(&self, release: bool) {
+        let _ = self.shared.orders.send(Order::Withdraw(self.shared.handle, release));
+    }
+}
+
+pub(crate) async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

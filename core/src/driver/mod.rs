@@ -1,0 +1,16 @@
+//! The driver: a thin layer of IO around the engine. It owns the ports, the sessions with trackers, the fetches and
+//! the files; what to do with them the engine says.
+
+mod assemble;
+mod error;
+mod fetch;
+mod limit;
+mod media;
+mod peer;
+mod reader;
+mod session;
+
+pub use error::{OpenError, StartError};
+pub use media::{Flow, Media, Progress};
+pub use peer::{Info, OpenOptions, Peer, PeerConfig, PeerStats};
+pub use reader::MediaReader;

@@ -1,0 +1,381 @@
+//! The peer: its ports, its media, its sessions with trackers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use icet::message::{Hello, InfoAnswer, Intent, KeyProof, Position, ReachResult, Welcome};
+use icet::{IcetUrl, Identity, Limits, NetAddr, Offer, PeerKey, ProtocolName, SignedManifest};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::limit::DownLimit;
+use super::media::{Counts, Media, Shared, Stage};
+use super::session::{Order, Task};
+use super::{OpenError, StartError};
+use crate::engine::io::{Command, Config, Handle};
+use crate::keyring::TrustStore;
+use crate::net::{Context, Net, NetConfig, session::ConnectError};
+use crate::protocol::Protocol;
+use crate::publish::Prepared;
+use crate::shelf::{Anonymous, ServedTotals, Shelf, ShelfConfig};
+use crate::store::{Store, Target};
+
+/// How often hosts tell trackers what they served.
+const SERVED: Duration = Duration::from_millis(500);
+
+/// What a peer is made with.
+#[derive(Debug)]
+pub struct PeerConfig {
+    /// Its key.
+    pub identity: Identity,
+    /// Where it keeps media, slices and what it trusts.
+    pub data_dir: PathBuf,
+    /// Where it listens, UDP and TCP; port 0: any free one.
+    pub listen: Vec<SocketAddr>,
+    /// Upload limit in bytes a second, over all protocols together.
+    pub up: Option<u64>,
+    /// Download limit in bytes a second.
+    pub down: Option<u64>,
+    /// The payload protocols to use.
+    pub protocols: Vec<Protocol>,
+    /// What requests without a ticket may have.
+    pub anonymous: Anonymous,
+    /// Program and version, for people.
+    pub agent: String,
+}
+
+/// How to open a media.
+#[derive(Debug)]
+pub struct OpenOptions {
+    /// All of it, or what a player asks for.
+    pub intent: Intent,
+    /// Where its bytes go.
+    pub target: Target,
+    /// Where a player will begin.
+    pub at: Option<Position>,
+}
+
+/// What a tracker tells of a media.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// Its manifest, checked.
+    pub manifest: SignedManifest,
+    /// Its link, with the publisher's key.
+    pub url: IcetUrl,
+    /// Figures.
+    pub answer: InfoAnswer,
+}
+
+/// Figures of a peer.
+#[derive(Debug, Clone)]
+pub struct PeerStats {
+    /// Its key.
+    pub key: PeerKey,
+    /// Where it listens.
+    pub local: Vec<NetAddr>,
+    /// What trackers proved or could not.
+    pub reach: Vec<ReachResult>,
+    /// Where trackers see it.
+    pub observed: Option<NetAddr>,
+    /// Sessions that are up.
+    pub sessions: usize,
+    /// What it has sent.
+    pub served: ServedTotals,
+}
+
+/// A peer: hosts what it has, fetches what it opens. Dropping it ends it without a word; see [`Peer::shutdown`].
+#[derive(Debug)]
+pub struct Peer {
+    inner: Arc<Inner>,
+    trackers: Mutex<HashMap<String, mpsc::UnboundedSender<Order>>>,
+    handles: AtomicU64,
+}
+
+pub(crate) struct Inner {
+    pub(crate) identity: Identity,
+    pub(crate) net: Net,
+    pub(crate) store: Store,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) trust: Mutex<TrustStore>,
+    pub(crate) down: Arc<DownLimit>,
+    protocols: HashMap<ProtocolName, (Protocol, Context)>,
+    hello: Hello,
+    sessions: Mutex<HashMap<PeerKey, mpsc::UnboundedSender<Order>>>,
+    reach: Mutex<HashMap<NetAddr, ReachResult>>,
+    observed: Mutex<Option<NetAddr>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peer({})", self.identity.key().short())
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Peer {
+    /// Binds the ports, opens the store, and begins to serve over all protocols.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: PeerConfig) -> Result<Peer, StartError> {
+        let net = Net::bind(NetConfig { listen: config.listen, identity: config.identity.clone() }).await?;
+        let store = Store::open(&config.data_dir)?;
+        let trust = TrustStore::open(&config.data_dir)?;
+        let shelf = Shelf::new(ShelfConfig::new(config.identity.key(), config.up, config.anonymous));
+        let (mut protocols, mut offers) = (HashMap::new(), Vec::new());
+        for protocol in config.protocols {
+            let cx = net.context(protocol.name.clone());
+            let implementation = &protocol.implementation;
+            let served = implementation.serve(cx.clone(), shelf.clone()).await;
+            let endpoint = served.map_err(|e| StartError::Serve(protocol.name.clone(), e))?;
+            offers.push(Offer {
+                name: protocol.name.clone(),
+                abilities: implementation.abilities(),
+                serves: true,
+                endpoint,
+                dials: implementation.dials(),
+            });
+            protocols.insert(protocol.name.clone(), (protocol, cx));
+        }
+        let hello = Hello {
+            version: icet::VERSION,
+            agent: config.agent,
+            proof: KeyProof::Channel,
+            offers,
+            reach: net.local_addrs(),
+            limits: Limits { up: config.up, down: config.down },
+            epoch: None,
+        };
+        let inner = Arc::new(Inner {
+            identity: config.identity,
+            net,
+            store,
+            shelf,
+            trust: Mutex::new(trust),
+            down: Arc::new(DownLimit::new(config.down)),
+            protocols,
+            hello,
+            sessions: Mutex::default(),
+            reach: Mutex::default(),
+            observed: Mutex::default(),
+        });
+        tokio::spawn(report_served(Arc::downgrade(&inner)));
+        Ok(Peer { inner, trackers: Mutex::default(), handles: AtomicU64::new(1) })
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> PeerKey {
+        self.inner.identity.key()
+    }
+
+    /// Its shelf: what it serves from.
+    #[must_use]
+    pub fn shelf(&self) -> &Arc<Shelf> {
+        &self.inner.shelf
+    }
+
+    /// Its media on disk.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn tracker(&self, url: &IcetUrl) -> mpsc::UnboundedSender<Order> {
+        let mut trackers = lock(&self.trackers);
+        if let Some(orders) = trackers.get(&url.authority()).filter(|o| !o.is_closed()) {
+            return orders.clone();
+        }
+        let (tx, rx) = mpsc::unbounded_channel();
+        trackers.insert(url.authority(), tx.clone());
+        let base = IcetUrl { path: None, key: None, ..url.clone() };
+        tokio::spawn(Task::new(self.inner.clone(), base, tx.clone(), rx).run());
+        tx
+    }
+
+    fn shared(&self, url: &IcetUrl, intent: Intent, orders: mpsc::UnboundedSender<Order>) -> Arc<Shared> {
+        Arc::new(Shared {
+            handle: self.handle(),
+            url: url.clone(),
+            store: OnceLock::new(),
+            stage: watch::Sender::new(Stage::Opening),
+            orders,
+            intent,
+            opened: Instant::now(),
+            counts: Counts::default(),
+        })
+    }
+
+    fn handle(&self) -> Handle {
+        Handle(self.handles.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits until the tracker has answered.
+    async fn opened(shared: Arc<Shared>) -> Result<Media, OpenError> {
+        let mut stage = shared.stage.subscribe();
+        let reached = stage.wait_for(|s| !matches!(s, Stage::Opening)).await;
+        match reached.as_deref() {
+            Ok(Stage::Open) => {}
+            Ok(Stage::Failed(e)) => return Err(e.clone()),
+            _ => return Err(OpenError::Closed),
+        }
+        drop(reached);
+        let store = shared.store.get().cloned().ok_or(OpenError::Closed)?;
+        Ok(Media { shared, store })
+    }
+
+    /// Puts a prepared file on the shelf and announces it. Shared until [`Media::leave`] or [`Media::withdraw`].
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn publish(&self, tracker: &IcetUrl, prepared: Prepared) -> Result<Media, OpenError> {
+        let store =
+            self.inner.store.publish_in_place(prepared).map_err(|e| OpenError::Store(e.to_string()))?;
+        self.inner.shelf.put(store.clone());
+        let orders = self.tracker(tracker);
+        let shared = self.shared(tracker, Intent::Share, orders.clone());
+        orders.send(Order::Publish { shared: shared.clone(), store }).map_err(|_| OpenError::Closed)?;
+        Peer::opened(shared).await
+    }
+
+    /// Joins the swarm of a media.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(&self, url: &IcetUrl, options: OpenOptions) -> Result<Media, OpenError> {
+        let path = url.path.clone().ok_or(OpenError::NoPath)?;
+        let orders = self.tracker(url);
+        let shared = self.shared(url, options.intent, orders.clone());
+        let order = Order::Open { shared: shared.clone(), path, target: options.target, at: options.at };
+        orders.send(order).map_err(|_| OpenError::Closed)?;
+        Peer::opened(shared).await
+    }
+
+    /// Asks a tracker for a media's description and figures.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn info(&self, url: &IcetUrl) -> Result<Info, OpenError> {
+        let path = url.path.clone().ok_or(OpenError::NoPath)?;
+        let (answer, got) = oneshot::channel();
+        let order = Order::Info { handle: self.handle(), path: path.clone(), answer };
+        self.tracker(url).send(order).map_err(|_| OpenError::Closed)?;
+        let answer = got.await.map_err(|_| OpenError::Closed)??;
+        let manifest = self.inner.accept_manifest(url, &path, url, answer.manifest.clone())?;
+        let url = IcetUrl { path: Some(path), key: Some(manifest.publisher), ..url.clone() };
+        Ok(Info { manifest, url, answer })
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn stats(&self) -> PeerStats {
+        PeerStats {
+            key: self.key(),
+            local: self.inner.net.local_addrs(),
+            reach: lock(&self.inner.reach).values().cloned().collect(),
+            observed: *lock(&self.inner.observed),
+            sessions: lock(&self.inner.sessions).len(),
+            served: self.inner.shelf.served_totals(),
+        }
+    }
+
+    /// Says what is still to be reported, leaves all swarms, and closes the ports.
+    pub async fn shutdown(self) {
+        report(&self.inner);
+        let trackers: Vec<_> = lock(&self.trackers).drain().map(|(_, o)| o).collect();
+        for orders in trackers {
+            let (done, wait) = oneshot::channel();
+            if orders.send(Order::Shutdown(done)).is_ok() {
+                let _ = tokio::time::timeout(Duration::from_secs(3), wait).await;
+            }
+        }
+        self.inner.net.shutdown().await;
+    }
+}
+
+/// Tells each tracker what was served on its assignments, while the peer lives.
+async fn report_served(inner: std::sync::Weak<Inner>) {
+    let mut tick = tokio::time::interval(SERVED);
+    loop {
+        tick.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        report(&inner);
+    }
+}
+
+fn report(inner: &Inner) {
+    let mut by_tracker: HashMap<PeerKey, Vec<(u64, u64)>> = HashMap::new();
+    for (tracker, assignment, bytes) in inner.shelf.drain_served() {
+        by_tracker.entry(tracker).or_default().push((assignment, bytes));
+    }
+    let sessions = lock(&inner.sessions);
+    for (tracker, items) in by_tracker {
+        if let Some(orders) = sessions.get(&tracker) {
+            let _ = orders.send(Order::Engine(Command::Served { items }));
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn protocol(&self, name: &ProtocolName) -> Option<(Protocol, Context)> {
+        self.protocols.get(name).cloned()
+    }
+
+    pub(crate) fn engine_config(&self) -> Config {
+        let mut seed = [0; 8];
+        // Only the jitter of reconnects hangs on it.
+        let _ = getrandom::fill(&mut seed);
+        Config::new(self.hello.clone(), u64::from_le_bytes(seed))
+    }
+
+    pub(crate) fn trusted_tracker(&self, authority: &str) -> Option<PeerKey> {
+        lock(&self.trust).tracker(authority)
+    }
+
+    pub(crate) fn trust_tracker(&self, url: &IcetUrl, key: PeerKey) -> Result<(), String> {
+        lock(&self.trust).check_tracker(&url.authority(), url.tracker, key).map_err(|e| e.to_string())
+    }
+
+    /// A sentence for a tracker that proved another key than the pinned one.
+    pub(crate) fn wrong_tracker(&self, url: &IcetUrl, e: &ConnectError) -> String {
+        match e.seen_key() {
+            Some(seen) => self.trust_tracker(url, seen).err().unwrap_or_else(|| e.to_string()),
+            None => e.to_string(),
+        }
+    }
+
+    pub(crate) fn session_up(&self, tracker: PeerKey, orders: &mpsc::UnboundedSender<Order>) {
+        lock(&self.sessions).insert(tracker, orders.clone());
+    }
+
+    pub(crate) fn session_down(&self, tracker: PeerKey) {
+        lock(&self.sessions).remove(&tracker);
+        self.shelf.tracker_lost(tracker);
+    }
+
+    pub(crate) fn welcomed(&self, tracker: PeerKey, w: &Welcome) {
+        let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let here = i64::try_from(here.as_millis()).unwrap_or(i64::MAX);
+        let offset = i64::try_from(w.time).unwrap_or(i64::MAX).saturating_sub(here);
+        self.shelf.set_ticket_key(tracker, w.epoch, w.ticket_key, offset);
+        *lock(&self.observed) = Some(w.observed);
+    }
+
+    pub(crate) fn reached(&self, r: &ReachResult) {
+        if r.proved {
+            tracing::debug!(addr = %r.addr, "the tracker reaches us");
+        } else {
+            tracing::info!(addr = %r.addr, why = %r.why, "the tracker does not reach us; we fetch, and serve only where we can be reached");
+        }
+        let mut reach = lock(&self.reach);
+        if reach.len() < 64 || reach.contains_key(&r.addr) {
+            reach.insert(r.addr, r.clone());
+        }
+    }
+}

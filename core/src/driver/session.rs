@@ -1,0 +1,522 @@
+//! One task a tracker: it owns the engine of that session, and does what the engine wants done.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use icet::media::Signed;
+use icet::message::{InfoAnswer, MediaAnswer, Outcome, ToPeer};
+use icet::{IcetUrl, MediaPath, Now, PageRanges, PeerKey, ProvenSlice, SignedManifest};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::OpenError;
+use super::fetch::Fetch;
+use super::media::{Shared, Stage, until};
+use super::peer::Inner;
+use crate::engine::Engine;
+use crate::engine::io::{Action, Command, FetchEvent, FetchId, Handle, Refusal};
+use crate::net::session::{self, ConnectError, Session};
+use crate::store::{MediaStore, Target};
+
+/// Slices in one upload.
+const UPLOAD: u64 = 64;
+
+/// What reaches a session's task, apart from the tracker's messages.
+pub(crate) enum Order {
+    /// To the engine.
+    Engine(Command),
+    /// Open a media; `shared` tells how it goes.
+    Open { shared: Arc<Shared>, path: MediaPath, target: Target, at: Option<icet::message::Position> },
+    /// Publish a media that the shelf already has.
+    Publish { shared: Arc<Shared>, store: Arc<MediaStore> },
+    /// A store for an opened media was made.
+    Ready { handle: Handle, result: Result<Arc<MediaStore>, OpenError>, slices: Vec<ProvenSlice> },
+    /// Figures of a media.
+    Info { handle: Handle, path: MediaPath, answer: oneshot::Sender<Result<InfoAnswer, OpenError>> },
+    /// From a fetch.
+    Fetch(FetchId, FetchEvent),
+    /// Our own disk failed a media.
+    Disk(Handle, String),
+    /// See [`super::Media::leave`].
+    Leave(Handle),
+    /// See [`super::Media::withdraw`].
+    Withdraw(Handle, bool),
+    /// Leave everything and end; answered when the last message was sent.
+    Shutdown(oneshot::Sender<()>),
+}
+
+struct Entry {
+    shared: Arc<Shared>,
+    path: MediaPath,
+    target: Option<Target>,
+}
+
+/// State of the connection.
+enum Link {
+    Down,
+    Dialing(tokio::task::JoinHandle<Result<Session<ToPeer>, ConnectError>>),
+    Up(Session<ToPeer>),
+}
+
+pub(crate) struct Task {
+    inner: Arc<Inner>,
+    url: IcetUrl,
+    pin: Option<PeerKey>,
+    engine: Engine,
+    origin: Instant,
+    link: Link,
+    tracker: Option<PeerKey>,
+    medias: HashMap<Handle, Entry>,
+    infos: HashMap<Handle, (MediaPath, oneshot::Sender<Result<InfoAnswer, OpenError>>)>,
+    fetches: HashMap<FetchId, CancellationToken>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    me: mpsc::UnboundedSender<Order>,
+    /// Whether a session was ever up: before that a failure to connect fails what waits.
+    met: bool,
+}
+
+impl Task {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        url: IcetUrl,
+        me: mpsc::UnboundedSender<Order>,
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) -> Task {
+        let pin = url.tracker.or_else(|| inner.trusted_tracker(&url.authority()));
+        let engine = Engine::new(inner.engine_config());
+        Task {
+            inner,
+            url,
+            pin,
+            engine,
+            origin: Instant::now(),
+            link: Link::Down,
+            tracker: None,
+            medias: HashMap::new(),
+            infos: HashMap::new(),
+            fetches: HashMap::new(),
+            orders,
+            me,
+            met: false,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now::from_origin(self.origin.elapsed())
+    }
+
+    /// Runs until shut down.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.act();
+            let deadline = self.engine.poll_timeout().map(|t| {
+                tokio::time::Instant::from_std(self.origin) + Duration::from_micros(t.0)
+            });
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    None => return,
+                    Some(Order::Shutdown(done)) => {
+                        self.shut_down().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(order) => {
+                        self.order(order);
+                        // What piled up is taken in one go: the engine's answers then fit fewer messages.
+                        for _ in 0..256 {
+                            match self.orders.try_recv() {
+                                Ok(Order::Shutdown(done)) => {
+                                    self.shut_down().await;
+                                    let _ = done.send(());
+                                    return;
+                                }
+                                Ok(order) => self.order(order),
+                                Err(_) => break,
+                            }
+                        }
+                    }
+                },
+                event = self.link.event() => self.link_event(event),
+                () = until(deadline) => {
+                    let now = self.now();
+                    self.engine.handle_timeout(now);
+                }
+            }
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        let now = self.now();
+        match event {
+            LinkEvent::Up(session) => {
+                let key = session.peer();
+                if let Err(e) = self.inner.trust_tracker(&self.url, key) {
+                    tracing::error!(tracker = %self.url.authority(), error = %e, "the tracker is not trusted");
+                    self.fail_all(&OpenError::Trust(e));
+                    self.link = Link::Down;
+                    self.engine.handle_disconnected(now);
+                    return;
+                }
+                tracing::debug!(tracker = %self.url.authority(), "session up");
+                self.pin = Some(key);
+                self.tracker = Some(key);
+                self.met = true;
+                self.inner.session_up(key, &self.me);
+                self.link = Link::Up(session);
+                self.engine.handle_connected(now, key);
+            }
+            LinkEvent::Failed(e) => {
+                tracing::debug!(tracker = %self.url.authority(), error = %e, "no session");
+                self.link = Link::Down;
+                if !self.met || e.is_wrong_key() {
+                    let error = if e.is_wrong_key() {
+                        OpenError::Trust(self.inner.wrong_tracker(&self.url, &e))
+                    } else {
+                        OpenError::Tracker { tracker: self.url.authority(), why: e.to_string() }
+                    };
+                    self.fail_opening(&error);
+                }
+                self.engine.handle_disconnected(now);
+            }
+            LinkEvent::Message(m) => self.engine.handle_message(now, m),
+            LinkEvent::Lost(why) => {
+                tracing::info!(tracker = %self.url.authority(), why, "the tracker is gone; what runs goes on");
+                self.link = Link::Down;
+                if let Some(key) = self.tracker {
+                    self.inner.session_down(key);
+                }
+                self.engine.handle_disconnected(now);
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        let now = self.now();
+        match order {
+            Order::Engine(c) => self.engine.handle_command(now, c),
+            Order::Fetch(id, event) => {
+                if matches!(event, FetchEvent::Ended(_)) {
+                    self.fetches.remove(&id);
+                }
+                self.engine.handle_fetch(now, id, event);
+            }
+            Order::Open { shared, path, target, at } => {
+                let handle = shared.handle;
+                let command = Command::Join {
+                    handle,
+                    path: path.clone(),
+                    publisher: shared.url.key,
+                    version: 0,
+                    held: PageRanges::new(),
+                    intent: shared.intent,
+                    at,
+                };
+                self.medias.insert(handle, Entry { shared, path, target: Some(target) });
+                self.engine.handle_command(now, command);
+            }
+            Order::Publish { shared, store } => {
+                let handle = shared.handle;
+                let manifest = store.manifest().clone();
+                let slices = first_slices(&store);
+                let path = manifest.path.clone();
+                let _ = shared.store.set(store);
+                self.medias.insert(handle, Entry { shared, path, target: None });
+                let command = Command::Publish { handle, manifest: Box::new(manifest), slices };
+                self.engine.handle_command(now, command);
+            }
+            Order::Ready { handle, result, slices } => self.ready(handle, result, &slices),
+            Order::Info { handle, path, answer } => {
+                self.infos.insert(handle, (path.clone(), answer));
+                self.engine.handle_command(now, Command::Info { handle, path });
+            }
+            Order::Disk(handle, why) => self.fail(handle, OpenError::Store(why)),
+            Order::Leave(handle) => self.leave(handle),
+            Order::Withdraw(handle, release) => {
+                self.engine.handle_command(now, Command::Withdraw { handle, moved: None, release });
+                self.leave(handle);
+            }
+            Order::Shutdown(_) => {}
+        }
+    }
+
+    fn leave(&mut self, handle: Handle) {
+        if let Some(entry) = self.medias.remove(&handle) {
+            if let Some(store) = entry.shared.store.get() {
+                self.inner.shelf.remove(&store.id());
+            }
+            entry.shared.stage.send_if_modified(|s| {
+                let ended = matches!(s, Stage::Failed(_));
+                if !ended {
+                    *s = Stage::Failed(OpenError::Closed);
+                }
+                !ended
+            });
+            let now = self.now();
+            self.engine.handle_command(now, Command::Leave { handle });
+        }
+    }
+
+    fn fail(&mut self, handle: Handle, why: OpenError) {
+        if let Some(entry) = self.medias.get(&handle) {
+            tracing::debug!(media = %entry.path, error = %why, "media failed");
+            entry.shared.stage.send_replace(Stage::Failed(why.clone()));
+            self.leave(handle);
+        }
+        if let Some((_, answer)) = self.infos.remove(&handle) {
+            let _ = answer.send(Err(why));
+        }
+    }
+
+    fn fail_all(&mut self, why: &OpenError) {
+        let handles: Vec<_> = self.medias.keys().chain(self.infos.keys()).copied().collect();
+        handles.into_iter().for_each(|h| self.fail(h, why.clone()));
+    }
+
+    /// Fails what the tracker has never answered.
+    fn fail_opening(&mut self, why: &OpenError) {
+        let opening = |e: &Entry| matches!(*e.shared.stage.borrow(), Stage::Opening);
+        let handles: Vec<_> = self.medias.iter().filter(|(_, e)| opening(e)).map(|(h, _)| *h).collect();
+        handles.into_iter().chain(self.infos.keys().copied().collect::<Vec<_>>()).for_each(|h| {
+            self.fail(h, why.clone());
+        });
+    }
+
+    /// Does what the engine wants done.
+    fn act(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Connect => {
+                    let (net, authority, pin) = (self.inner.net.clone(), self.url.authority(), self.pin);
+                    self.link = Link::Dialing(tokio::spawn(async move {
+                        session::connect(&net, &authority, pin).await
+                    }));
+                }
+                Action::Disconnect => self.link = Link::Down,
+                Action::Send(m) => {
+                    if let Link::Up(session) = &self.link
+                        && let Err(e) = session.send(m.into())
+                    {
+                        tracing::debug!(error = %e, "a message to the tracker was not sent");
+                    }
+                }
+                Action::Start { fetch, handle, pages, source, need: _, assignment: _ } => {
+                    self.start(fetch, handle, pages, source);
+                }
+                Action::Stop { fetch } => {
+                    if let Some(token) = self.fetches.remove(&fetch) {
+                        token.cancel();
+                    }
+                }
+                Action::Joined { handle, answer } => self.joined(handle, answer),
+                Action::Newer { handle, manifest } => self.newer(handle, manifest),
+                Action::Slices { handle, slices } => {
+                    if let Some(store) = self.medias.get(&handle).and_then(|e| e.shared.store.get()) {
+                        put_slices(store, &slices);
+                    }
+                }
+                Action::WantUpload { handle, from } => self.upload(handle, from),
+                Action::Info { handle, answer } => {
+                    if let Some((_, to)) = self.infos.remove(&handle) {
+                        let _ = to.send(Ok(answer));
+                    }
+                }
+                Action::Refused { handle, why } => self.refused(handle, why),
+                Action::Welcome(w) => {
+                    if let Some(key) = self.tracker {
+                        self.inner.welcomed(key, &w);
+                    }
+                }
+                Action::Reached(r) => self.inner.reached(&r),
+            }
+        }
+    }
+
+    fn refused(&mut self, handle: Handle, why: Refusal) {
+        let path = self.medias.get(&handle).map(|e| &e.path).or(self.infos.get(&handle).map(|(p, _)| p));
+        if let Some(path) = path {
+            let opened = self.medias.get(&handle).is_some_and(|e| matches!(*e.shared.stage.borrow(), Stage::Open));
+            let error = OpenError::from_refusal(&self.url, path, why.clone());
+            // A refused lookup does not end a media that is open; a withdrawal does.
+            if opened && matches!(why, Refusal::Error(_)) && !matches!(error, OpenError::NoMedia { .. } | OpenError::Trust(_)) {
+                tracing::debug!(%error, "the tracker refused a request");
+                return;
+            }
+            self.fail(handle, error);
+        }
+    }
+
+    fn joined(&mut self, handle: Handle, answer: MediaAnswer) {
+        let Some(entry) = self.medias.get_mut(&handle) else { return };
+        let c = &entry.shared.counts;
+        c.listeners.store(answer.listeners, Ordering::Relaxed);
+        c.hits.store(answer.hits, Ordering::Relaxed);
+        c.buffer.store(u64::from(answer.buffer), Ordering::Relaxed);
+        let manifest = match self.inner.accept_manifest(&self.url, &entry.path, &entry.shared.url, answer.manifest) {
+            Ok(m) => m,
+            Err(e) => return self.fail(handle, e),
+        };
+        if let Some(store) = entry.shared.store.get() {
+            if store.manifest().signed() == manifest.signed() {
+                let store = store.clone();
+                return self.ready(handle, Ok(store), &answer.slices);
+            }
+            let why = "its publisher replaced it by a newer version; run the command again to fetch that".to_owned();
+            return self.fail(handle, OpenError::Refused(why));
+        }
+        let Some(target) = entry.target.take() else { return };
+        let (inner, me, slices) = (self.inner.clone(), self.me.clone(), answer.slices);
+        tokio::task::spawn_blocking(move || {
+            let result = inner.store.fetch(manifest, target).map_err(|e| OpenError::Store(e.to_string()));
+            let _ = me.send(Order::Ready { handle, result, slices });
+        });
+    }
+
+    fn newer(&mut self, handle: Handle, manifest: Signed) {
+        let Some(entry) = self.medias.get(&handle) else { return };
+        match self.inner.accept_manifest(&self.url, &entry.path, &entry.shared.url, manifest) {
+            Ok(m) if entry.shared.store.get().is_some_and(|s| s.manifest().signed() == m.signed()) => {}
+            Ok(_) => {
+                let why = "its publisher replaced it by a newer version; run the command again to fetch that";
+                self.fail(handle, OpenError::Refused(why.to_owned()));
+            }
+            Err(e) => self.fail(handle, e),
+        }
+    }
+
+    fn ready(&mut self, handle: Handle, result: Result<Arc<MediaStore>, OpenError>, slices: &[ProvenSlice]) {
+        let Some(entry) = self.medias.get(&handle) else { return };
+        let store = match result {
+            Ok(store) => store,
+            Err(e) => return self.fail(handle, e),
+        };
+        put_slices(&store, slices);
+        let command = Command::Accept {
+            handle,
+            held: store.map(),
+            bytes: store.manifest().bytes,
+            version: store.manifest().version,
+        };
+        self.inner.shelf.put(store.clone());
+        let _ = entry.shared.store.set(store);
+        entry.shared.stage.send_replace(Stage::Open);
+        let now = self.now();
+        self.engine.handle_command(now, command);
+    }
+
+    fn upload(&mut self, handle: Handle, from: u64) {
+        let Some(store) = self.medias.get(&handle).and_then(|e| e.shared.store.get()) else { return };
+        let end = store.manifest().slices().min(from.saturating_add(UPLOAD));
+        let slices = (from..end).filter_map(|i| store.proven_slice(i)).collect();
+        let now = self.now();
+        self.engine.handle_command(now, Command::Upload { handle, slices });
+    }
+
+    fn start(&mut self, id: FetchId, handle: Handle, pages: icet::PageSet, source: icet::message::Source) {
+        let now = self.now();
+        let entry = self.medias.get(&handle);
+        let store = entry.and_then(|e| e.shared.store.get().cloned());
+        let protocol = self.inner.protocol(&source.host.protocol);
+        let (Some(entry), Some(store), Some((protocol, cx))) = (entry, store, protocol) else {
+            self.engine.handle_fetch(now, id, FetchEvent::Ended(Outcome::Refused));
+            return;
+        };
+        let cancel = CancellationToken::new();
+        self.fetches.insert(id, cancel.clone());
+        let fetch = Fetch {
+            id,
+            shared: entry.shared.clone(),
+            store,
+            pages,
+            source,
+            protocol,
+            cx,
+            down: self.inner.down.clone(),
+            events: self.me.clone(),
+            cancel,
+        };
+        tokio::spawn(fetch.run());
+    }
+
+    async fn shut_down(&mut self) {
+        let handles: Vec<_> = self.medias.keys().copied().collect();
+        for token in self.fetches.values() {
+            token.cancel();
+        }
+        handles.into_iter().for_each(|h| self.leave(h));
+        self.act();
+        if let Link::Up(session) = std::mem::replace(&mut self.link, Link::Down) {
+            session.close().await;
+        }
+    }
+}
+
+/// Slices of the setup pages and of the tail: what a player reads first.
+fn first_slices(store: &MediaStore) -> Vec<ProvenSlice> {
+    let m = store.manifest();
+    let last = m.slices() - 1;
+    let setup = m.setup / icet::media::SLICE_PAGES;
+    let head = 0..=setup.min(last).min(16);
+    let mut wanted: Vec<_> = head.chain(last.saturating_sub(1)..=last).collect();
+    wanted.dedup();
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted.into_iter().filter_map(|i| store.proven_slice(i)).collect()
+}
+
+fn put_slices(store: &MediaStore, slices: &[ProvenSlice]) {
+    for slice in slices {
+        if let Err(e) = store.put_slice(slice) {
+            // Never stored, never shown: the tracker altered it, or our disk failed.
+            tracing::warn!(error = %e, "a slice from the tracker was refused");
+        }
+    }
+}
+
+enum LinkEvent {
+    Up(Session<ToPeer>),
+    Failed(ConnectError),
+    Message(ToPeer),
+    Lost(String),
+}
+
+impl Link {
+    /// Cancel-safe: nothing is lost if another branch wins.
+    async fn event(&mut self) -> LinkEvent {
+        match self {
+            Link::Down => std::future::pending().await,
+            Link::Dialing(job) => match job.await {
+                Ok(Ok(session)) => LinkEvent::Up(session),
+                Ok(Err(e)) => LinkEvent::Failed(e),
+                Err(e) => LinkEvent::Lost(e.to_string()),
+            },
+            Link::Up(session) => match session.recv().await {
+                Ok(Some(m)) => LinkEvent::Message(m),
+                Ok(None) => LinkEvent::Lost("it closed the session".to_owned()),
+                Err(e) => LinkEvent::Lost(e.to_string()),
+            },
+        }
+    }
+}
+
+impl Inner {
+    /// Checks a manifest from a tracker: signature, path, pinned and remembered publisher, version.
+    fn accept_manifest(
+        &self,
+        tracker: &IcetUrl,
+        path: &MediaPath,
+        url: &IcetUrl,
+        signed: Signed,
+    ) -> Result<SignedManifest, OpenError> {
+        let manifest = SignedManifest::verify(signed).map_err(|e| OpenError::Trust(e.to_string()))?;
+        if manifest.path != *path {
+            return Err(OpenError::Trust(format!("the tracker answered for {path} with the manifest of another media")));
+        }
+        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        trust
+            .check_publisher(&tracker.authority(), path, url.key, manifest.publisher, manifest.version)
+            .map_err(|e| OpenError::Trust(e.to_string()))?;
+        Ok(manifest)
+    }
+}
