@@ -1,1 +1,1 @@
-//! To come.
+//! Keys: our own, and those that we have come to know.

@@ -1,1 +1,1 @@
-//! To come.
+//! Checks an Ogg file page by page.
