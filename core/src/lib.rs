@@ -6,6 +6,7 @@
 pub mod engine;
 pub mod keyring;
 pub mod net;
+pub mod ogg;
 pub mod protocol;
 pub mod publish;
 pub mod shelf;

@@ -1,0 +1,3 @@
+//! Tests of the whole module: over fixtures, over arbitrary input, and beside other programs.
+
+pub(crate) mod build;
