@@ -204,7 +204,8 @@ pub enum Action {
         /// The answer.
         answer: icet::message::InfoAnswer,
     },
-    /// The tracker refused a request, or withdrew the media.
+    /// The tracker refused a request, or withdrew the media. The engine has forgotten the handle (no leave is
+    /// needed), except after [`Refusal::Locate`].
     Refused {
         /// Which.
         handle: Handle,
@@ -224,6 +225,13 @@ pub enum Refusal {
     Error(icet::message::ErrorMessage),
     /// The media was withdrawn, or moved.
     Withdrawn(Option<MediaPath>),
+    /// A [`Command::Locate`] failed; the media itself goes on.
+    Locate {
+        /// What was looked for.
+        at: Position,
+        /// The tracker's error.
+        error: icet::message::ErrorMessage,
+    },
 }
 
 /// Fixed facts and limits of an engine.
