@@ -1,1 +1,251 @@
-//! Work in progress.
+//! A local HTTP gateway: gives any player a seekable file out of an IceShare swarm, while it is still arriving.
+//!
+//! It listens on a loopback address only, answers to loopback names only ([`Gateway`] explains what it refuses),
+//! and serves at unguessable paths what its user opened, and nothing else:
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `/TOKEN/NAME` | the media: GET and HEAD, single byte ranges, a true length and type |
+//! | `/TOKEN/` | a page with a player and the page table as a seek bar |
+//! | `/TOKEN/table.json` | the page table and who sends, as the page shows them |
+//!
+//! A page of the media that is late makes the response wait; a response never carries bytes that were not
+//! verified. Where the media cannot be had any more, the connection closes before the promised length.
+
+mod body;
+mod guard;
+mod page;
+mod playable;
+pub mod range;
+mod serve;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use playable::{Playable, Reader, Run, Sender, State, Stats, Table};
+use serve::{Entry, Offers};
+
+/// What a connection may hold unsent: in hyper, and in the kernel. Small, because players open ranges to the end
+/// and drop them: what waits here was fetched in vain.
+const UNSENT: usize = 64 * 1024;
+/// Players open about a dozen at most.
+const CONNECTIONS: usize = 128;
+/// An idle connection, or one that does not finish its request, is closed after this.
+const IDLE: Duration = Duration::from_secs(60);
+/// Between tries after the system refused to accept (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why there is no gateway.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// The address is one that other machines could reach.
+    #[error(
+        "the gateway serves this machine only: {0} is not a loopback address; use 127.0.0.1:PORT or [::1]:PORT"
+    )]
+    NotLoopback(SocketAddr),
+    /// The port is taken, or the like.
+    #[error("cannot listen on {addr} for players: {source}; choose another --gateway port, or 0 for any")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The system gave no randomness for a token.
+    #[error("the system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A running gateway. Dropping it stops it.
+///
+/// It refuses, before it looks at a path: a `Host` that is not a loopback literal or `localhost` at its own port
+/// (421), and a request that a page of another origin made (`Origin`, `Sec-Fetch-Site`; 403). It sends no CORS
+/// headers. What is not on offer is 404, whatever it is.
+pub struct Gateway {
+    addr: SocketAddr,
+    offers: Arc<Offers>,
+    stop: CancellationToken,
+}
+
+/// Where an offered media is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// URL of the media, for a player.
+    pub media: String,
+    /// URL of the page with a player and a live seek bar.
+    pub page: String,
+    token: String,
+}
+
+/// Kept readable in a URL's path; all else is escaped.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl Gateway {
+    /// Listens on `addr`, which must be a loopback address; port 0 means any free one.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub async fn start(addr: SocketAddr) -> Result<Gateway, GatewayError> {
+        if !addr.ip().is_loopback() {
+            return Err(GatewayError::NotLoopback(addr));
+        }
+        let failed = |source| GatewayError::Bind { addr, source };
+        let listener = listen(addr).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let gateway =
+            Gateway { addr: bound, offers: Arc::new(Offers::default()), stop: CancellationToken::new() };
+        tokio::spawn(accept(listener, bound.port(), gateway.offers.clone(), gateway.stop.clone()));
+        Ok(gateway)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Puts a media on offer under a new unguessable path.
+    ///
+    /// # Errors
+    /// [`GatewayError::Random`].
+    pub fn offer(&self, media: impl Playable) -> Result<Offered, GatewayError> {
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random).map_err(GatewayError::Random)?;
+        let token = random.iter().fold(String::new(), |t, b| t + &format!("{b:02x}"));
+        let file = file_name(&media.name());
+        let page = format!("http://{}/{token}/", self.addr);
+        let url = format!("{page}{}", utf8_percent_encode(&file, SEGMENT));
+        let gone = self.stop.child_token();
+        self.offers.put(token.clone(), Entry { media: Arc::new(media), file, gone });
+        Ok(Offered { media: url, page, token })
+    }
+
+    /// Takes a media off. Responses under way end with a closed connection.
+    pub fn withdraw(&self, offered: &Offered) {
+        self.offers.remove(&offered.token);
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+/// The name under which a media is served: one path segment that collides with nothing of ours.
+fn file_name(name: &str) -> String {
+    let name: String = name.chars().filter(|c| !c.is_control() && *c != '/' && *c != '\\').collect();
+    match name.as_str() {
+        "" | "." | ".." | "table.json" => format!("media-{}", name.trim_matches('.')),
+        _ => name,
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    // Inherited by the connections.
+    socket.set_send_buffer_size(u32::try_from(UNSENT).unwrap_or(u32::MAX))?;
+    socket.bind(addr)?;
+    socket.listen(128)
+}
+
+async fn accept(listener: TcpListener, port: u16, offers: Arc<Offers>, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let next = async {
+            let permit = room.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = stop.cancelled() => return,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (offers, stop) = (offers.clone(), stop.clone());
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = converse(stream, port, offers) => {}
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the gateway cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, port: u16, offers: Arc<Offers>) {
+    // A response's head and first bytes go out at once; a failure here costs delay only.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let response = serve::answer(&offers, port, &request);
+        tracing::debug!(
+            method = %request.method(),
+            range = request.headers().get("range").and_then(|r| r.to_str().ok()),
+            status = response.status().as_u16(),
+            "gateway request"
+        );
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(UNSENT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "gateway connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_one_segment_and_never_ours() {
+        for (name, expected) in [
+            ("song.opus", "song.opus"),
+            ("a b.ogg", "a b.ogg"),
+            ("", "media-"),
+            ("..", "media-"),
+            ("table.json", "media-table.json"),
+            ("a/b\\c\n.ogg", "abc.ogg"),
+        ] {
+            assert_eq!(file_name(name), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn other_machines_are_never_served() {
+        for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:127.0.0.1]:0"] {
+            let refused = Gateway::start(addr.parse().expect("an address")).await;
+            assert!(matches!(refused, Err(GatewayError::NotLoopback(_))), "{addr}");
+        }
+    }
+}

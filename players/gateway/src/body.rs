@@ -1,0 +1,74 @@
+//! A response's bytes, read only as fast as the client takes them.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::playable::Reader;
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// At most so much is read at once: what a client that goes away has cost in vain stays small.
+const CHUNK: usize = 32 * 1024;
+
+pub(crate) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+struct Source {
+    reader: Box<dyn Reader>,
+    /// Where to seek to before the first read.
+    start: Option<u64>,
+    left: u64,
+    buffer: BytesMut,
+}
+
+impl Source {
+    async fn next(&mut self) -> io::Result<Bytes> {
+        if let Some(start) = self.start.take()
+            && start > 0
+        {
+            self.reader.seek(io::SeekFrom::Start(start)).await?;
+        }
+        let want = usize::try_from(self.left).unwrap_or(CHUNK).min(CHUNK);
+        self.buffer.reserve(want);
+        let n = (&mut self.reader).take(want as u64).read_buf(&mut self.buffer).await?;
+        if n == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the media ended before its length"));
+        }
+        self.left -= n as u64;
+        Ok(self.buffer.split().freeze())
+    }
+}
+
+/// `left` bytes from offset `start` on. It waits where the reader waits; once `gone` is cancelled, or the reader
+/// fails, it ends with an error, and the connection closes before the promised length.
+pub(crate) fn read(reader: Box<dyn Reader>, start: u64, left: u64, gone: CancellationToken) -> Body {
+    let source = Source { reader, start: Some(start), left, buffer: BytesMut::new() };
+    let frames = stream::unfold((source, gone), |(mut source, gone)| async move {
+        if source.left == 0 {
+            return None;
+        }
+        let step = tokio::select! {
+            biased;
+            () = gone.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the media was closed")),
+            step = source.next() => step,
+        };
+        if let Err(error) = &step {
+            tracing::debug!(%error, left = source.left, "response ends early");
+            source.left = 0;
+        }
+        Some((step.map(Frame::data), (source, gone)))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}

@@ -1,0 +1,195 @@
+//! Requests and their answers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::{self, Body};
+use crate::guard;
+use crate::page;
+use crate::playable::{Playable, Table};
+use crate::range::{Selection, select_from};
+
+/// A media on offer.
+pub(crate) struct Entry {
+    pub(crate) media: Arc<dyn Playable>,
+    /// The last segment of its URL, decoded.
+    pub(crate) file: String,
+    /// Cancelled when the offer is withdrawn.
+    pub(crate) gone: CancellationToken,
+}
+
+/// What is on offer, by token.
+#[derive(Default)]
+pub(crate) struct Offers(RwLock<HashMap<String, Arc<Entry>>>);
+
+impl Offers {
+    pub(crate) fn put(&self, token: String, entry: Entry) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(token, Arc::new(entry));
+    }
+
+    pub(crate) fn remove(&self, token: &str) {
+        if let Some(entry) = self.0.write().unwrap_or_else(PoisonError::into_inner).remove(token) {
+            entry.gone.cancel();
+        }
+    }
+
+    fn get(&self, token: &str) -> Option<Arc<Entry>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+    }
+}
+
+/// Answers one request to the gateway at `port`.
+pub(crate) fn answer<B>(offers: &Offers, port: u16, request: &Request<B>) -> Response<Body> {
+    let mut response = match guard::check(request.headers(), request.uri(), port) {
+        Ok(()) => route(offers, request),
+        Err(status) => plain(status, "This address is for programs on this machine.\n"),
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // The address holds the token: it must not leave with a link.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+    response
+}
+
+fn route<B>(offers: &Offers, request: &Request<B>) -> Response<Body> {
+    let not_found = || plain(StatusCode::NOT_FOUND, "Not found.\n");
+    let mut segments = request.uri().path().strip_prefix('/').unwrap_or_default().splitn(2, '/');
+    let (token, rest) = (segments.next().unwrap_or_default(), segments.next());
+    let Some(entry) = offers.get(token) else { return not_found() };
+    let Some(name) = rest.map(|r| percent_decode_str(r).decode_utf8_lossy()) else {
+        return redirect(&format!("/{token}/"));
+    };
+    let head = match *request.method() {
+        Method::GET => false,
+        Method::HEAD => true,
+        _ => {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "This can be read only.\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+    };
+    let mut response = if name == entry.file.as_str() {
+        media(&entry, request.headers(), head)
+    } else if name == "table.json" {
+        table(entry.media.as_ref())
+    } else if name.is_empty() {
+        html(&entry)
+    } else {
+        return not_found();
+    };
+    if head {
+        *response.body_mut() = body::empty();
+    }
+    response
+}
+
+fn media(entry: &Entry, headers: &HeaderMap, head: bool) -> Response<Body> {
+    let media = entry.media.as_ref();
+    let length = media.length();
+    let etag = format!("\"{}\"", media.etag());
+    // RFC 9110, section 14.2: a range in anything but a GET is ignored.
+    let selection = if head { Selection::Whole } else { select_from(headers, &etag, length) };
+    let mut response = Response::new(body::empty());
+    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let matches = |t: &str| t == "*" || t.strip_prefix("W/").unwrap_or(t) == etag;
+    if known.flat_map(|v| v.split(',')).any(|t| matches(t.trim())) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        let (status, count) = match selection {
+            Selection::Whole => (StatusCode::OK, length),
+            Selection::Part { first, last } => (StatusCode::PARTIAL_CONTENT, last - first + 1),
+            Selection::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0),
+        };
+        *response.status_mut() = status;
+        let start = match selection {
+            Selection::Part { first, last } => {
+                set(&mut response, CONTENT_RANGE, &format!("bytes {first}-{last}/{length}"));
+                first
+            }
+            Selection::Unsatisfiable => {
+                set(&mut response, CONTENT_RANGE, &format!("bytes */{length}"));
+                0
+            }
+            Selection::Whole => 0,
+        };
+        set(&mut response, CONTENT_LENGTH, &count.to_string());
+        set(&mut response, CONTENT_TYPE, media.mime());
+        if !head && count > 0 {
+            *response.body_mut() = body::read(media.open_reader(), start, count, entry.gone.clone());
+        }
+    }
+    set(&mut response, ETAG, &etag);
+    set(&mut response, ACCEPT_RANGES, "bytes");
+    set(&mut response, CACHE_CONTROL, "no-cache");
+    response
+}
+
+fn table(media: &dyn Playable) -> Response<Body> {
+    #[derive(serde::Serialize)]
+    struct Live {
+        title: String,
+        length: u64,
+        #[serde(flatten)]
+        table: Table,
+        stats: crate::playable::Stats,
+    }
+    let live = Live {
+        title: media.title(),
+        length: media.length(),
+        table: media.table().joined(Table::MOST_RUNS),
+        stats: media.stats(),
+    };
+    match serde_json::to_vec(&live) {
+        Ok(json) => with_type(body::full(json), "application/json"),
+        Err(error) => {
+            tracing::warn!(%error, "page table");
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "The page table could not be written.\n")
+        }
+    }
+}
+
+fn html(entry: &Entry) -> Response<Body> {
+    let page = page::render(entry.media.as_ref(), &entry.file);
+    let mut response = with_type(body::full(page.html), "text/html; charset=utf-8");
+    set(&mut response, CONTENT_SECURITY_POLICY, &page.policy);
+    response
+}
+
+fn redirect(to: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::PERMANENT_REDIRECT, "");
+    set(&mut response, LOCATION, to);
+    response
+}
+
+fn with_type(body: Body, mime: &str) -> Response<Body> {
+    let mut response = Response::new(body);
+    set(&mut response, CONTENT_TYPE, mime);
+    set(&mut response, CACHE_CONTROL, "no-store");
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = with_type(body::full(text), "text/plain; charset=utf-8");
+    *response.status_mut() = status;
+    response
+}
+
+/// Sets a header whose value we made; one that HTTP does not allow (it cannot come from a checked manifest) is
+/// left out rather than sent half.
+fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
