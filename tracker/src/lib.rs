@@ -1,3 +1,4 @@
 //! The IceShare tracker: who holds which pages of which media, and who fetches what from whom, over what.
 
+pub mod catalogue;
 pub mod swarm;
