@@ -383,6 +383,8 @@ pub struct ProtocolView {
 pub struct Totals {
     /// Sessions.
     pub sessions: u64,
+    /// Different keys that have a session.
+    pub peers: u64,
     /// Media in the catalogue.
     pub media: u64,
     /// Memberships over all swarms.
@@ -397,6 +399,8 @@ pub struct Totals {
     pub acked_pages: u64,
     /// Their bytes, estimated from the page table.
     pub acked_bytes: u64,
+    /// Bytes of them that came from the media's publisher.
+    pub acked_from_publisher: u64,
     /// Messages handled since the start.
     pub messages: u64,
     /// Messages refused for a quota since the start.
