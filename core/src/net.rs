@@ -1,5 +1,0 @@
-//! To come.
-
-/// To come.
-#[derive(Debug, Clone)]
-pub struct Context;

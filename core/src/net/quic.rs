@@ -1,0 +1,158 @@
+//! QUIC: one endpoint a listening address, for connections both ways (RFC 9000, quinn).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::udp::Demux;
+use super::{HANDSHAKE, Inner, bind, tls};
+
+/// A connection sends something at least so often, so that NATs keep its way open.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A connection without any packet for so long is dead.
+pub const IDLE: Duration = Duration::from_secs(30);
+/// With so many connections open, strangers must prove their address first (RFC 9000, section 8.1.2).
+const RETRY_FROM: usize = 256;
+
+/// What one connection may take. Memory a connection can pin down is at most `window` for what it receives and the
+/// same for what it sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuicLimits {
+    /// Streams (bidirectional) that the other end may have open at once.
+    pub streams: u32,
+    /// Bytes in flight towards us on one stream: the ceiling of its rate is this divided by the round-trip time.
+    pub stream_window: u32,
+    /// Bytes in flight towards us on all streams of a connection together, and from us.
+    pub window: u32,
+    /// Bytes of unreliable datagrams (RFC 9221) that wait to be read; 0: none are accepted.
+    pub datagrams: usize,
+    /// Connections at once, over which new ones are refused.
+    pub connections: usize,
+}
+
+impl QuicLimits {
+    /// For peers: 2 MiB a stream, which is 20 MB/s at a round-trip time of 100 ms; 8 MiB a connection.
+    pub const PEER: QuicLimits = QuicLimits {
+        streams: 128,
+        stream_window: 2 << 20,
+        window: 8 << 20,
+        datagrams: 1 << 20,
+        connections: 1024,
+    };
+    /// For a tracker: one stream a session, and little more than one frame of the largest size.
+    pub const TRACKER: QuicLimits =
+        QuicLimits { streams: 1, stream_window: 5 << 18, window: 5 << 18, datagrams: 0, connections: 65_536 };
+
+    fn transport(&self) -> Arc<TransportConfig> {
+        let mut t = TransportConfig::default();
+        t.max_concurrent_bidi_streams(VarInt::from_u32(self.streams))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .stream_receive_window(VarInt::from_u32(self.stream_window))
+            .receive_window(VarInt::from_u32(self.window))
+            .send_window(u64::from(self.window))
+            .keep_alive_interval(Some(KEEP_ALIVE))
+            .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+            .datagram_receive_buffer_size((self.datagrams > 0).then_some(self.datagrams));
+        Arc::new(t)
+    }
+}
+
+pub(super) fn client_config(
+    config: rustls::ClientConfig,
+    limits: &QuicLimits,
+) -> Result<quinn::ClientConfig, NoInitialCipherSuite> {
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?));
+    config.transport_config(limits.transport());
+    Ok(config)
+}
+
+pub(super) fn server_config(
+    config: rustls::ServerConfig,
+    limits: &QuicLimits,
+) -> Result<quinn::ServerConfig, NoInitialCipherSuite> {
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config)?));
+    config.transport_config(limits.transport());
+    // Handshakes that wait to be taken up hold at most 1024 * 16 KiB.
+    config.max_incoming(1024).incoming_buffer_size(16 << 10).incoming_buffer_size_total(16 << 20);
+    Ok(config)
+}
+
+/// Our QUIC packets, and those of peers like us, always have the fixed bit (see `udp`).
+pub(super) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.grease_quic_bit(false);
+    config
+}
+
+pub(super) fn endpoint(
+    sockets: bind::Sockets,
+    server: Option<quinn::ServerConfig>,
+    routes: Arc<super::udp::Routes>,
+) -> Result<(quinn::Endpoint, Arc<Demux>, std::net::TcpListener), bind::BindError> {
+    let fail = |e| bind::BindError::new("UDP", sockets.addr, e);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let inner = quinn::Runtime::wrap_udp_socket(&*runtime, sockets.udp).map_err(fail)?;
+    let demux = Arc::new(Demux { inner, routes });
+    let endpoint =
+        quinn::Endpoint::new_with_abstract_socket(endpoint_config(), server, demux.clone(), runtime)
+            .map_err(fail)?;
+    Ok((endpoint, demux, sockets.tcp))
+}
+
+/// Takes connections until the endpoint closes, and hands each to whoever registered its ALPN.
+pub(super) async fn accept(inner: Arc<Inner>, endpoint: quinn::Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let from = incoming.remote_address();
+        let open = endpoint.open_connections();
+        if open >= inner.limits.connections {
+            incoming.refuse();
+            continue;
+        }
+        if open >= RETRY_FROM && !incoming.remote_address_validated() && incoming.may_retry() {
+            let _ = incoming.retry();
+            continue;
+        }
+        let Ok(permit) = inner.handshakes.clone().try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let inner = inner.clone();
+        inner.clone().spawn(async move {
+            let handshake = async { incoming.accept()?.await };
+            match timeout(HANDSHAKE, handshake).await {
+                Ok(Ok(connection)) => {
+                    drop(permit);
+                    hand_over(&inner, connection).await;
+                }
+                Ok(Err(e)) => debug!(%from, error = %e, "QUIC handshake failed"),
+                Err(_) => debug!(%from, "QUIC handshake too slow"),
+            }
+        });
+    }
+}
+
+async fn hand_over(inner: &Inner, connection: quinn::Connection) {
+    let data = connection.handshake_data().and_then(|d| d.downcast::<HandshakeData>().ok());
+    let alpn = data.and_then(|d| d.protocol).unwrap_or_default();
+    let key = match tls::key_of_quic(&connection) {
+        Ok(key) => key,
+        Err(e) => return connection.close(VarInt::from_u32(1), e.to_string().as_bytes()),
+    };
+    if alpn == icet::ALPN_DIAL_BACK {
+        // The handshake was the answer; who asked closes.
+        if timeout(HANDSHAKE, connection.closed()).await.is_err() {
+            connection.close(VarInt::from_u32(0), b"proved");
+        }
+        return;
+    }
+    let taker = inner.quic.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&alpn[..]).cloned();
+    match taker.map(|t| t.try_send((connection.clone(), key))) {
+        Some(Ok(())) => {}
+        Some(Err(_)) => connection.close(VarInt::from_u32(2), b"busy"),
+        None => connection.close(VarInt::from_u32(1), b"no such protocol"),
+    }
+}

@@ -1,0 +1,351 @@
+//! One UDP socket for QUIC and for the datagrams of payload protocols, told apart by their first byte (RFC 9443).
+//!
+//! QUIC keeps the bytes that RFC 9443 gives it: 64 to 127 (short headers) and 192 to 255 (long headers); we never
+//! offer to grease the fixed bit (RFC 9287), so a peer's QUIC packets do not begin otherwise. The rest, 0 to 63 and
+//! 128 to 191, is for transports to register.
+
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::mpsc;
+
+/// Datagrams that wait for their transport; what comes when so many wait is dropped, as a network would.
+const QUEUE: usize = 2048;
+/// Route of bytes that belong to QUIC or to nobody.
+const QUIC: u8 = u8::MAX;
+
+type Inbound = (Bytes, SocketAddr);
+
+#[derive(Debug)]
+struct Route {
+    queue: mpsc::Sender<Inbound>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Which first byte goes where; shared by all sockets of a peer.
+#[derive(Debug)]
+pub(super) struct Routes {
+    table: [AtomicU8; 256],
+    routes: RwLock<Vec<Option<Route>>>,
+}
+
+impl Routes {
+    pub(super) fn new() -> Arc<Routes> {
+        Arc::new(Routes { table: [const { AtomicU8::new(QUIC) }; 256], routes: RwLock::default() })
+    }
+
+    fn of(&self, first: u8) -> u8 {
+        self.table[usize::from(first)].load(Ordering::Relaxed)
+    }
+
+    /// Takes the datagrams of transports out of a received buffer and moves those of QUIC together, at its start.
+    /// The kernel may have merged several datagrams of one sender (GRO), each `stride` bytes long but the last.
+    fn sort(&self, buf: &mut [u8], meta: &mut RecvMeta) {
+        let len = meta.len.min(buf.len());
+        let stride = if meta.stride == 0 { len } else { meta.stride };
+        if len == 0 || (0..len).step_by(stride).all(|at| self.of(buf[at]) == QUIC) {
+            return;
+        }
+        let all = Bytes::copy_from_slice(&buf[..len]);
+        let from = canonical(meta.addr);
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut keep = 0;
+        for at in (0..len).step_by(stride) {
+            let end = (at + stride).min(len);
+            let to = self.of(all[at]);
+            if to == QUIC {
+                buf.copy_within(at..end, keep);
+                keep += end - at;
+            } else if let Some(Some(route)) = routes.get(usize::from(to)) {
+                if route.queue.try_send((all.slice(at..end), from)).is_err() {
+                    route.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        meta.len = keep;
+    }
+
+    /// None if one of the bytes is QUIC's or taken.
+    pub(super) fn register(
+        self: &Arc<Routes>,
+        first: RangeInclusive<u8>,
+        sender: DatagramSender,
+    ) -> Option<Datagrams> {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let quic = |b: u8| matches!(b, 64..=127 | 192..=255);
+        if first.is_empty() || first.clone().any(|b| quic(b) || self.of(b) != QUIC) {
+            return None;
+        }
+        let free = routes.iter().position(Option::is_none).unwrap_or(routes.len());
+        let id = u8::try_from(free).ok().filter(|id| *id != QUIC)?;
+        let (queue, inbound) = mpsc::channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let route = Some(Route { queue, dropped: dropped.clone() });
+        match routes.get_mut(free) {
+            Some(slot) => *slot = route,
+            None => routes.push(route),
+        }
+        for b in first.clone() {
+            self.table[usize::from(b)].store(id, Ordering::Relaxed);
+        }
+        Some(Datagrams { inbound, sender, dropped, first, id, routes: self.clone() })
+    }
+
+    fn unregister(&self, first: RangeInclusive<u8>, id: u8) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        for b in first {
+            self.table[usize::from(b)].store(QUIC, Ordering::Relaxed);
+        }
+        if let Some(slot) = routes.get_mut(usize::from(id)) {
+            *slot = None;
+        }
+    }
+}
+
+/// The socket that quinn sees.
+#[derive(Debug)]
+pub(super) struct Demux {
+    pub(super) inner: Arc<dyn AsyncUdpSocket>,
+    pub(super) routes: Arc<Routes>,
+}
+
+impl AsyncUdpSocket for Demux {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let n = std::task::ready!(self.inner.poll_recv(cx, bufs, meta))?;
+        for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(n) {
+            self.routes.sort(buf, meta);
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// Raw datagrams of one transport on the peer's UDP socket. Dropping it gives its first bytes free.
+#[derive(Debug)]
+pub struct Datagrams {
+    inbound: mpsc::Receiver<Inbound>,
+    sender: DatagramSender,
+    dropped: Arc<AtomicU64>,
+    first: RangeInclusive<u8>,
+    id: u8,
+    routes: Arc<Routes>,
+}
+
+impl Datagrams {
+    /// The next datagram and who sent it (which proves nothing: addresses can be forged). Cancel safe.
+    pub async fn recv(&mut self) -> Option<(Bytes, SocketAddr)> {
+        self.inbound.recv().await
+    }
+
+    /// A datagram that has come already.
+    pub fn try_recv(&mut self) -> Option<(Bytes, SocketAddr)> {
+        self.inbound.try_recv().ok()
+    }
+
+    /// For sending; as many as wanted.
+    #[must_use]
+    pub fn sender(&self) -> DatagramSender {
+        self.sender.clone()
+    }
+
+    /// See [`DatagramSender::send_to`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.sender.send_to(datagram, to).await
+    }
+
+    /// Datagrams that came when the queue of 2048 was full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.routes.unregister(self.first.clone(), self.id);
+    }
+}
+
+/// Sends raw datagrams from the peer's UDP socket.
+#[derive(Debug, Clone)]
+pub struct DatagramSender {
+    /// One for each listening address.
+    sockets: Arc<Vec<Arc<dyn AsyncUdpSocket>>>,
+    first: (u8, u8),
+}
+
+impl DatagramSender {
+    pub(super) fn new(sockets: Vec<Arc<dyn AsyncUdpSocket>>, first: &RangeInclusive<u8>) -> DatagramSender {
+        DatagramSender { sockets: Arc::new(sockets), first: (*first.start(), *first.end()) }
+    }
+
+    /// The socket for an address, and the address in that socket's family.
+    fn socket(&self, to: SocketAddr) -> io::Result<(&Arc<dyn AsyncUdpSocket>, SocketAddr)> {
+        let family =
+            |v6: bool| self.sockets.iter().find(move |s| s.local_addr().is_ok_and(|a| a.is_ipv6() == v6));
+        if let Some(s) = family(to.is_ipv6()) {
+            return Ok((s, to));
+        }
+        match (to.ip(), family(true)) {
+            // Both families on one socket.
+            (IpAddr::V4(ip), Some(s)) => {
+                Ok((s, SocketAddrV6::new(ip.to_ipv6_mapped(), to.port(), 0, 0).into()))
+            }
+            _ => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket of this address family")),
+        }
+    }
+
+    /// Sends one datagram; waits while the socket's buffer is full. `Ok` does not mean that it arrives.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if its first byte is not of the registered range (the other end would take
+    /// it for something else); [`io::ErrorKind::AddrNotAvailable`] without a socket of that address family; what
+    /// the system says.
+    pub async fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.send(datagram, None, to).await
+    }
+
+    /// Sends several datagrams with one call of the system where it can (GSO): `datagrams` is cut every `size`
+    /// bytes, at most [`DatagramSender::max_segments`] pieces.
+    ///
+    /// # Errors
+    /// As [`DatagramSender::send_to`].
+    pub async fn send_many(&self, datagrams: &[u8], size: usize, to: SocketAddr) -> io::Result<()> {
+        if size == 0 || datagrams.len().div_ceil(size) > self.max_segments() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more datagrams than one call can send"));
+        }
+        self.send(datagrams, (datagrams.len() > size).then_some(size), to).await
+    }
+
+    /// How many datagrams one [`DatagramSender::send_many`] takes.
+    #[must_use]
+    pub fn max_segments(&self) -> usize {
+        self.sockets.iter().map(|s| s.max_transmit_segments()).min().unwrap_or(1)
+    }
+
+    async fn send(&self, contents: &[u8], segment: Option<usize>, to: SocketAddr) -> io::Result<()> {
+        let ours = |b: &u8| (self.first.0..=self.first.1).contains(b);
+        if !contents.iter().step_by(segment.unwrap_or(usize::MAX)).all(ours) || contents.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the first byte is not of our range"));
+        }
+        let (socket, destination) = self.socket(to)?;
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: segment, src_ip: None };
+        loop {
+            match socket.try_send(&transmit) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let mut poller = socket.clone().create_io_poller();
+                    poll_fn(|cx| poller.as_mut().poll_writable(cx)).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sender() -> DatagramSender {
+        DatagramSender::new(Vec::new(), &(0..=3))
+    }
+
+    #[test]
+    fn ranges_of_quic_and_taken_ones_are_refused() {
+        let routes = Routes::new();
+        assert!(routes.register(60..=64, sender()).is_none());
+        assert!(routes.register(190..=192, sender()).is_none());
+        let first = routes.register(20..=30, sender());
+        assert!(first.is_some());
+        assert!(routes.register(30..=31, sender()).is_none());
+        drop(first);
+        assert!(routes.register(30..=31, sender()).is_some());
+    }
+
+    proptest! {
+        /// Whatever the kernel merged: each datagram comes out once, whole, in order, on its side.
+        #[test]
+        fn merged_datagrams_are_sorted(stride in 1usize..40, firsts in prop::collection::vec(any::<u8>(), 1..20), last in 1usize..40) {
+            let routes = Routes::new();
+            let mut ours = routes.register(0..=63, sender()).ok_or_else(|| TestCaseError::fail("register"))?;
+            let last = last.min(stride);
+            let mut datagrams: Vec<Vec<u8>> = Vec::new();
+            for (i, f) in firsts.iter().enumerate() {
+                let len = if i + 1 == firsts.len() { last } else { stride };
+                let mut d = vec![u8::try_from(i).unwrap_or(0); len];
+                d[0] = *f;
+                datagrams.push(d);
+            }
+            let mut buf = datagrams.concat();
+            let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+            let mut meta = RecvMeta { addr, len: buf.len(), stride, ecn: None, dst_ip: None };
+            routes.sort(&mut buf, &mut meta);
+            let quic: Vec<u8> = datagrams.iter().filter(|d| d[0] > 63).flatten().copied().collect();
+            prop_assert_eq!(&buf[..meta.len], &quic[..]);
+            for d in datagrams.iter().filter(|d| d[0] <= 63) {
+                let got = ours.try_recv();
+                prop_assert_eq!(got.as_ref().map(|g| &g.0[..]), Some(&d[..]));
+            }
+            prop_assert!(ours.try_recv().is_none());
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let routes = Routes::new();
+        let ours = routes.register(0..=63, sender());
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+        for _ in 0..QUEUE + 5 {
+            let mut buf = [1, 2, 3];
+            let mut meta = RecvMeta { addr, len: 3, stride: 3, ecn: None, dst_ip: None };
+            routes.sort(&mut buf, &mut meta);
+            assert_eq!(meta.len, 0);
+        }
+        assert_eq!(ours.map(|o| o.dropped()), Some(5));
+    }
+}
