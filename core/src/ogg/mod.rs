@@ -10,14 +10,22 @@
 //! Everything here is sans-IO, except [`scan::scan_reader`]. Pages are never altered: what comes out is what stood in
 //! the source, byte for byte.
 
+pub mod codec;
+pub mod comment;
+mod packet;
 pub mod page;
 pub mod scan;
 pub mod split;
+mod stream;
+pub mod time;
 mod walk;
 
+pub use codec::{Codec, Format};
+pub use comment::Comments;
 pub use page::{MAX_PAGE_LEN, MIN_PAGE_LEN, PageHeader};
 pub use scan::{ScanError, ScanEvent, ScanMode, ScannedPage, Scanner, scan_reader, scan_slice};
 pub use split::{SplitEvent, Splitter};
+pub use time::{Link, LogicalStream, PagePlace, Timeline};
 pub use walk::Damage;
 
 #[cfg(test)]
