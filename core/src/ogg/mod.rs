@@ -23,7 +23,7 @@ mod walk;
 pub use codec::{Codec, Format};
 pub use comment::Comments;
 pub use page::{MAX_PAGE_LEN, MIN_PAGE_LEN, PageHeader};
-pub use scan::{ScanError, ScanEvent, ScanMode, ScannedPage, Scanner, scan_reader, scan_slice};
+pub use scan::{ScanError, ScanEvent, ScanMode, ScanStats, ScannedPage, Scanner, scan_reader, scan_slice};
 pub use split::{SplitEvent, Splitter};
 pub use time::{Link, LogicalStream, PagePlace, Timeline};
 pub use walk::Damage;

@@ -2,3 +2,5 @@
 
 pub(crate) mod build;
 mod fixtures;
+mod oracle;
+mod timeline;
