@@ -59,7 +59,7 @@ impl PageSet {
         page >= self.first && self.last.is_none_or(|l| page <= l) && self.stripe.is_none_or(|s| s.has(page))
     }
 
-    /// The smallest page of the set that is `>= from`; none if the set ends before.
+    /// The smallest page of the set that is `>= from`; none if the set (or the numbering, at 2^40) ends before.
     #[must_use]
     pub fn next_from(&self, from: PageNo) -> Option<PageNo> {
         let mut page = from.max(self.first);
@@ -71,7 +71,7 @@ impl PageSet {
                 page = at.checked_add(ahead)?.checked_mul(group)?;
             }
         }
-        (page <= limits::PAGES && self.last.is_none_or(|l| page <= l)).then_some(page)
+        (page < limits::PAGES && self.last.is_none_or(|l| page <= l)).then_some(page)
     }
 
     /// The pages of the set below `end`, in order.
@@ -153,9 +153,15 @@ impl<'b, C> Decode<'b, C> for PageSet {
 
 /// Sorted, disjoint, non-adjacent runs of pages: the wire form of a page map and of acknowledgements.
 /// CBOR: an array of `uint`: for each run the number of missing pages before it (since the end of the previous
-/// run; 0 only for the first) and its length (never 0). At most 16,384 runs.
+/// run; 0 only for the first) and its length (never 0). At most 16,384 runs. Pages from 2^40 on are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct PageRanges(Vec<(PageNo, PageNo)>);
+
+/// The part of a run that is below 2^40; none if nothing is, or if it ends before it begins.
+fn clamp((first, last): (PageNo, PageNo)) -> Option<(PageNo, PageNo)> {
+    let last = last.min(limits::PAGES - 1);
+    (first <= last).then_some((first, last))
+}
 
 impl PageRanges {
     /// The empty set.
@@ -164,30 +170,31 @@ impl PageRanges {
         PageRanges::default()
     }
 
-    /// The pages `first ..= last`.
+    /// The pages `first ..= last`, none if it ends before it begins.
     #[must_use]
     pub fn one(first: PageNo, last: PageNo) -> PageRanges {
-        PageRanges(vec![(first, last)])
+        PageRanges(clamp((first, last)).into_iter().collect())
     }
 
     /// From any order of pages or runs `(first, last)`, both inclusive; runs that end before they begin are left out.
     pub fn from_runs(runs: impl IntoIterator<Item = (PageNo, PageNo)>) -> PageRanges {
-        let mut runs: Vec<_> = runs.into_iter().filter(|(a, b)| a <= b).collect();
+        let mut runs: Vec<_> = runs.into_iter().filter_map(clamp).collect();
         runs.sort_unstable();
         let mut out: Vec<(PageNo, PageNo)> = Vec::with_capacity(runs.len());
         for (a, b) in runs {
             match out.last_mut() {
-                Some(l) if a <= l.1.saturating_add(1) => l.1 = l.1.max(b),
+                Some(l) if a <= l.1 + 1 => l.1 = l.1.max(b),
                 _ => out.push((a, b)),
             }
         }
         PageRanges(out)
     }
 
-    /// Adds `first ..= last`. Cheap at the end, linear elsewhere.
+    /// Adds `first ..= last` (nothing if it ends before it begins). Cheap at the end, linear elsewhere.
     pub fn insert(&mut self, first: PageNo, last: PageNo) {
+        let Some((first, last)) = clamp((first, last)) else { return };
         match self.0.last_mut() {
-            Some(l) if first >= l.0 && first <= l.1.saturating_add(1) => l.1 = l.1.max(last),
+            Some(l) if first >= l.0 && first <= l.1 + 1 => l.1 = l.1.max(last),
             Some(l) if first <= l.1 => {
                 let runs = std::mem::take(&mut self.0);
                 *self = PageRanges::from_runs(runs.into_iter().chain([(first, last)]));
@@ -354,12 +361,21 @@ impl PageMap {
         true
     }
 
-    /// Adds all of `ranges` that lie within the media; returns how many were new.
+    /// Adds all of `ranges` that lie within the media; returns how many were new. Takes words, not pages, at a time.
     pub fn insert_all(&mut self, ranges: &PageRanges) -> u64 {
         let before = self.held;
         for (a, b) in ranges.runs() {
-            for page in a..=b.min(self.pages.saturating_sub(1)) {
-                self.insert(page);
+            let end = self.pages.min(b + 1);
+            let mut at = a;
+            while at < end {
+                // The bits of this word from `at` to `end` or to its last one.
+                let bits = (end - at).min(64 - at % 64);
+                let mask = (u64::MAX >> (64 - bits)) << (at % 64);
+                if let Some(w) = usize::try_from(at / 64).ok().and_then(|i| self.words.get_mut(i)) {
+                    self.held += u64::from((mask & !*w).count_ones());
+                    *w |= mask;
+                }
+                at += bits;
             }
         }
         self.held - before
