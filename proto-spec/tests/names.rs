@@ -13,8 +13,7 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 fn media_path() -> impl Strategy<Value = MediaPath> {
-    prop_oneof![hostile(), "[a-z./%é ?#]{1,30}"]
-        .prop_filter_map("a media path", |s| MediaPath::new(s).ok())
+    prop_oneof![hostile(), "[a-z./%é ?#]{1,30}"].prop_filter_map("a media path", |s| MediaPath::new(s).ok())
 }
 
 fn key() -> impl Strategy<Value = PeerKey> {
@@ -25,7 +24,8 @@ fn key() -> impl Strategy<Value = PeerKey> {
 fn is_path(s: &str) -> bool {
     let bad = |c: char| {
         c.is_control()
-            || "\\\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}".contains(c)
+            || "\\\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}"
+                .contains(c)
     };
     (1..=limits::PATH).contains(&s.len())
         && !s.contains(bad)

@@ -7,15 +7,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn stripe(of: u16, group: u16) -> impl Strategy<Value = Stripe> {
-    (1..=of, 1..=group).prop_flat_map(|(of, group)| (0..of, Just(of), Just(group))).prop_map(
-        |(index, of, group)| Stripe::new(index, of, group).expect("within the ranges"),
-    )
+    (1..=of, 1..=group)
+        .prop_flat_map(|(of, group)| (0..of, Just(of), Just(group)))
+        .prop_map(|(index, of, group)| Stripe::new(index, of, group).expect("within the ranges"))
 }
 
 fn set(first: u64, len: u64, of: u16, group: u16) -> impl Strategy<Value = PageSet> {
-    (0..first, prop::option::of(0..len), prop::option::of(stripe(of, group))).prop_map(
-        |(first, len, stripe)| PageSet { first, last: len.map(|l| first + l), stripe },
-    )
+    (0..first, prop::option::of(0..len), prop::option::of(stripe(of, group)))
+        .prop_map(|(first, len, stripe)| PageSet { first, last: len.map(|l| first + l), stripe })
 }
 
 fn runs() -> impl Strategy<Value = Vec<(u64, u64)>> {
