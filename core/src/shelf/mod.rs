@@ -1,13 +1,25 @@
 //! What hosts serve from, and who may have how much of it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use icet::{MediaId, MediaPath, Now, PeerKey, ProtocolName, Ticket, TicketKey};
+use icet::ticket::TicketBody;
+use icet::{MediaId, MediaPath, Now, PageSet, PeerKey, ProtocolName, Ticket, TicketKey};
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use crate::protocol::{ErrorKind, What};
 use crate::store::MediaStore;
+
+mod limiter;
+#[cfg(test)]
+mod tests;
+mod tickets;
+
+use limiter::{Bucket, Class, Limiter, Wait};
+use tickets::Tickets;
 
 /// Time, for the shelf.
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
@@ -148,23 +160,78 @@ pub struct ServedTotals {
 #[derive(Debug)]
 pub struct Shelf {
     config: ShelfConfig,
+    media: Mutex<HashMap<MediaId, Entry>>,
+    tickets: Mutex<Tickets>,
+    upload: Mutex<Upload>,
+    served: Mutex<Account>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    media: Arc<MediaStore>,
+    gone: Arc<AtomicBool>,
+    /// Grows with each put: the last one at a path is found.
+    order: u64,
+}
+
+#[derive(Debug)]
+struct Upload {
+    limiter: Limiter,
+    waiting: HashMap<Wait, oneshot::Sender<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    fresh: HashMap<(Option<PeerKey>, u64, MediaId), u64>,
+    totals: ServedTotals,
+}
+
+/// Receivers that are counted one by one.
+const RECEIVERS: usize = 4096;
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shelf {
     /// An empty shelf.
     #[must_use]
     pub fn new(config: ShelfConfig) -> Arc<Shelf> {
-        Arc::new(Shelf { config })
+        let share = match config.anonymous {
+            Anonymous::Share(part) => Some(part),
+            Anonymous::Allow | Anonymous::Deny => None,
+        };
+        let limiter = Limiter::new(config.up, share, config.clock.now());
+        Arc::new(Shelf {
+            config,
+            media: Mutex::default(),
+            tickets: Mutex::default(),
+            upload: Mutex::new(Upload { limiter, waiting: HashMap::new() }),
+            served: Mutex::default(),
+        })
     }
 
     /// Puts a media on the shelf; replaces another version of it.
     pub fn put(&self, media: Arc<MediaStore>) {
-        let _ = media;
+        let mut all = lock(&self.media);
+        let order = all.values().map(|e| e.order + 1).max().unwrap_or(0);
+        let id = media.id();
+        if let Some(old) = all.get_mut(&id)
+            && Arc::ptr_eq(&old.media, &media)
+        {
+            old.order = order;
+            return;
+        }
+        if let Some(old) = all.insert(id, Entry { media, gone: Arc::default(), order }) {
+            old.gone.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Takes a media off; requests under way end at their next [`Admission::permit`].
     pub fn remove(&self, id: &MediaId) {
-        let _ = id;
+        if let Some(old) = lock(&self.media).remove(id) {
+            old.gone.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The media at `path`, the one put last if several publishers use that path.
@@ -176,21 +243,25 @@ impl Shelf {
     /// The media at `path` that `ticket` names, where several publishers use that path.
     #[must_use]
     pub fn find_for(&self, path: &MediaPath, ticket: Option<&Ticket>) -> Option<Arc<MediaStore>> {
-        let _ = (path, ticket);
-        None
+        let named = ticket.and_then(tickets::read).map(|body| body.media);
+        let all = lock(&self.media);
+        if let Some(entry) = named.and_then(|id| all.get(&id)).filter(|e| e.media.path() == path) {
+            return Some(entry.media.clone());
+        }
+        let here = all.values().filter(|e| e.media.path() == path);
+        here.max_by_key(|e| e.order).map(|e| e.media.clone())
     }
 
     /// The media with this id.
     #[must_use]
     pub fn find_id(&self, id: &MediaId) -> Option<Arc<MediaStore>> {
-        let _ = id;
-        None
+        lock(&self.media).get(id).map(|e| e.media.clone())
     }
 
     /// All media on the shelf.
     #[must_use]
     pub fn media(&self) -> Vec<Arc<MediaStore>> {
-        Vec::new()
+        lock(&self.media).values().map(|e| e.media.clone()).collect()
     }
 
     /// Whether a request is served. To be asked before anything of it is sent.
@@ -198,38 +269,169 @@ impl Shelf {
     /// # Errors
     /// [`Denied`] says why not.
     pub fn admit(self: &Arc<Shelf>, ask: Ask<'_>) -> Result<Admission, Denied> {
-        let _ = (ask, &self.config);
-        Err(Denied::NoTicket)
+        let admission = self.decide(ask);
+        if admission.is_err() {
+            lock(&self.served).totals.denied += 1;
+        }
+        admission
+    }
+
+    fn decide(self: &Arc<Shelf>, ask: Ask<'_>) -> Result<Admission, Denied> {
+        let media = ask.media.id();
+        let gone = lock(&self.media).get(&media).map(|e| e.gone.clone()).ok_or(Denied::Withdrawn)?;
+        if ask.media.is_stale() {
+            return Err(Denied::Withdrawn);
+        }
+        let proofs = matches!(ask.what, What::Proofs { .. });
+        let ticket = match ask.ticket {
+            None if self.config.anonymous == Anonymous::Deny => return Err(Denied::NoTicket),
+            None => None,
+            Some(ticket) => Some(self.use_ticket(ticket, &ask, proofs)?),
+        };
+        let rate = ticket.as_ref().and_then(|(_, body)| body.rate);
+        Ok(Admission {
+            shelf: self.clone(),
+            media,
+            protocol: ask.protocol.clone(),
+            gone,
+            proofs,
+            rate: rate.map(|r| Mutex::new(Bucket::new(r, self.config.clock.now()))),
+            ticket: ticket.map(|(id, body)| (id, body.receiver)),
+        })
+    }
+
+    fn use_ticket(
+        &self,
+        ticket: &Ticket,
+        ask: &Ask<'_>,
+        proofs: bool,
+    ) -> Result<(tickets::Id, TicketBody), Denied> {
+        let clock = &self.config.clock;
+        let mut tickets = lock(&self.tickets);
+        let body = tickets.check(ticket, &self.config.host, clock.now(), clock.wall_ms())?;
+        if body.media != ask.media.id() || body.version != ask.media.manifest().version {
+            return Err(Denied::OtherMedia);
+        }
+        if body.protocol != *ask.protocol {
+            return Err(Denied::OtherProtocol);
+        }
+        if ask.proved.is_some_and(|key| key != body.receiver) {
+            return Err(Denied::OtherReceiver);
+        }
+        if !within(ask.media, ask.what, &body.pages) {
+            return Err(Denied::OtherPages);
+        }
+        let bytes = bytes_of(ask.media, &body.pages);
+        let id = if proofs { tickets.begin_proofs(&body, bytes)? } else { tickets.begin(&body, bytes)? };
+        Ok((id, body))
     }
 
     /// The key of the tickets that `tracker` hands out for this host, from the welcome of a session, and how far tracker time
     /// is ahead of the wall clock in milliseconds. Ends [`Shelf::tracker_lost`].
     pub fn set_ticket_key(&self, tracker: PeerKey, epoch: u64, key: TicketKey, tracker_time_offset: i64) {
-        let _ = (tracker, epoch, key, tracker_time_offset);
+        lock(&self.tickets).set_key(tracker, epoch, key, tracker_time_offset);
     }
 
     /// The session with `tracker` broke: for 10 minutes, tickets that were valid then stay valid.
     pub fn tracker_lost(&self, tracker: &PeerKey) {
-        let _ = tracker;
+        lock(&self.tickets).lost(tracker, self.config.clock.now());
     }
 
     /// What was served since the last call.
     #[must_use]
     pub fn drain_served(&self) -> Vec<Served> {
-        Vec::new()
+        let fresh = std::mem::take(&mut lock(&self.served).fresh);
+        let one = |((tracker, assignment, media), bytes)| Served { tracker, assignment, media, bytes };
+        fresh.into_iter().map(one).collect()
     }
 
     /// What was served since the start.
     #[must_use]
     pub fn served_totals(&self) -> ServedTotals {
-        ServedTotals::default()
+        lock(&self.served).totals.clone()
+    }
+
+    /// Grants what can be granted now, and says when to try again.
+    fn pump(&self) -> Option<Now> {
+        let now = self.config.clock.now();
+        let mut upload = lock(&self.upload);
+        while let Some(wait) = upload.limiter.grant(now) {
+            if let Some(granted) = upload.waiting.remove(&wait) {
+                // Who gave up waiting has taken itself out; nothing is lost but its tokens.
+                let _ = granted.send(());
+            }
+        }
+        upload.limiter.next_at(now)
+    }
+
+    fn account(&self, admission: &Admission, bytes: u64) {
+        let mut account = lock(&self.served);
+        let key = match &admission.ticket {
+            Some(((tracker, _, assignment), _)) => (Some(*tracker), *assignment, admission.media),
+            None => (None, 0, admission.media),
+        };
+        *account.fresh.entry(key).or_default() += bytes;
+        let totals = &mut account.totals;
+        totals.bytes += bytes;
+        *totals.by_protocol.entry(admission.protocol.clone()).or_default() += bytes;
+        match &admission.ticket {
+            None => totals.anonymous += bytes,
+            Some((_, receiver)) => {
+                if totals.by_receiver.len() < RECEIVERS || totals.by_receiver.contains_key(receiver) {
+                    *totals.by_receiver.entry(*receiver).or_default() += bytes;
+                }
+            }
+        }
+    }
+}
+
+/// Whether `what` asks for nothing beyond `pages`. Proofs of any part of the media are fine: they are paid for apart.
+fn within(media: &MediaStore, what: &What, pages: &PageSet) -> bool {
+    let end = media.manifest().pages;
+    let last = pages.last.unwrap_or(u64::MAX);
+    match what {
+        What::Proofs { .. } => true,
+        What::Pages(asked) => {
+            asked.first >= pages.first
+                && asked.last.map_or(pages.last.is_none() || last >= end - 1, |l| l <= last)
+                && pages.stripe.is_none_or(|s| asked.stripe == Some(s))
+        }
+        What::Bytes { first, last: to } => {
+            let to = to.unwrap_or(media.manifest().bytes - 1).min(media.manifest().bytes - 1);
+            let (from, to) = (media.page_at_byte(*first), media.page_at_byte(to));
+            from.is_some_and(|p| p >= pages.first) && to.is_some_and(|p| p <= last)
+        }
+        // Pages of one time cannot be told apart by it: it is enough to begin in the set; the ticket's bytes limit the rest.
+        What::Time { from, .. } => {
+            media.page_at_time(*from).is_some_and(|p| p <= last && p + 64 >= pages.first)
+        }
+    }
+}
+
+/// Bytes of a page set: exact where its ends are known (a host knows the records of what it holds).
+fn bytes_of(media: &MediaStore, pages: &PageSet) -> u64 {
+    let m = media.manifest();
+    let last = pages.last.unwrap_or(m.pages - 1).min(m.pages - 1);
+    let whole = match (media.span(pages.first), media.span(last)) {
+        (Some(a), Some(b)) => b.end().saturating_sub(a.offset),
+        _ => pages.count(m.pages).saturating_mul(m.bytes / m.pages.max(1)).saturating_add(65_307),
+    };
+    match pages.stripe {
+        None => whole,
+        Some(s) => (whole / u64::from(s.of)).saturating_add(65_307 * u64::from(s.group)),
     }
 }
 
 /// A request that is served. Dropping it ends the request.
 #[derive(Debug)]
 pub struct Admission {
-    ticketed: bool,
+    shelf: Arc<Shelf>,
+    media: MediaId,
+    protocol: ProtocolName,
+    gone: Arc<AtomicBool>,
+    proofs: bool,
+    rate: Option<Mutex<Bucket>>,
+    ticket: Option<(tickets::Id, PeerKey)>,
 }
 
 impl Admission {
@@ -238,13 +440,79 @@ impl Admission {
     /// # Errors
     /// [`Denied::Spent`] once the ticket's bytes are used up, [`Denied::Withdrawn`] if the media is no longer served.
     pub async fn permit(&self, bytes: usize) -> Result<(), Denied> {
-        let _ = bytes;
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(Denied::Withdrawn);
+        }
+        if let Some((id, _)) = &self.ticket {
+            lock(&self.shelf.tickets).spend(id, bytes as u64, self.proofs)?;
+        }
+        self.turn(bytes).await;
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(Denied::Withdrawn);
+        }
+        self.shelf.account(self, bytes as u64);
         Ok(())
+    }
+
+    /// Waits for its turn.
+    async fn turn(&self, bytes: usize) {
+        let class = if self.ticket.is_some() { Class::Ticketed } else { Class::Anonymous };
+        let now = self.shelf.config.clock.now();
+        let after = self.rate.as_ref().map_or(now, |bucket| {
+            let mut bucket = lock(bucket);
+            let after = bucket.ready(now);
+            bucket.take(now, bytes);
+            after
+        });
+        let (granted, mut grant) = oneshot::channel();
+        let wait = {
+            let mut upload = lock(&self.shelf.upload);
+            if after <= now && upload.limiter.is_free(class) {
+                return;
+            }
+            let wait = upload.limiter.ask(class, bytes, after);
+            upload.waiting.insert(wait, granted);
+            wait
+        };
+        let _out = Queued { shelf: &self.shelf, wait };
+        loop {
+            let next = self.shelf.pump();
+            let pause = next.map_or(Duration::from_secs(1), |at| at.since(self.shelf.config.clock.now()));
+            tokio::select! {
+                biased;
+                _ = &mut grant => return,
+                () = tokio::time::sleep(pause.max(Duration::from_millis(1))) => {}
+            }
+        }
     }
 
     /// Whether the request came with a ticket.
     #[must_use]
     pub fn is_ticketed(&self) -> bool {
-        self.ticketed
+        self.ticket.is_some()
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some((id, _)) = &self.ticket
+            && !self.proofs
+        {
+            lock(&self.shelf.tickets).end(id);
+        }
+    }
+}
+
+/// Takes a write out of the queue when its request goes away.
+struct Queued<'a> {
+    shelf: &'a Shelf,
+    wait: Wait,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut upload = lock(&self.shelf.upload);
+        upload.waiting.remove(&self.wait);
+        upload.limiter.forget(self.wait);
     }
 }
