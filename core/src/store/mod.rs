@@ -4,6 +4,7 @@
 //! (`FILE.part.iceshare`: manifest, page map, slices). A finished fetch *is* the original, a killed one resumes.
 //! Media that is complete is served from where it stands.
 
+pub(crate) mod disk;
 mod error;
 mod media;
 

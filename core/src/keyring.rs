@@ -1,1 +1,0 @@
-//! Keys: our own, and those that we have come to know.
