@@ -92,6 +92,9 @@ pub enum StoreError {
     /// A file that is served in place was changed or moved.
     #[error("{0} was changed, moved or removed after it was scanned: publish it again")]
     Stale(PathBuf),
+    /// The fetch was closed before.
+    #[error("the fetch was closed")]
+    Closed,
     /// Live media have no file to fetch.
     #[error("this media is a live stream: the store keeps files only")]
     NotAFile,

@@ -4,17 +4,33 @@
 //! (`FILE.part.iceshare`: manifest, page map, slices). A finished fetch *is* the original, a killed one resumes.
 //! Media that is complete is served from where it stands.
 
+mod cache;
 pub(crate) mod disk;
 mod error;
+mod fetch;
+mod files;
+mod find;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod media;
+pub(crate) mod side;
+#[cfg(test)]
+mod tests;
 
 pub use error::{PutError, StoreError};
-pub use media::{MediaStore, PageRun, PageSpan, PageTable};
+pub use find::{PageRun, PageSpan, PageTable};
+pub use media::MediaStore;
 
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use icet::{MediaId, SignedManifest};
+
+use files::Pool;
+use side::{Side, Stamp};
 
 /// Where a fetched media goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,19 +41,30 @@ pub enum Target {
     Own,
 }
 
-/// All media of this peer under a data directory.
+/// All media of this peer under a data directory. Files there are named by media ids, never by media paths.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    pool: Arc<Pool>,
+    open: Mutex<HashMap<MediaId, Weak<MediaStore>>>,
 }
+
+/// Side files of media published from here, of media fetched to files elsewhere, and (with their files) of media kept here.
+const FOLDERS: [&str; 3] = ["published", "placed", "fetched"];
 
 impl Store {
     /// Opens the data directory, creates it if need be.
     ///
     /// # Errors
     /// If it cannot be created or written.
-    pub fn open(dir: impl Into<PathBuf>) -> Result<Store, StoreError> {
-        Ok(Store { dir: dir.into() })
+    pub fn open(dir: impl AsRef<Path>) -> Result<Store, StoreError> {
+        let dir = dir.as_ref();
+        let dir = std::path::absolute(dir).map_err(|e| StoreError::io("find", dir, e))?;
+        for folder in FOLDERS {
+            let folder = dir.join(folder);
+            disk::private_dir(&folder).map_err(|e| StoreError::io("create", &folder, e))?;
+        }
+        Ok(Store { dir, pool: Arc::default(), open: Mutex::default() })
     }
 
     /// The data directory.
@@ -46,21 +73,70 @@ impl Store {
         &self.dir
     }
 
-    /// Begins to fetch, or resumes: pages that stand on disk are held. Blocking: verifies what a killed process left,
-    /// at the speed of BLAKE3.
-    ///
-    /// # Errors
-    /// [`StoreError`], e.g. an output that exists or a part file of another version.
-    pub fn fetch(&self, manifest: SignedManifest, target: Target) -> Result<Arc<MediaStore>, StoreError> {
-        let _ = (manifest, target);
-        Err(StoreError::NotAFile)
+    fn pool(&self) -> Arc<Pool> {
+        self.pool.clone()
+    }
+
+    pub(crate) fn published_side(&self, id: &MediaId) -> PathBuf {
+        self.dir.join("published").join(format!("{id}.iceshare"))
+    }
+
+    fn placed_side(&self, id: &MediaId) -> PathBuf {
+        self.dir.join("placed").join(format!("{id}.iceshare"))
+    }
+
+    fn fetched_side(&self, id: &MediaId) -> PathBuf {
+        self.dir.join("fetched").join(format!("{id}.iceshare"))
+    }
+
+    fn fetched_file(&self, id: &MediaId) -> PathBuf {
+        self.dir.join("fetched").join(format!("{id}.ogg"))
+    }
+
+    fn open_table(&self) -> MutexGuard<'_, HashMap<MediaId, Weak<MediaStore>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_media(&self, id: &MediaId) -> Option<Arc<MediaStore>> {
+        self.open_table().get(id).and_then(Weak::upgrade)
+    }
+
+    fn remember(&self, media: MediaStore) -> Arc<MediaStore> {
+        let media = Arc::new(media);
+        let mut table = self.open_table();
+        table.retain(|_, m| m.strong_count() > 0);
+        table.insert(media.id(), Arc::downgrade(&media));
+        media
+    }
+
+    /// A media that is served in place, by its side file; none if that is not complete, or if the file was changed.
+    fn open_placed(&self, side: &Path) -> Option<MediaStore> {
+        let (opened, manifest) = Side::open(File::open(side).ok()?).ok()?;
+        let state = opened.state();
+        let (path, stamp) = (opened.origin().ok()??, state.stamp.filter(|_| state.complete)?);
+        let now = Stamp::of(&fs::metadata(&path).ok()?);
+        (now == stamp).then(|| MediaStore::placed(manifest, self.pool(), path, side.to_owned(), stamp))
+    }
+
+    /// The media that was published with this side file, if its file has not changed since.
+    pub(crate) fn open_published(&self, side: &Path) -> Option<Arc<MediaStore>> {
+        self.open_placed(side).map(|m| self.remember(m))
+    }
+
+    /// The manifest that was published last under an id, whatever became of the file.
+    pub(crate) fn last_published(&self, id: &MediaId) -> Option<SignedManifest> {
+        let (_, manifest) = Side::open(File::open(self.published_side(id)).ok()?).ok()?;
+        Some(manifest)
     }
 
     /// The media of this id, if it is complete here: published, or fetched and neither changed nor removed since.
     #[must_use]
     pub fn get(&self, id: &MediaId) -> Option<Arc<MediaStore>> {
-        let _ = id;
-        None
+        if let Some(media) = self.open_media(id).filter(|m| m.is_complete() && !m.is_stale()) {
+            return Some(media);
+        }
+        let sides = [self.published_side(id), self.placed_side(id), self.fetched_side(id)];
+        sides.iter().find_map(|side| self.open_placed(side)).map(|m| self.remember(m))
     }
 
     /// Ids of all media that [`Store::get`] would find.
@@ -68,15 +144,41 @@ impl Store {
     /// # Errors
     /// If the data directory cannot be read.
     pub fn list(&self) -> Result<Vec<MediaId>, StoreError> {
-        Ok(Vec::new())
+        let mut ids = Vec::new();
+        for folder in FOLDERS {
+            let folder = self.dir.join(folder);
+            let fail = |e| StoreError::io("read", &folder, e);
+            for entry in fs::read_dir(&folder).map_err(fail)? {
+                let path = entry.map_err(fail)?.path();
+                let id = path.file_stem().and_then(|s| s.to_str()).and_then(MediaId::from_hex);
+                let is_side = path.extension().is_some_and(|e| e == "iceshare");
+                if let Some(id) = id.filter(|_| is_side && self.open_placed(&path).is_some()) {
+                    ids.push(id);
+                }
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
     }
 
-    /// Forgets a media, and removes its file if that lies in the data directory (never a file elsewhere).
+    /// Forgets a media, and removes its file if that lies in the data directory (never a file elsewhere). What is being read
+    /// from it goes on.
     ///
     /// # Errors
     /// If files cannot be removed.
     pub fn remove(&self, id: &MediaId) -> Result<(), StoreError> {
-        let _ = id;
+        self.open_table().remove(id);
+        let file = self.fetched_file(id);
+        let part = disk::with_suffix(&file, ".part");
+        for path in [self.published_side(id), self.placed_side(id), self.fetched_side(id), file, part] {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", path, e));
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 }
