@@ -4,7 +4,7 @@
 //! queues. Each request has at most one write waiting, so a queue in order of arrival is a round robin over requests:
 //! a slow reader holds nobody up. Ticketed requests come before anonymous ones; those have a bucket of their own besides.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use icet::Now;
