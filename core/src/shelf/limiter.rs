@@ -157,6 +157,8 @@ impl Limiter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn at(ms: u64) -> Now {
