@@ -1,1 +1,101 @@
-fn main() {}
+//! The `iceshare` command.
+
+mod args;
+mod commands;
+mod config;
+mod demo;
+mod escape;
+mod failure;
+mod output;
+mod rate;
+mod transports;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser;
+use config::Settings;
+use failure::{FAILED, Failure, INTERRUPTED, Outcome};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version too come this way, and go to standard output.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(FAILED));
+        }
+    };
+    logs(cli.common.verbose);
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(text) = failure.text() {
+                output::note(format!("iceshare: {text}"));
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+/// Logs go to standard error: warnings, and with `-v` more. `RUST_LOG` overrules.
+fn logs(verbose: u8) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(match verbose {
+            0 => "warn",
+            1 => "warn,iceshare=info,iceshare_gateway=info,icetracker=info",
+            2 => "info,iceshare=debug,iceshare_gateway=debug,iceshare_transport_http=debug,icetracker=debug",
+            _ => "debug,iceshare=trace",
+        })
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| output::LogWriter)
+        .init();
+}
+
+fn start(cli: Cli) -> Outcome {
+    let settings = Settings::load(&cli.common)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("cannot start: {e}")))?;
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let second = tokio::spawn(signals(stop.clone()));
+        tokio::select! {
+            // The first signal ends the command in its own way; the second does not wait for that.
+            outcome = run(cli.command, &settings, &stop) => outcome,
+            _ = second => Err(Failure::with(INTERRUPTED, "stopped at once")),
+        }
+    });
+    // Blocking work (a scan) that is still under way must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Cancels `stop` at the first SIGINT or SIGTERM, returns at the second.
+async fn signals(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+    }
+}
+
+async fn run(command: Command, settings: &Settings, stop: &CancellationToken) -> Outcome {
+    match command {
+        Command::Protocols(args) => commands::protocols(&args, settings),
+        _ => Err(Failure::failed("not yet")),
+    }
+}

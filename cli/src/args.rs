@@ -1,0 +1,304 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use iceshare::icet::{IcetUrl, MediaPath, ProtocolName};
+use iceshare::shelf::Anonymous;
+
+use crate::rate::Rate;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 tracker unreachable, 4 no such media, \
+    5 nobody had good data, 6 key or version refused, 130 interrupted";
+
+/// Spreads Ogg media from listener to listener.
+#[derive(Debug, Parser)]
+#[command(name = "iceshare", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Common {
+    /// Payload protocols to use [default: all; see `iceshare protocols`]
+    #[arg(long, global = true, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    pub(crate) transport: Vec<String>,
+    /// Setting of a payload protocol (see `iceshare protocols`)
+    #[arg(long, global = true, value_name = "NAME.key=value")]
+    pub(crate) set: Vec<Set>,
+    /// Upload limit over all protocols together: 1MB is bytes a second, 8mbit is bits
+    #[arg(long, global = true, value_name = "RATE")]
+    pub(crate) up: Option<Rate>,
+    /// Download limit
+    #[arg(long, global = true, value_name = "RATE")]
+    pub(crate) down: Option<Rate>,
+    /// Folder for keys, for what is trusted and for what is fetched
+    #[arg(long, global = true, value_name = "DIR", env = "ICESHARE_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Secret key of this peer; made if it is not there [default: DIR/key]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// TOML file with the same names as these options
+    #[arg(long, global = true, value_name = "FILE", env = "ICESHARE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where to listen for other peers, UDP and TCP; port 0 means any [default: all addresses, any port]
+    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// What requests without a ticket may have of the upload: deny, allow, or a share like 20%
+    #[arg(long, global = true, value_name = "SHARE", value_parser = parse_anonymous)]
+    pub(crate) anonymous: Option<Anonymous>,
+    /// Tell more; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Publish Ogg files on a tracker and share them until stopped
+    Publish(Publish),
+    /// Publish all Ogg files of a folder tree, and follow what changes there
+    Serve(Serve),
+    /// Fetch an exact copy; an interrupted fetch is resumed
+    Get(Get),
+    /// Give a player a link to media that are still arriving
+    Play(Play),
+    /// Show what a tracker knows of a media
+    Info(Info),
+    /// List the payload protocols of this build, and what each can do
+    Protocols(Protocols),
+    /// Check Ogg files page by page
+    Verify(Verify),
+    /// List or forget the keys of trackers and publishers that were trusted on first use
+    Trust(Trust),
+    /// Show a swarm at work: tracker, origin and peers, in one process
+    Demo(Demo),
+}
+
+/// `--tracker`, from the command line or the configuration.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TrackerArg {
+    /// The tracker: icet://HOST[:PORT]
+    #[arg(long, value_name = "icet://HOST:PORT", value_parser = parse_tracker)]
+    pub(crate) tracker: Option<IcetUrl>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// Ogg files; they are served from where they stand
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tracker: TrackerArg,
+    /// Media path on the tracker [default: the file's name]
+    #[arg(long = "as", value_name = "PATH")]
+    pub(crate) path: Option<MediaPath>,
+    /// Title, for people [default: from the file's tags]
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+    /// If a file is damaged, write its clean pages to FILE.repaired and publish that
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The folder; media paths are paths below it
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) tracker: TrackerArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// Link to the media
+    #[arg(value_name = "URL", value_parser = parse_media)]
+    pub(crate) url: IcetUrl,
+    /// Where to: a file that does not exist yet, a folder, or - for standard output [default: the last part of the media path]
+    #[arg(short, long, value_name = "FILE|-")]
+    pub(crate) output: Option<OsString>,
+    /// Go on sharing for so long afterwards, as in 10m or 1h
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) share_for: Option<Duration>,
+    /// Figures as JSON on standard output at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Play {
+    /// Link to the media
+    #[arg(value_name = "URL", value_parser = parse_media)]
+    pub(crate) url: IcetUrl,
+    /// Player to start, and end with; {} in it stands for the http:// link, else that comes last
+    #[arg(long, value_name = "CMD")]
+    pub(crate) player: Option<String>,
+    /// Loopback address for players
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    pub(crate) gateway: SocketAddr,
+    /// Keep what was fetched in the data folder afterwards
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    /// Link to the media
+    #[arg(value_name = "URL", value_parser = parse_media)]
+    pub(crate) url: IcetUrl,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Protocols {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Ogg files
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trust {
+    /// Forget the key of this tracker (icet://HOST:PORT) or of the publisher of this media
+    #[arg(long, value_name = "URL")]
+    pub(crate) forget: Option<IcetUrl>,
+    /// As JSON
+    #[arg(long, conflicts_with = "forget")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Ogg file to spread [default: a bundled sample]; it is read, never changed
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// End when every peer has everything
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Number of peers besides the origin
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(2..=32))]
+    pub(crate) peers: u8,
+    /// Loopback address for players
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    pub(crate) gateway: SocketAddr,
+}
+
+/// One `--set`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) protocol: String,
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+impl FromStr for Set {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Set, String> {
+        // Names of protocols may have dots, keys of settings have none.
+        let parts = s.split_once('=').and_then(|(name, value)| Some((name.rsplit_once('.')?, value)));
+        match parts {
+            Some(((protocol, key), value)) if !key.is_empty() => {
+                protocol.parse::<ProtocolName>().map_err(|e| e.to_string())?;
+                Ok(Set { protocol: protocol.into(), key: key.into(), value: value.into() })
+            }
+            _ => Err("a setting is NAME.key=value, as `iceshare protocols` lists them".into()),
+        }
+    }
+}
+
+/// A link to a tracker, without a path.
+pub(crate) fn parse_tracker(s: &str) -> Result<IcetUrl, String> {
+    let url: IcetUrl = s.parse().map_err(|e: iceshare::icet::url::UrlError| e.to_string())?;
+    if url.path.is_some() {
+        return Err("a tracker's link has no path: icet://HOST[:PORT] (the media path goes to --as)".into());
+    }
+    Ok(url)
+}
+
+/// A link to a media.
+fn parse_media(s: &str) -> Result<IcetUrl, String> {
+    let url: IcetUrl = s.parse().map_err(|e: iceshare::icet::url::UrlError| e.to_string())?;
+    if url.path.is_none() {
+        return Err("the link names a tracker, but no media on it: icet://HOST[:PORT]/PATH".into());
+    }
+    Ok(url)
+}
+
+/// `deny`, `allow` or `20%`.
+pub(crate) fn parse_anonymous(s: &str) -> Result<Anonymous, String> {
+    match s {
+        "deny" => Ok(Anonymous::Deny),
+        "allow" => Ok(Anonymous::Allow),
+        _ => {
+            let percent = s.strip_suffix('%').and_then(|p| p.parse().ok()).filter(|p| (0.0..=100.0).contains(p));
+            percent
+                .map(|p: f64| Anonymous::Share(p / 100.0))
+                .ok_or_else(|| "it is deny, allow, or a share of the upload from 0% to 100%".into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_of_protocols() {
+        let set = |p: &str, k: &str, v: &str| Ok(Set { protocol: p.into(), key: k.into(), value: v.into() });
+        assert_eq!("http.key=value".parse(), set("http", "key", "value"));
+        assert_eq!("http.key=a=b.c".parse(), set("http", "key", "a=b.c"));
+        assert_eq!("my.own.key=".parse(), set("my.own", "key", ""));
+        for bad in ["http", "http.key", "key=value", ".key=value", "http.=value", "HTTP.key=value", "=", ""] {
+            assert!(bad.parse::<Set>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_of_anonymous_requests() {
+        assert_eq!(parse_anonymous("deny"), Ok(Anonymous::Deny));
+        assert_eq!(parse_anonymous("allow"), Ok(Anonymous::Allow));
+        assert_eq!(parse_anonymous("25%"), Ok(Anonymous::Share(0.25)));
+        for bad in ["", "25", "101%", "-1%", "NaN%", "%", "yes"] {
+            assert!(parse_anonymous(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn flags_of_all_commands_go_before_and_after() {
+        for line in ["iceshare --up 1MB get icet://h/a", "iceshare get icet://h/a --up 1MB"] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect("a good line");
+            assert_eq!(cli.common.up, Some(Rate(1_000_000)));
+        }
+        for line in ["get icet://h", "publish f --tracker icet://h/a", "get http://h/a", "get icet://h/a --up 1mb"] {
+            let e = Cli::try_parse_from(format!("iceshare {line}").split(' ')).expect_err(line);
+            assert_eq!(e.exit_code(), 2);
+        }
+    }
+}

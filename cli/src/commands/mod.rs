@@ -1,0 +1,5 @@
+//! One module a command.
+
+mod protocols;
+
+pub(crate) use protocols::protocols;

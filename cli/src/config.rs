@@ -1,0 +1,235 @@
+//! The configuration file, and how it and the command line make the settings of a run.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use iceshare::icet::IcetUrl;
+use iceshare::shelf::Anonymous;
+use serde::Deserialize;
+
+use crate::args::{Common, parse_anonymous, parse_tracker};
+use crate::failure::Failure;
+use crate::rate::Rate;
+
+/// The file, as written: the names of the options.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    transport: Option<OneOrMore>,
+    #[serde(default)]
+    set: BTreeMap<String, BTreeMap<String, toml::Value>>,
+    up: Option<String>,
+    down: Option<String>,
+    data: Option<PathBuf>,
+    key: Option<PathBuf>,
+    listen: Option<OneOrMore>,
+    anonymous: Option<String>,
+    tracker: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn list(self) -> Vec<String> {
+        match self {
+            OneOrMore::One(one) => one.split(',').map(|s| s.trim().to_owned()).collect(),
+            OneOrMore::More(more) => more,
+        }
+    }
+}
+
+/// What a run goes by.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    /// Names of payload protocols; empty: all.
+    pub(crate) transport: Vec<String>,
+    /// (protocol, key, value); the last of a key counts.
+    pub(crate) set: Vec<(String, String, String)>,
+    pub(crate) up: Option<Rate>,
+    pub(crate) down: Option<Rate>,
+    pub(crate) data: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) anonymous: Anonymous,
+    pub(crate) tracker: Option<IcetUrl>,
+}
+
+impl Settings {
+    /// Reads the configuration file, if one is named, and lays the flags over it.
+    pub(crate) fn load(flags: &Common) -> Result<Settings, Failure> {
+        let file = match &flags.config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| {
+                    Failure::usage(format!("cannot read the configuration {}: {e}", path.display()))
+                })?;
+                parse(&text, path.parent().unwrap_or(Path::new("")))
+                    .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?
+            }
+            None => Given::default(),
+        };
+        let data = match flags.data.clone().or(file.data) {
+            Some(data) => data,
+            None => default_data()?,
+        };
+        let mut set = file.set;
+        set.extend(flags.set.iter().cloned().map(|s| (s.protocol, s.key, s.value)));
+        let or = |flag: &Vec<_>, file| if flag.is_empty() { file } else { flag.clone() };
+        Ok(Settings {
+            transport: if flags.transport.is_empty() { file.transport } else { flags.transport.clone() },
+            set,
+            up: flags.up.or(file.up),
+            down: flags.down.or(file.down),
+            key: flags.key.clone().or(file.key).unwrap_or_else(|| data.join("key")),
+            data,
+            listen: or(&flags.listen, file.listen),
+            anonymous: flags.anonymous.or(file.anonymous).unwrap_or(Anonymous::Allow),
+            tracker: file.tracker,
+        })
+    }
+}
+
+/// `$XDG_DATA_HOME/iceshare`, or what the system has in its place.
+fn default_data() -> Result<PathBuf, Failure> {
+    use etcetera::BaseStrategy;
+    etcetera::choose_base_strategy()
+        .map(|s| s.data_dir().join("iceshare"))
+        .map_err(|_| Failure::usage("there is no home folder: say with --data DIR where to keep keys and media"))
+}
+
+/// The file, checked.
+#[derive(Debug, Default, PartialEq)]
+struct Given {
+    transport: Vec<String>,
+    set: Vec<(String, String, String)>,
+    up: Option<Rate>,
+    down: Option<Rate>,
+    data: Option<PathBuf>,
+    key: Option<PathBuf>,
+    listen: Vec<SocketAddr>,
+    anonymous: Option<Anonymous>,
+    tracker: Option<IcetUrl>,
+}
+
+/// Paths in the file are relative to its folder.
+fn parse(text: &str, folder: &Path) -> Result<Given, String> {
+    fn read<T, E: ToString>(
+        name: &str,
+        value: Option<String>,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, String> {
+        value.map(|v| parse(&v).map_err(|e| format!("{name} = {v:?}: {}", e.to_string()))).transpose()
+    }
+    let file: File = toml::from_str(text).map_err(|e| {
+        let before = e.span().and_then(|s| text.get(..s.start)).unwrap_or_default();
+        let number = before.split('\n').count();
+        let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+        format!("line {number}, {line:?}: {}", e.message())
+    })?;
+    let mut set = Vec::new();
+    for (protocol, keys) in file.set {
+        for (key, value) in keys {
+            let value = match value {
+                toml::Value::String(s) => s,
+                toml::Value::Integer(n) => n.to_string(),
+                toml::Value::Float(n) => n.to_string(),
+                toml::Value::Boolean(b) => b.to_string(),
+                _ => return Err(format!("set.{protocol}.{key}: a setting is a text, a number, or true or false")),
+            };
+            set.push((protocol.clone(), key, value));
+        }
+    }
+    let listen = file.listen.map(OneOrMore::list).unwrap_or_default();
+    let listen = listen
+        .iter()
+        .map(|a| a.parse().map_err(|_| format!("listen = {a:?}: an address is ADDR:PORT, as in 0.0.0.0:4238")))
+        .collect::<Result<_, _>>()?;
+    Ok(Given {
+        transport: file.transport.map(OneOrMore::list).unwrap_or_default(),
+        set,
+        up: read("up", file.up, str::parse)?,
+        down: read("down", file.down, str::parse)?,
+        data: file.data.map(|p| folder.join(p)),
+        key: file.key.map(|p| folder.join(p)),
+        listen,
+        anonymous: read("anonymous", file.anonymous, parse_anonymous)?,
+        tracker: read("tracker", file.tracker, parse_tracker)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"
+        transport = ["http", "quic"]
+        up = "1MB"
+        down = "8mbit"
+        data = "media"
+        key = "/keys/mine"
+        listen = "127.0.0.1:0, [::1]:7000"
+        anonymous = "20%"
+        tracker = "icet://tracker.example"
+        [set.http]
+        anonymous-share = 0.2
+        window = 16
+        plain = true
+        name = "x"
+    "#;
+
+    #[test]
+    fn the_file_has_the_names_of_the_flags() {
+        let given = parse(FULL, Path::new("/etc/iceshare")).expect("a good file");
+        assert_eq!(given.transport, ["http", "quic"]);
+        assert_eq!((given.up, given.down), (Some(Rate(1_000_000)), Some(Rate(1_000_000))));
+        assert_eq!(given.data.as_deref(), Some(Path::new("/etc/iceshare/media")));
+        assert_eq!(given.key.as_deref(), Some(Path::new("/keys/mine")));
+        assert_eq!(given.listen.len(), 2);
+        assert_eq!(given.anonymous, Some(Anonymous::Share(0.2)));
+        let set: Vec<_> = given.set.iter().map(|(p, k, v)| format!("{p}.{k}={v}")).collect();
+        assert_eq!(set, ["http.anonymous-share=0.2", "http.name=x", "http.plain=true", "http.window=16"]);
+        assert_eq!(parse("", Path::new("")), Ok(Given::default()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let cases = [
+            ("upp = \"1MB\"", "upp"),
+            ("up = 5", "up"),
+            ("up = \"1mb\"", "bits or bytes"),
+            ("listen = [\"localhost\"]", "ADDR:PORT"),
+            ("tracker = \"icet://h/path\"", "no path"),
+            ("anonymous = \"maybe\"", "deny"),
+            ("[set.http]\nx = []", "set.http.x"),
+            ("transport = ", "transport"),
+        ];
+        for (text, word) in cases {
+            let error = parse(text, Path::new("")).expect_err(text);
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("iceshare.toml");
+        std::fs::write(&path, FULL).expect("written");
+        let mut flags = Common { config: Some(path), up: Some(Rate(5)), ..Common::default() };
+        flags.set.push("http.name=y".parse().expect("a setting"));
+        flags.listen.push("127.0.0.1:9".parse().expect("an address"));
+        let settings = Settings::load(&flags).expect("settings");
+        assert_eq!((settings.up, settings.down), (Some(Rate(5)), Some(Rate(1_000_000))));
+        assert_eq!(settings.set.last(), Some(&("http".into(), "name".into(), "y".into())));
+        assert_eq!(settings.listen.len(), 1);
+        assert_eq!(settings.data, dir.path().join("media"));
+        let missing = Common { config: Some(dir.path().join("none")), ..Common::default() };
+        assert!(Settings::load(&missing).expect_err("no file").text().is_some_and(|t| t.contains("none")));
+        let plain = Common { data: Some("/d".into()), ..Common::default() };
+        assert_eq!(Settings::load(&plain).expect("settings").key, Path::new("/d/key"));
+    }
+}
