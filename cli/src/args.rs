@@ -251,7 +251,8 @@ pub(crate) fn parse_anonymous(s: &str) -> Result<Anonymous, String> {
         "deny" => Ok(Anonymous::Deny),
         "allow" => Ok(Anonymous::Allow),
         _ => {
-            let percent = s.strip_suffix('%').and_then(|p| p.parse().ok()).filter(|p| (0.0..=100.0).contains(p));
+            let percent =
+                s.strip_suffix('%').and_then(|p| p.parse().ok()).filter(|p| (0.0..=100.0).contains(p));
             percent
                 .map(|p: f64| Anonymous::Share(p / 100.0))
                 .ok_or_else(|| "it is deny, allow, or a share of the upload from 0% to 100%".into())
@@ -296,7 +297,9 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).expect("a good line");
             assert_eq!(cli.common.up, Some(Rate(1_000_000)));
         }
-        for line in ["get icet://h", "publish f --tracker icet://h/a", "get http://h/a", "get icet://h/a --up 1mb"] {
+        for line in
+            ["get icet://h", "publish f --tracker icet://h/a", "get http://h/a", "get icet://h/a --up 1mb"]
+        {
             let e = Cli::try_parse_from(format!("iceshare {line}").split(' ')).expect_err(line);
             assert_eq!(e.exit_code(), 2);
         }

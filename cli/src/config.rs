@@ -97,9 +97,9 @@ impl Settings {
 /// `$XDG_DATA_HOME/iceshare`, or what the system has in its place.
 fn default_data() -> Result<PathBuf, Failure> {
     use etcetera::BaseStrategy;
-    etcetera::choose_base_strategy()
-        .map(|s| s.data_dir().join("iceshare"))
-        .map_err(|_| Failure::usage("there is no home folder: say with --data DIR where to keep keys and media"))
+    etcetera::choose_base_strategy().map(|s| s.data_dir().join("iceshare")).map_err(|_| {
+        Failure::usage("there is no home folder: say with --data DIR where to keep keys and media")
+    })
 }
 
 /// The file, checked.
@@ -139,7 +139,11 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
                 toml::Value::Integer(n) => n.to_string(),
                 toml::Value::Float(n) => n.to_string(),
                 toml::Value::Boolean(b) => b.to_string(),
-                _ => return Err(format!("set.{protocol}.{key}: a setting is a text, a number, or true or false")),
+                _ => {
+                    return Err(format!(
+                        "set.{protocol}.{key}: a setting is a text, a number, or true or false"
+                    ));
+                }
             };
             set.push((protocol.clone(), key, value));
         }
@@ -147,7 +151,9 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
     let listen = file.listen.map(OneOrMore::list).unwrap_or_default();
     let listen = listen
         .iter()
-        .map(|a| a.parse().map_err(|_| format!("listen = {a:?}: an address is ADDR:PORT, as in 0.0.0.0:4238")))
+        .map(|a| {
+            a.parse().map_err(|_| format!("listen = {a:?}: an address is ADDR:PORT, as in 0.0.0.0:4238"))
+        })
         .collect::<Result<_, _>>()?;
     Ok(Given {
         transport: file.transport.map(OneOrMore::list).unwrap_or_default(),

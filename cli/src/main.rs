@@ -7,6 +7,7 @@ mod demo;
 mod escape;
 mod failure;
 mod output;
+mod progress;
 mod rate;
 mod transports;
 
@@ -80,7 +81,8 @@ fn start(cli: Cli) -> Outcome {
 /// Cancels `stop` at the first SIGINT or SIGTERM, returns at the second.
 async fn signals(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
@@ -96,6 +98,17 @@ async fn signals(stop: CancellationToken) {
 async fn run(command: Command, settings: &Settings, stop: &CancellationToken) -> Outcome {
     match command {
         Command::Protocols(args) => commands::protocols(&args, settings),
+        Command::Verify(args) => blocking(move || commands::verify(&args), stop).await,
         _ => Err(Failure::failed("not yet")),
+    }
+}
+
+/// Runs blocking work; a signal does not wait for it.
+async fn blocking(work: impl FnOnce() -> Outcome + Send + 'static, stop: &CancellationToken) -> Outcome {
+    tokio::select! {
+        () = stop.cancelled() => Err(Failure::interrupted()),
+        done = tokio::task::spawn_blocking(work) => {
+            done.unwrap_or_else(|e| Err(Failure::failed(format!("internal error: {e}"))))
+        }
     }
 }

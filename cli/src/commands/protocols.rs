@@ -32,9 +32,8 @@ struct Setting {
 pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome {
     let registry = Registry::linked().map_err(|e| Failure::from_error(FAILED, &e))?;
     // Built, and not only listed, so that the settings given are checked too.
-    let built = registry
-        .build(&settings.transport, &settings.set)
-        .map_err(|e| Failure::from_error(USAGE, &e))?;
+    let built =
+        registry.build(&settings.transport, &settings.set).map_err(|e| Failure::from_error(USAGE, &e))?;
     let entries: Vec<Entry> = built
         .iter()
         .map(|p| {

@@ -92,7 +92,10 @@ fn heading(s: &Snapshot, rows: &mut Rows, buffer: &mut Buffer) {
     rows.line(buffer, Line::from(vec![title, Span::styled(facts, SOFT)]));
     let underlined = Style::new().add_modifier(Modifier::UNDERLINED);
     for (label, link) in [("Listen   ", &s.player), ("Watch    ", &s.page)] {
-        rows.line(buffer, Line::from(vec![Span::styled(label, SOFT), Span::styled(link.as_str(), underlined)]));
+        rows.line(
+            buffer,
+            Line::from(vec![Span::styled(label, SOFT), Span::styled(link.as_str(), underlined)]),
+        );
     }
     rows.skip_if_roomy(2 * s.hosts.len() + 6);
 }
@@ -126,7 +129,10 @@ fn figures_of(host: &Host, origin: bool) -> Vec<Span<'static>> {
     let (incoming, outgoing) = (host.arriving(), host.out);
     let arrow = |n: u64, sign: &str| if n > 0 { format!("{sign}{:>10}", rate(n)) } else { " ".repeat(11) };
     vec![
-        Span::styled(format!("{state:>7} "), if host.complete.is_some() { Style::new().fg(Color::Green) } else { STRONG }),
+        Span::styled(
+            format!("{state:>7} "),
+            if host.complete.is_some() { Style::new().fg(Color::Green) } else { STRONG },
+        ),
         Span::styled(arrow(incoming, " ↓"), Style::new().fg(HELD)),
         Span::styled(arrow(outgoing, " ↑"), Style::new().fg(ORIGIN)),
     ]
@@ -170,7 +176,11 @@ fn share(s: &Snapshot, rows: &mut Rows, buffer: &mut Buffer) {
         ]),
     );
     let Some(row) = rows.take() else { return };
-    let text = format!(" {:.0} % origin, {:.0} % peers", 100.0 * part, if origin + peers > 0 { 100.0 - 100.0 * part } else { 0.0 });
+    let text = format!(
+        " {:.0} % origin, {:.0} % peers",
+        100.0 * part,
+        if origin + peers > 0 { 100.0 - 100.0 * part } else { 0.0 }
+    );
     let width = row.width.saturating_sub(u16::try_from(text.chars().count()).unwrap_or(u16::MAX));
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1 times a width")]
     let filled = (f64::from(width) * part).round() as u16;
@@ -266,7 +276,11 @@ fn rate(n: u64) -> String {
 
 fn clock(d: Duration) -> String {
     let s = d.as_secs();
-    if s >= 3600 { format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60) } else { format!("{}:{:02}", s / 60, s % 60) }
+    if s >= 3600 {
+        format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+    } else {
+        format!("{}:{:02}", s / 60, s % 60)
+    }
 }
 
 #[cfg(test)]
@@ -283,7 +297,10 @@ mod tests {
             let mut map = if i == 0 { PageMap::full(pages) } else { PageMap::new(pages) };
             map.insert_all(&PageRanges::one(0, pages * i / (peers + 1)));
             let from = (0..=peers)
-                .map(|j| Flow { bytes: if i > 0 && j < i { 1000 * (j + 1) } else { 0 }, rate: if j == 0 && i == 1 { 5 } else { 0 } })
+                .map(|j| Flow {
+                    bytes: if i > 0 && j < i { 1000 * (j + 1) } else { 0 },
+                    rate: if j == 0 && i == 1 { 5 } else { 0 },
+                })
                 .collect();
             Host {
                 name: if i == 0 { "origin".into() } else { format!("peer {i}") },
@@ -345,9 +362,15 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_width() {
-        for (n, text) in
-            [(0, "0"), (999, "999"), (1000, "1.0k"), (9949, "9.9k"), (9950, "10k"), (999_500, "1.0M"), (u64::MAX, "18446744T")]
-        {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.0k"),
+            (9949, "9.9k"),
+            (9950, "10k"),
+            (999_500, "1.0M"),
+            (u64::MAX, "18446744T"),
+        ] {
             assert_eq!(compact(n), text);
         }
         assert_eq!(rate(80_000), "80 kB/s");

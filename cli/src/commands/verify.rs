@@ -1,0 +1,129 @@
+//! `iceshare verify`: checks Ogg files page by page.
+
+use iceshare::ogg::Damage;
+use iceshare::verify::{DAMAGES, VerifyReport, verify_file};
+use indicatif::DecimalBytes;
+use serde::Serialize;
+
+use crate::args;
+use crate::escape::printable;
+use crate::failure::{FAILED, Failure, Outcome};
+use crate::output::{self, note};
+use crate::progress::{clock, read_bar};
+
+#[derive(Serialize)]
+struct Report {
+    file: String,
+    sound: bool,
+    pages: u64,
+    bytes: u64,
+    /// Microseconds; 0 if no logical stream has times.
+    duration_us: u64,
+    links: u64,
+    codecs: Vec<String>,
+    damaged_bytes: u64,
+    damage_count: u64,
+    damages: Vec<Bad>,
+}
+
+#[derive(Serialize)]
+struct Bad {
+    what: &'static str,
+    offset: u64,
+    bytes: u64,
+}
+
+impl Bad {
+    fn of(damage: &Damage) -> Option<Bad> {
+        let (what, offset, bytes) = match *damage {
+            Damage::Junk { offset, len } => ("junk", offset, len),
+            Damage::BadCrc { offset, len } => ("bad-crc", offset, len),
+            Damage::Truncated { offset, len, .. } => ("cut-off", offset, len),
+            Damage::NotOgg { .. } => return None,
+        };
+        Some(Bad { what, offset, bytes })
+    }
+}
+
+/// Blocking.
+pub(crate) fn verify(args: &args::Verify) -> Outcome {
+    let mut reports = Vec::new();
+    let mut failure = None;
+    for file in &args.files {
+        let bar = read_bar(&file.display().to_string());
+        let verified = verify_file(file, &mut |at, of| {
+            bar.set_length(of);
+            bar.set_position(at);
+        });
+        bar.finish_and_clear();
+        let name = file.display().to_string();
+        match verified {
+            Ok(report) => {
+                if !args.json {
+                    show(&name, &report)?;
+                }
+                if !report.is_sound() {
+                    failure = Some(Failure::failed(format!("{name} is damaged")));
+                }
+                reports.push(json(name, &report));
+            }
+            Err(e) => {
+                if args.files.len() > 1 {
+                    note(format!("iceshare: {}", Failure::from_error(FAILED, &e).text().unwrap_or_default()));
+                }
+                failure = Some(Failure::from_error(FAILED, &e));
+            }
+        }
+    }
+    if args.json {
+        output::json(&reports)?;
+    }
+    match failure {
+        Some(_) if args.files.len() > 1 => Err(Failure::failed("not all files are sound")),
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+fn codecs(report: &VerifyReport) -> Vec<String> {
+    report.first.iter().flat_map(|l| l.streams.iter().map(|s| s.format.codec.name().to_owned())).collect()
+}
+
+fn show(name: &str, report: &VerifyReport) -> Outcome {
+    let name = printable(name);
+    for damage in &report.damages {
+        output::result(format!("{name}: {damage}"))?;
+    }
+    if report.damage_count > DAMAGES as u64 {
+        output::result(format!("{name}: and {} more", report.damage_count - DAMAGES as u64))?;
+    }
+    let state = if report.is_sound() {
+        "sound".to_owned()
+    } else {
+        format!("{} bytes are bad", report.damaged_bytes)
+    };
+    let chain = if report.links > 1 { format!(", {} links", report.links) } else { String::new() };
+    output::result(format!(
+        "{name}: {state}: {} pages, {}, {}, {}{chain}",
+        report.pages,
+        DecimalBytes(report.bytes),
+        if report.duration > 0 { clock(report.duration) } else { "no times".to_owned() },
+        codecs(report).join(" + "),
+    ))?;
+    Ok(())
+}
+
+fn json(file: String, report: &VerifyReport) -> Report {
+    Report {
+        file,
+        sound: report.is_sound(),
+        pages: report.pages,
+        bytes: report.bytes,
+        duration_us: report.duration,
+        links: report.links,
+        codecs: codecs(report),
+        damaged_bytes: report.damaged_bytes,
+        damage_count: report.damage_count,
+        damages: report.damages.iter().filter_map(Bad::of).collect(),
+    }
+}

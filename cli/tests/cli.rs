@@ -1,0 +1,111 @@
+//! The real binary: what it says, and how it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs `iceshare` with `args` and a data folder of its own.
+fn iceshare(args: &[&str]) -> Ended {
+    let data = tempfile::tempdir().expect("a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_iceshare"))
+        .args(args)
+        .env("ICESHARE_DATA", data.path())
+        .env_remove("ICESHARE_CONFIG")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn fixture(name: &str) -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn usage_errors_end_with_2_and_say_what_to_do() {
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "Usage"),
+        (&["fetch"], "unrecognized subcommand"),
+        (&["get"], "<URL>"),
+        (&["get", "http://host/a.ogg"], "icet://"),
+        (&["get", "icet://host"], "no media on it"),
+        (&["get", "icet://host/../a.ogg"], "no . or .. segment"),
+        (&["publish", "--tracker", "icet://host"], "<FILE>"),
+        (&["publish", "a.ogg", "--tracker", "icet://host/path"], "no path"),
+        (&["publish", "a.ogg", "--tracker", "icet://host", "--as", "a//b"], "empty segment"),
+        (&["play", "icet://host/a", "--gateway", "nowhere"], "--gateway"),
+        (&["protocols", "--up", "1mb"], "bits or bytes"),
+        (&["protocols", "--up", "0"], "no limit"),
+        (&["protocols", "--set", "http"], "NAME.key=value"),
+        (&["protocols", "--listen", "localhost"], "--listen"),
+        (&["protocols", "--config", "/nonexistent/config.toml"], "/nonexistent/config.toml"),
+        (&["demo", "--peers", "1"], "--peers"),
+    ];
+    for (args, word) in cases {
+        let ended = iceshare(args);
+        assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.err);
+        assert!(ended.err.contains(word), "{args:?}: {}", ended.err);
+        assert_eq!(ended.out, "", "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_results() {
+    let help = iceshare(&["--help"]);
+    assert_eq!(help.code, Some(0));
+    for word in
+        ["publish", "serve", "get", "play", "info", "protocols", "verify", "trust", "demo", "Exit codes"]
+    {
+        assert!(help.out.contains(word), "{word}: {}", help.out);
+    }
+    let version = iceshare(&["--version"]);
+    assert_eq!(
+        (version.code, version.out.trim()),
+        (Some(0), concat!("iceshare ", env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
+fn verify_says_where_a_file_is_bad() {
+    let good = iceshare(&["verify", &fixture("vorbis.ogg")]);
+    assert_eq!((good.code, good.err.as_str()), (Some(0), ""));
+    assert!(good.out.contains("sound") && good.out.contains("vorbis"), "{}", good.out);
+    for (name, word) in [
+        ("damaged-crc.opus", "(checksum)"),
+        ("damaged-cut-off.opus", "cut off at offset"),
+        ("damaged-junk.opus", "no Ogg page at offset"),
+    ] {
+        let bad = iceshare(&["verify", &fixture(name)]);
+        assert_eq!(bad.code, Some(1), "{name}");
+        assert!(bad.out.contains(word), "{name}: {}", bad.out);
+        assert!(bad.err.contains("is damaged"), "{name}: {}", bad.err);
+    }
+    let text = iceshare(&["verify", &fixture("README.md")]);
+    assert_eq!((text.code, text.out.as_str()), (Some(1), ""));
+    assert!(text.err.contains("not an Ogg file"), "{}", text.err);
+    let missing = iceshare(&["verify", "/nonexistent/a.ogg"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.err.contains("/nonexistent/a.ogg"), "{}", missing.err);
+}
+
+#[test]
+fn verify_for_programs() {
+    let files = [fixture("theora-vorbis.ogv"), fixture("damaged-junk.opus")];
+    let ended = iceshare(&["verify", "--json", &files[0], &files[1]]);
+    assert_eq!(ended.code, Some(1));
+    let reports: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+    assert_eq!(reports[0]["sound"], true);
+    assert_eq!(reports[0]["codecs"].as_array().map(Vec::len), Some(2));
+    assert_eq!(reports[1]["sound"], false);
+    assert_eq!(reports[1]["damages"][0]["what"], "junk");
+    let size = std::fs::metadata(&files[1]).expect("there").len();
+    assert_eq!(reports[1]["bytes"], size);
+}
