@@ -181,7 +181,7 @@ impl<S: Message, R: Message> Receiver<S, R> {
     }
 
     /// What the end of the stream means.
-    async fn end(&self) -> RecvError {
+    async fn end(&mut self) -> RecvError {
         if !self.buffer.is_empty() {
             return RecvError::Broken(io::ErrorKind::UnexpectedEof.into());
         }
