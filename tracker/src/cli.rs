@@ -1,0 +1,193 @@
+//! The command line and the configuration file.
+
+use std::io::Read;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Parser};
+use icetracker::server::Options;
+use serde::Deserialize;
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+/// Tells IceShare peers which pages to fetch, from whom, over what.
+///
+/// When it is ready it prints `icetracker ready icet://ADDR:PORT web http://ADDR:PORT` (the last two words only with
+/// --web), then `key KEY`. It runs until it is interrupted or terminated.
+#[derive(Debug, Parser)]
+#[command(name = "icetracker", version, max_term_width = 100)]
+struct Cli {
+    /// Address for IceT: QUIC on UDP and TLS on TCP at the same port. May be given several times. Port 0 means any
+    /// free one [default: 0.0.0.0:4237 and, if the machine has IPv6, [::]:4237]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    listen: Vec<SocketAddr>,
+    /// Address for the web page, the JSON API and /metrics, readable by everyone who reaches it. Port 0 means any
+    /// free one [default: no web]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    web: Option<SocketAddr>,
+    /// Folder of the tracker's key and catalogue; made if it is not there [default: $XDG_DATA_HOME/iceshare-tracker,
+    /// or ~/.local/share/iceshare-tracker]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// TOML file with any of `listen` (a list), `web` and `data`; options given here win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log more to stderr; twice for details of sessions. The variable RUST_LOG chooses finer
+    #[arg(short, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+/// The file has the names of the options.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    listen: Vec<String>,
+    web: Option<String>,
+    data: Option<PathBuf>,
+}
+
+/// Why the options make no sense.
+#[derive(Debug, Error)]
+pub(crate) enum OptionsError {
+    #[error("cannot read the configuration {}: {why}", .file.display())]
+    Config { file: PathBuf, why: String },
+    #[error("no home folder to keep data in: choose a folder with --data")]
+    NoHome,
+}
+
+/// Longest configuration file, in bytes.
+const CONFIG: u64 = 1 << 20;
+
+/// What the user asked for. Ends the program itself for `--help` and (with code 2) for what is no option.
+pub(crate) fn read() -> Result<Options, OptionsError> {
+    let cli = Cli::parse();
+    let level = match cli.verbose {
+        0 => "warn",
+        1 => "icetracker=info,iceshare=info,warn",
+        2 => "icetracker=debug,iceshare=debug,info",
+        _ => "icetracker=trace,iceshare=trace,debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    merge(cli)
+}
+
+fn merge(cli: Cli) -> Result<Options, OptionsError> {
+    let config = match &cli.config {
+        Some(file) => config(file)?,
+        None => Options::new(PathBuf::new()),
+    };
+    let given = |p: PathBuf| Some(p).filter(|p| !p.as_os_str().is_empty());
+    let data = cli.data.or_else(|| given(config.data.clone())).map_or_else(default_data, Ok)?;
+    Ok(Options {
+        listen: if cli.listen.is_empty() { config.listen } else { cli.listen },
+        web: cli.web.or(config.web),
+        data,
+        quotas: config.quotas,
+    })
+}
+
+/// The options of a configuration file; an empty `data` if it names none.
+fn config(file: &Path) -> Result<Options, OptionsError> {
+    let bad = |why: String| OptionsError::Config { file: file.to_owned(), why };
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|f| f.take(CONFIG).read_to_string(&mut text))
+        .map_err(|e| bad(e.to_string()))?;
+    let config: Config = toml::from_str(&text).map_err(|e| bad(toml_error(&e, &text)))?;
+    let parse = |name: &str, s: &str| address(s).map_err(|why| bad(format!("{name} = {s:?}: {why}")));
+    let mut options = Options::new(PathBuf::new());
+    for addr in &config.listen {
+        options.listen.push(parse("listen", addr)?);
+    }
+    options.web = config.web.as_deref().map(|addr| parse("web", addr)).transpose()?;
+    if let Some(data) = config.data {
+        // Relative to the file, wherever the program is started.
+        options.data = file.parent().unwrap_or(Path::new("")).join(data);
+    }
+    Ok(options)
+}
+
+/// One line: where, and what.
+fn toml_error(e: &toml::de::Error, text: &str) -> String {
+    let line = e.span().and_then(|s| text.get(..s.start)).map(|before| before.matches('\n').count() + 1);
+    let what = e.message().replace('\n', " ");
+    line.map_or_else(|| what.clone(), |n| format!("line {n}: {what}"))
+}
+
+/// `ADDR:PORT`, where ADDR may be a name of this machine.
+fn address(s: &str) -> Result<SocketAddr, String> {
+    if let Ok(addr) = s.parse() {
+        return Ok(addr);
+    }
+    if !s.contains(':') {
+        return Err(format!("an address has a port, as in {s}:4237 or 0.0.0.0:0"));
+    }
+    let found =
+        s.to_socket_addrs().map_err(|e| format!("no address and port ({e}), as 127.0.0.1:4237 is"))?;
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found.into_iter().next().ok_or_else(|| "the name has no address".to_owned())
+}
+
+fn default_data() -> Result<PathBuf, OptionsError> {
+    // A relative path there is to be ignored (XDG Base Directory Specification).
+    let xdg = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = xdg.or_else(|| std::env::home_dir().map(|h| h.join(".local/share")));
+    base.filter(|b| b.is_absolute()).map(|b| b.join("iceshare-tracker")).ok_or(OptionsError::NoHome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(args: &[&str]) -> Result<Options, String> {
+        let cli = Cli::try_parse_from([&["icetracker"], args].concat()).map_err(|e| e.to_string())?;
+        merge(cli).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.toml");
+        std::fs::write(
+            &file,
+            "listen = [\"127.0.0.1:1\", \"[::1]:2\"]\nweb = \"127.0.0.1:3\"\ndata = \"d\"\n",
+        )
+        .unwrap();
+        let file = file.to_str().unwrap();
+        let o = options(&["--config", file]).unwrap();
+        assert_eq!(o.listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
+        assert_eq!((o.web, o.data), (Some("127.0.0.1:3".parse().unwrap()), dir.path().join("d")));
+        let o = options(&["--config", file, "--listen", "127.0.0.1:9", "--data", "/x"]).unwrap();
+        assert_eq!((o.listen, o.data), (vec!["127.0.0.1:9".parse().unwrap()], PathBuf::from("/x")));
+    }
+
+    #[test]
+    fn a_bad_file_is_told_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.toml");
+        for (text, why) in [
+            ("web = \"127.0.0.1:3\"\nlisen = []\n", "line 2: unknown field `lisen`"),
+            ("web = 5", "line 1: invalid type"),
+            ("web = \"127.0.0.1\"", "web = \"127.0.0.1\": an address has a port"),
+            ("listen = [\"127.0.0.1:99999\"]", "listen = \"127.0.0.1:99999\": no address and port"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let e = options(&["--data", "/x", "--config", file.to_str().unwrap()]).unwrap_err();
+            assert!(e.contains(why), "{e}");
+            assert!(!e.contains('\n'), "{e}");
+        }
+        let e = options(&["--config", "/nonexistent/t.toml"]).unwrap_err();
+        assert!(e.contains("cannot read the configuration /nonexistent/t.toml"), "{e}");
+    }
+
+    #[test]
+    fn addresses() {
+        assert!(options(&["--data", "/x", "--listen", "127.0.0.1"]).unwrap_err().contains("has a port"));
+        assert!(options(&["--data", "/x", "--web", "nonsense:port"]).is_err());
+        let o = options(&["--data", "/x", "--web", "localhost:0"]).unwrap();
+        assert!(o.web.unwrap().ip().is_loopback());
+    }
+}

@@ -1,0 +1,248 @@
+//! The tracker as a server: thin drivers around the pure [`swarm`](crate::swarm).
+//!
+//! One task owns the swarm (`mind`). Sessions give it events over a bounded queue, and take its messages from
+//! bounded queues of their own: a peer that does not read is disconnected, and never makes the swarm wait. The disk is
+//! the business of the catalogue's thread, dial-backs and slices that of tasks of their own.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iceshare::net::BindError;
+use iceshare::net::session::{Dialer, Listener};
+use icet::{NetKind, PeerKey};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalogue::{
+    Announce, CatalogueError, Disk, Index, Journal, Persist, Writer, load_or_create_identity,
+};
+use crate::swarm::{Quotas, Swarm, SwarmConfig};
+use crate::web;
+
+mod mind;
+mod session;
+mod traffic;
+
+pub use mind::{Busy, Observer};
+pub use traffic::{Traffic, TrafficCounts};
+
+/// How long sessions have to take the goodbye.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// How a tracker is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Addresses for IceT, each with QUIC on UDP and TLS on TCP at the same port; port 0 means any free one. None
+    /// given: port 4237 of all IPv4 addresses, and of all IPv6 addresses if the machine has any.
+    pub listen: Vec<SocketAddr>,
+    /// Address for the web page, the JSON API and the metrics; port 0 means any free one. None: no web.
+    pub web: Option<SocketAddr>,
+    /// Folder of key and catalogue; made if it is not there.
+    pub data: PathBuf,
+    /// Limits on strangers.
+    pub quotas: Quotas,
+}
+
+impl Options {
+    /// With default addresses and quotas, and no web.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>) -> Options {
+        Options { listen: Vec::new(), web: None, data: data.into(), quotas: Quotas::default() }
+    }
+}
+
+/// Why a tracker does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The data folder.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A port for IceT.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The port for the web.
+    #[error("cannot listen for the web on {addr}: {why} (choose another address with --web)")]
+    Web {
+        /// Where.
+        addr: SocketAddr,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// No thread, or no randomness.
+    #[error("the system refuses what a tracker needs: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A tracker that runs. Dropping it stops it without goodbye; see [`Running::shutdown`].
+#[derive(Debug)]
+pub struct Running {
+    key: PeerKey,
+    icet: Vec<SocketAddr>,
+    web: Option<SocketAddr>,
+    observer: Observer,
+    mind: JoinHandle<()>,
+    accept: JoinHandle<Listener>,
+    tasks: TaskTracker,
+    writer: Writer,
+    stop: Stop,
+}
+
+/// Ends the tasks when dropped.
+#[derive(Debug, Default)]
+struct Stop {
+    accepting: CancellationToken,
+    mind: CancellationToken,
+    web: CancellationToken,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.accepting.cancel();
+        self.mind.cancel();
+        self.web.cancel();
+    }
+}
+
+/// Starts a tracker; when it returns, the tracker is ready.
+///
+/// # Errors
+/// [`RunError`]; each says what to do.
+pub async fn run(options: Options) -> Result<Running, RunError> {
+    let data = options.data.clone();
+    let open = move || -> Result<_, CatalogueError> {
+        let disk = Disk::open(&data)?;
+        let identity = load_or_create_identity(&data)?;
+        Ok((disk, identity))
+    };
+    let (disk, identity) = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;
+    let key = identity.key();
+    // The ports come before the epoch: a start that fails for a port counts for nothing.
+    let listener = listen(&options.listen, &identity).await?;
+    let web_listener = match options.web {
+        Some(addr) => {
+            let fail = |why| RunError::Web { addr, why };
+            Some(TcpListener::bind(addr).await.map_err(fail)?)
+        }
+        None => None,
+    };
+    let dialer = Dialer::new(&identity)?;
+    let begin = move || disk.begin().map(|contents| (disk, contents));
+    let (disk, contents) = tokio::task::spawn_blocking(begin).await.map_err(io::Error::other)??;
+
+    let index = Arc::new(Index::default());
+    contents.media.iter().for_each(|m| index.put(m.manifest.clone()));
+    let announce: Vec<Arc<dyn Announce>> = vec![Arc::new(Journal), index.clone()];
+    let writer = Writer::start(Arc::new(disk), announce)?;
+
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let mut config = SwarmConfig::new(key, contents.secret, contents.epoch, u64::from_le_bytes(seed));
+    config.quotas = options.quotas;
+    let mut swarm = Swarm::new(config);
+    tracing::info!(%key, epoch = contents.epoch, media = contents.media.len(), "the catalogue is read");
+    contents.names.into_iter().for_each(|n| swarm.restore_name(n));
+    contents.media.into_iter().for_each(|m| swarm.restore_media(m));
+
+    let stop = Stop::default();
+    let traffic = Arc::new(Traffic::default());
+    let tasks = TaskTracker::new();
+    let (events, observer, mind) =
+        mind::start(swarm, writer.clone(), dialer, traffic.clone(), tasks.clone(), stop.mind.clone());
+    let icet: Vec<SocketAddr> =
+        listener.local_addrs().iter().filter(|a| a.kind == NetKind::Udp).map(|a| a.at).collect();
+    let accept = session::Accept {
+        events,
+        writer: writer.clone(),
+        traffic: traffic.clone(),
+        tasks: tasks.clone(),
+        stop: stop.accepting.clone(),
+    };
+    let accept = tokio::spawn(accept.run(listener));
+    let mut web = None;
+    if let Some(listener) = web_listener {
+        web = Some(listener.local_addr()?);
+        let port = icet.first().map_or(0, SocketAddr::port);
+        let (epoch, started) = (contents.epoch, Instant::now());
+        let site = web::Site { key, epoch, started, port, observer: observer.clone(), index, traffic };
+        tasks.spawn(web::serve(listener, site, stop.web.clone()));
+    }
+    Ok(Running { key, icet, web, observer, mind, accept, tasks, writer, stop })
+}
+
+async fn listen(addrs: &[SocketAddr], identity: &icet::Identity) -> Result<Listener, BindError> {
+    if !addrs.is_empty() {
+        return Listener::bind(addrs.to_vec(), identity.clone()).await;
+    }
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, icet::DEFAULT_PORT));
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, icet::DEFAULT_PORT));
+    match Listener::bind(vec![v4, v6], identity.clone()).await {
+        // A machine without IPv6.
+        Err(BindError::Io { addr, .. } | BindError::NotOurs { addr }) if addr.is_ipv6() => {
+            tracing::info!("no IPv6 on this machine");
+            Listener::bind(vec![v4], identity.clone()).await
+        }
+        other => other,
+    }
+}
+
+impl Running {
+    /// The tracker's key.
+    #[must_use]
+    pub fn key(&self) -> PeerKey {
+        self.key
+    }
+
+    /// Where it takes IceT, over both carriers; never empty.
+    #[must_use]
+    pub fn icet(&self) -> &[SocketAddr] {
+        &self.icet
+    }
+
+    /// Where its web page is, if it has one.
+    #[must_use]
+    pub fn web(&self) -> Option<SocketAddr> {
+        self.web
+    }
+
+    /// Lets others look into the swarm.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
+    }
+
+    /// Returns if the tracker fails, which it should never do. Cancel safe.
+    pub async fn failed(&mut self) {
+        // The mind ends by itself only if it panicked.
+        if !self.mind.is_finished() {
+            let _ = (&mut self.mind).await;
+        }
+    }
+
+    /// Says goodbye to all peers, writes what is left to disk, and closes the ports. Takes a few seconds at most.
+    ///
+    /// # Errors
+    /// Why the last writes failed, in words.
+    pub async fn shutdown(self) -> Result<(), String> {
+        let Running { mind, accept, tasks, writer, stop, .. } = self;
+        stop.accepting.cancel();
+        let listener = accept.await;
+        stop.mind.cancel();
+        if !mind.is_finished() {
+            let _ = mind.await;
+        }
+        stop.web.cancel();
+        tasks.close();
+        // What still waits (a dial-back, a peer that is slow to take the goodbye) is not worth more.
+        let _ = tokio::time::timeout(GRACE, tasks.wait()).await;
+        if let Ok(listener) = listener {
+            listener.shutdown().await;
+        }
+        tokio::task::spawn_blocking(move || writer.close()).await.map_err(|e| e.to_string())?
+    }
+}

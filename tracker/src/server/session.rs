@@ -1,0 +1,216 @@
+//! One peer's session: what it says goes to the mind, what the mind says goes to it, in order.
+
+use std::sync::Arc;
+
+use iceshare::net::session::{Listener, SendError, Sender, TrackerSession};
+use icet::message::{ErrorCode, ErrorMessage, ToPeer, ToTracker};
+use icet::{MediaId, NetKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::mind::Event;
+use super::traffic::{Traffic, add};
+use crate::catalogue::{Durable, Writer};
+use crate::swarm::ConnId;
+
+/// Messages that wait for one session, beside the 2 MiB that its carrier queues.
+const QUEUE: usize = 1024;
+/// Sessions that begin at once (their contribution is being read).
+const BEGINNING: usize = 64;
+
+/// Something for one session's peer.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Out {
+    /// A message; if it must not be sent before something is durable, what.
+    Message(ToPeer, Option<Durable>),
+    /// A message whose slices are still to be read.
+    Answer { message: ToPeer, media: MediaId, version: u64, slices: Vec<u64>, after: Option<Durable> },
+    /// Close, after all that came before.
+    Close(String),
+}
+
+/// The mind's end of a session.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    queue: mpsc::Sender<Out>,
+    /// Cancelled to close at once.
+    cut: CancellationToken,
+}
+
+impl Outbox {
+    /// Never waits: a peer that does not read loses its session.
+    pub(super) fn push(&self, out: Out, traffic: &Traffic) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(out)
+            && !self.cut.is_cancelled()
+        {
+            add(&traffic.slow, 1);
+            self.cut.cancel();
+        }
+    }
+}
+
+/// Takes sessions.
+pub(super) struct Accept {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) writer: Writer,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl Accept {
+    /// Until it is stopped; gives the listener back, so that what is under way can end.
+    pub(super) async fn run(self, mut listener: Listener) -> Listener {
+        let this = Arc::new(self);
+        let beginning = Arc::new(Semaphore::new(BEGINNING));
+        let mut last = 0;
+        loop {
+            let next = async {
+                let permit = beginning.clone().acquire_owned().await.ok()?;
+                Some((listener.accept().await?, permit))
+            };
+            let next = tokio::select! {
+                () = this.stop.cancelled() => None,
+                next = next => next,
+            };
+            let Some((session, permit)) = next else { return listener };
+            last += 1;
+            let (accept, conn) = (this.clone(), ConnId(last));
+            this.tasks.spawn(async move { accept.session(conn, session, permit).await });
+        }
+    }
+
+    async fn session(&self, conn: ConnId, session: TrackerSession, beginning: OwnedSemaphorePermit) {
+        let (peer, remote) = (session.peer(), session.remote());
+        let carrier = match remote.kind {
+            NetKind::Udp => &self.traffic.sessions_quic,
+            NetKind::Tcp => &self.traffic.sessions_tls,
+        };
+        add(carrier, 1);
+        let writer = self.writer.clone();
+        let contribution = match tokio::task::spawn_blocking(move || writer.contribution(&peer)).await {
+            Ok(Ok(c)) => c,
+            // To begin at zero would overwrite what stands in the catalogue.
+            Ok(Err(e)) => {
+                tracing::error!("{e}");
+                return session.close("the tracker cannot read its catalogue; try again later").await;
+            }
+            Err(_) => return,
+        };
+        let (sender, mut receiver) = session.split();
+        let (queue, out) = mpsc::channel(QUEUE);
+        let cut = CancellationToken::new();
+        let outbox = Outbox { queue, cut: cut.clone() };
+        let begun = Event::Connected { conn, peer, remote, contribution, outbox };
+        if self.events.send(begun).await.is_err() {
+            return;
+        }
+        drop(beginning);
+        let (writer, traffic) = (self.writer.clone(), self.traffic.clone());
+        let writing = Writing { sender: sender.clone(), out, writer, traffic, cut: cut.clone() };
+        self.tasks.spawn(writing.run());
+        loop {
+            let message = tokio::select! {
+                () = sender.closed() => break,
+                () = cut.cancelled() => break,
+                message = receiver.recv() => message,
+            };
+            let message = match message {
+                Ok(m) => m,
+                Err(e) => {
+                    tracing::debug!(peer = %peer.short(), error = %e, "session ended");
+                    break;
+                }
+            };
+            add(&self.traffic.messages_in, 1);
+            if matches!(message, ToTracker::Publish(_) | ToTracker::Slices(_)) {
+                // The disk is slower than the net: hold publishers back, nobody else.
+                tokio::select! {
+                    () = sender.closed() => break,
+                    () = self.writer.relaxed() => {}
+                }
+            }
+            if self.events.send(Event::Message { conn, message }).await.is_err() {
+                break;
+            }
+        }
+        sender.close("");
+        let _ = self.events.send(Event::Disconnected { conn }).await;
+    }
+}
+
+/// The task that writes to one peer.
+struct Writing {
+    sender: Sender<ToPeer>,
+    out: mpsc::Receiver<Out>,
+    writer: Writer,
+    traffic: Arc<Traffic>,
+    cut: CancellationToken,
+}
+
+impl Writing {
+    async fn run(mut self) {
+        let (cut, sender) = (self.cut.clone(), self.sender.clone());
+        let why = tokio::select! {
+            () = cut.cancelled() => "you do not read what the tracker sends".to_owned(),
+            () = sender.closed() => return,
+            why = self.pump() => why,
+        };
+        sender.close(&why);
+    }
+
+    /// Returns why the session is to be closed.
+    async fn pump(&mut self) -> String {
+        while let Some(out) = self.out.recv().await {
+            let message = match out {
+                Out::Close(why) => return why,
+                Out::Message(message, after) => self.once_durable(message, after).await,
+                Out::Answer { message, media, version, slices, after } => {
+                    let message = self.fill(message, media, version, slices).await;
+                    self.once_durable(message, after).await
+                }
+            };
+            match self.sender.send(&message).await {
+                Ok(()) => add(&self.traffic.messages_out, 1),
+                Err(SendError::Closed(why)) => return why,
+                Err(e @ (SendError::Full | SendError::TooLong(_))) => {
+                    tracing::error!(number = message.number(), "a message was not sent: {e}");
+                }
+            }
+        }
+        String::new()
+    }
+
+    /// The message once what it relies on is on disk, or an error in its place.
+    async fn once_durable(&self, message: ToPeer, after: Option<Durable>) -> ToPeer {
+        let Some(after) = after else { return message };
+        let Err(why) = self.writer.durable(after).await else { return message };
+        let ToPeer::MediaAnswer(answer) = &message else { return message };
+        let mut text = format!("the tracker cannot keep it: {why}");
+        text.truncate(text.floor_char_boundary(icet::limits::TEXT));
+        let (request, media) = (Some(answer.request), Some(answer.media));
+        ErrorMessage { code: ErrorCode::INTERNAL, request, media, text, retry: Some(5000) }.into()
+    }
+
+    async fn fill(&self, mut message: ToPeer, media: MediaId, version: u64, indexes: Vec<u64>) -> ToPeer {
+        let writer = self.writer.clone();
+        let read = tokio::task::spawn_blocking(move || writer.slices(&media, version, &indexes)).await;
+        let found = match read {
+            Ok(Ok(found)) => found,
+            Ok(Err(e)) => {
+                // The peer asks its hosts for proofs then.
+                tracing::error!("{e}");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        };
+        match &mut message {
+            ToPeer::MediaAnswer(m) => m.slices = found,
+            ToPeer::Slices(s) => s.slices = found,
+            _ => {}
+        }
+        message
+    }
+}

@@ -1,0 +1,196 @@
+//! The tracker's web: a page for people, a JSON API for programs, metrics for Prometheus.
+//!
+//! Everything is read only and public: no addresses of peers, no secrets. It looks into the swarm through an
+//! [`Observer`], so that however many clients, however slow, never make the swarm wait.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use icet::PeerKey;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::catalogue::Index;
+use crate::server::{Busy, Observer, Traffic};
+
+mod api;
+mod metrics;
+mod views;
+
+/// Connections at once.
+const CONNECTIONS: usize = 512;
+/// How long a request's header may take, and how long a connection may idle.
+const HEADER: Duration = Duration::from_secs(15);
+/// How long a connection may live, however busy.
+const CONNECTION: Duration = Duration::from_secs(300);
+/// How long what was seen of the swarm stays good enough.
+const FRESH: Duration = Duration::from_millis(500);
+/// Searches at once: each may go through the whole index.
+const SEARCHES: usize = 2;
+
+/// What the web shows.
+#[derive(Debug)]
+pub struct Site {
+    /// The tracker's key.
+    pub key: PeerKey,
+    /// Its epoch.
+    pub epoch: u64,
+    /// When it started.
+    pub started: Instant,
+    /// Port for IceT.
+    pub port: u16,
+    /// Sees the swarm.
+    pub observer: Observer,
+    /// All media.
+    pub index: Arc<Index>,
+    /// The server's counters.
+    pub traffic: Arc<Traffic>,
+}
+
+struct Shared {
+    site: Site,
+    searches: Semaphore,
+    summary: Cache<(), views::Summary>,
+    media: Cache<icet::MediaId, Option<views::Detail>>,
+    peers: Cache<usize, Vec<views::Peer>>,
+}
+
+/// What was seen a moment ago, so that many clients cost the swarm one look. One look at a time.
+struct Cache<K, V>(Mutex<HashMap<K, (Instant, Arc<V>)>>);
+
+impl<K: Eq + Hash + Clone, V> Cache<K, V> {
+    /// Entries of all keys together.
+    const SIZE: usize = 256;
+
+    fn new() -> Cache<K, V> {
+        Cache(Mutex::new(HashMap::new()))
+    }
+
+    async fn get(&self, key: K, look: impl Future<Output = Result<V, Busy>>) -> Result<Arc<V>, Busy> {
+        let mut kept = self.0.lock().await;
+        if let Some((at, v)) = kept.get(&key)
+            && at.elapsed() < FRESH
+        {
+            return Ok(v.clone());
+        }
+        let v = Arc::new(look.await?);
+        if kept.len() >= Self::SIZE {
+            kept.retain(|_, (at, _)| at.elapsed() < FRESH);
+        }
+        if kept.len() < Self::SIZE {
+            kept.insert(key, (Instant::now(), v.clone()));
+        }
+        Ok(v)
+    }
+}
+
+/// Serves until `stop` is cancelled.
+pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
+    let router = router(site);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = TaskTracker::new();
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { break };
+        let stream = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    // Out of file descriptors, most likely: others close some.
+                    tracing::warn!("web: {e}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = tokio::time::timeout(CONNECTION, connection(stream, router)) => {}
+            }
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(e) = served {
+        tracing::debug!("web: {e}");
+    }
+}
+
+fn router(site: Site) -> Router {
+    let shared = Shared {
+        site,
+        searches: Semaphore::new(SEARCHES),
+        summary: Cache::new(),
+        media: Cache::new(),
+        peers: Cache::new(),
+    };
+    Router::new()
+        .route("/", get(|| async { asset("text/html; charset=utf-8", include_str!("assets/index.html")) }))
+        .route(
+            "/page.js",
+            get(|| async { asset("text/javascript; charset=utf-8", include_str!("assets/page.js")) }),
+        )
+        .route(
+            "/page.css",
+            get(|| async { asset("text/css; charset=utf-8", include_str!("assets/page.css")) }),
+        )
+        .route("/healthz", get(api::healthz))
+        .route("/metrics", get(metrics::render))
+        .route("/api/status", get(api::status))
+        .route("/api/media", get(api::list))
+        .route("/api/media/{*path}", get(api::media))
+        .route("/api/protocols", get(api::protocols))
+        .route("/api/peers", get(api::peers))
+        .fallback(|uri: Uri| async move {
+            api::Refusal::new(StatusCode::NOT_FOUND, format!("nothing at {}", uri.path()))
+        })
+        .layer(map_response(headers))
+        .with_state(Arc::new(shared))
+}
+
+fn asset(kind: &'static str, body: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+/// Headers that every response has. Reading is open to pages from anywhere; nothing here depends on who asks.
+async fn headers(mut response: Response) -> Response {
+    let set = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    for (name, value) in set {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

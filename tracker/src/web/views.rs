@@ -1,0 +1,292 @@
+//! What the API tells, as types: the JSON is their serialisation.
+
+use icet::media::StreamInfo;
+use icet::message::Intent;
+use icet::{Abilities, Kind, Manifest, MediaId, PeerKey, SignedManifest};
+use serde::Serialize;
+
+use crate::swarm::{MediaView, MemberView, PeerView, ProtocolView, Swarm, Totals};
+
+/// Parts into which the availability of a media is cut.
+const PARTS: usize = 64;
+/// Members of a media that are listed.
+const MEMBERS: usize = 200;
+/// Protocols that are listed: their names come from strangers.
+const PROTOCOLS: usize = 64;
+
+/// What most views need of the swarm, at one moment.
+#[derive(Debug)]
+pub(super) struct Summary {
+    pub(super) totals: Totals,
+    pub(super) protocols: Vec<Protocol>,
+}
+
+impl Summary {
+    pub(super) fn of(swarm: &Swarm) -> Summary {
+        let mut protocols = swarm.protocols();
+        // The ones that matter, in the order of their names.
+        protocols.sort_by_key(|p| std::cmp::Reverse((p.hosts, p.bytes)));
+        protocols.truncate(PROTOCOLS);
+        protocols.sort_by(|a, b| a.name.cmp(&b.name));
+        Summary { totals: swarm.totals(), protocols: protocols.into_iter().map(Protocol::of).collect() }
+    }
+}
+
+/// One payload protocol.
+#[derive(Debug, Serialize)]
+pub(super) struct Protocol {
+    pub(super) name: String,
+    /// Peers that serve over it now.
+    pub(super) hosts: u64,
+    /// Assignments made for it since the start, and fetches that ended well or not.
+    pub(super) assigned: u64,
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) bytes: u64,
+    pub(super) first_byte_ms: Option<f64>,
+    /// Bytes a second.
+    pub(super) goodput: Option<f64>,
+    /// 0 to 1.
+    pub(super) success: f64,
+}
+
+impl Protocol {
+    fn of(p: ProtocolView) -> Protocol {
+        Protocol {
+            name: p.name.to_string(),
+            hosts: p.hosts,
+            assigned: p.assigned,
+            done: p.done,
+            failed: p.failed,
+            bytes: p.bytes,
+            first_byte_ms: p.first_byte_ms,
+            goodput: p.goodput,
+            success: p.success,
+        }
+    }
+}
+
+/// Who sent how much, in bytes acknowledged since the tracker started.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Delivered {
+    pub(super) by_publisher: u64,
+    pub(super) by_peers: u64,
+}
+
+/// A media's figures.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Figures {
+    pub(super) listeners: u64,
+    pub(super) members: u64,
+    pub(super) complete_holders: u64,
+    pub(super) hits: u64,
+    pub(super) assignments_running: u64,
+    pub(super) slices_known: u64,
+    pub(super) bytes_delivered: Delivered,
+}
+
+impl Figures {
+    pub(super) fn of(m: &MediaView) -> Figures {
+        Figures {
+            listeners: m.listeners,
+            members: m.members,
+            complete_holders: m.complete,
+            hits: m.hits,
+            assignments_running: m.running,
+            slices_known: m.slices,
+            bytes_delivered: Delivered {
+                by_publisher: m.delivered_by_publisher,
+                by_peers: m.delivered.saturating_sub(m.delivered_by_publisher),
+            },
+        }
+    }
+}
+
+/// A logical stream.
+#[derive(Debug, Serialize)]
+pub(super) struct Stream {
+    serial: u32,
+    codec: String,
+    rate: Option<u64>,
+    channels: Option<u8>,
+    size: Option<(u32, u32)>,
+}
+
+/// Facts of a manifest.
+#[derive(Debug, Serialize)]
+pub(super) struct Facts {
+    id: String,
+    path: String,
+    /// What follows `icet://HOST:PORT` in the media's link.
+    link: String,
+    kind: &'static str,
+    mime: &'static str,
+    title: String,
+    tags: Vec<(String, String)>,
+    publisher: String,
+    version: u64,
+    bytes: u64,
+    pages: u64,
+    setup_pages: u64,
+    slices: u64,
+    links: u64,
+    duration_us: u64,
+    streams: Vec<Stream>,
+    /// Seconds since 1970.
+    signed_at: u64,
+    group: Option<String>,
+}
+
+impl Facts {
+    pub(super) fn of(m: &SignedManifest, tracker: &PeerKey) -> Facts {
+        let stream = |s: &StreamInfo| Stream {
+            serial: s.serial,
+            codec: s.codec.clone(),
+            rate: s.rate,
+            channels: s.channels,
+            size: s.size,
+        };
+        let manifest: &Manifest = m;
+        Facts {
+            id: manifest.id().to_string(),
+            path: manifest.path.to_string(),
+            link: format!("/{}?key={}&tracker={tracker}", manifest.path.to_url_path(), manifest.publisher),
+            kind: match manifest.kind {
+                Kind::File => "file",
+                Kind::Live => "live",
+            },
+            mime: manifest.mime(),
+            title: manifest.title.clone(),
+            tags: manifest.tags.clone(),
+            publisher: manifest.publisher.to_string(),
+            version: manifest.version,
+            bytes: manifest.bytes,
+            pages: manifest.pages,
+            setup_pages: manifest.setup,
+            slices: manifest.slices(),
+            links: manifest.links,
+            duration_us: manifest.duration,
+            streams: manifest.streams.iter().map(stream).collect(),
+            signed_at: manifest.signed_at,
+            group: manifest.group.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A media in a list.
+#[derive(Debug, Serialize)]
+pub(super) struct Item {
+    #[serde(flatten)]
+    pub(super) facts: Facts,
+    /// None for a moment after a publication.
+    #[serde(flatten)]
+    pub(super) figures: Option<Figures>,
+}
+
+/// A member of a swarm, without address.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Member {
+    peer: String,
+    intent: &'static str,
+    pages_held: u64,
+    at_page: Option<u64>,
+    fetching: u32,
+    serving: u32,
+}
+
+/// Copies of the pages of one part.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Copies {
+    least: u32,
+    mean: f64,
+}
+
+/// What the swarm knows of one media.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Detail {
+    #[serde(flatten)]
+    figures: Figures,
+    /// 64 equal parts of the media, from its beginning.
+    availability: Vec<Copies>,
+    /// At most 200.
+    swarm: Vec<Member>,
+}
+
+impl Detail {
+    pub(super) fn of(swarm: &Swarm, media: &MediaId) -> Option<Detail> {
+        let detail = swarm.media_detail(media, PARTS)?;
+        let member = |m: &MemberView| Member {
+            peer: m.peer.short(),
+            intent: match m.intent {
+                Intent::Whole => "whole",
+                Intent::Play => "play",
+                Intent::Share => "share",
+            },
+            pages_held: m.held,
+            at_page: m.at,
+            fetching: m.fetching,
+            serving: m.serving,
+        };
+        Some(Detail {
+            figures: Figures::of(&detail.media),
+            availability: detail
+                .availability
+                .iter()
+                .map(|a| Copies { least: a.least, mean: a.mean })
+                .collect(),
+            swarm: detail.members.iter().take(MEMBERS).map(member).collect(),
+        })
+    }
+}
+
+/// A protocol that a peer has.
+#[derive(Debug, Serialize)]
+struct Offered {
+    name: String,
+    serves: bool,
+    abilities: Vec<&'static str>,
+}
+
+/// A peer: who, what it can do and gives, never where.
+#[derive(Debug, Serialize)]
+pub(super) struct Peer {
+    key: String,
+    agent: String,
+    /// Whether a dial-back found it at an address that it announced.
+    reachable: bool,
+    protocols: Vec<Offered>,
+    media: u32,
+    sent: u64,
+    received: u64,
+    /// Bytes a second, as learned.
+    up: Option<f64>,
+    down: Option<f64>,
+    trust: f64,
+}
+
+impl Peer {
+    pub(super) fn of(p: PeerView) -> Peer {
+        let abilities =
+            |a: Abilities| Abilities::NAMES.iter().filter(|(b, _)| a.has(*b)).map(|(_, n)| *n).collect();
+        Peer {
+            key: p.key.short(),
+            agent: p.agent,
+            reachable: p.reach.iter().any(|(_, proved)| *proved == Some(true)),
+            protocols: p
+                .offers
+                .iter()
+                .map(|o| Offered {
+                    name: o.name.to_string(),
+                    serves: o.serves,
+                    abilities: abilities(o.abilities),
+                })
+                .collect(),
+            media: p.media,
+            sent: p.contribution.sent,
+            received: p.contribution.received,
+            up: p.up,
+            down: p.down,
+            trust: p.trust,
+        }
+    }
+}
