@@ -1,6 +1,6 @@
 //! The command line and the configuration file.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Log more to stderr; twice for details of sessions. The variable RUST_LOG chooses finer
-    #[arg(short, action = ArgAction::Count)]
+    #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 }
 
@@ -69,7 +69,8 @@ pub(crate) fn read() -> Result<Options, OptionsError> {
         _ => "icetracker=trace,iceshare=trace,debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     merge(cli)
 }
 

@@ -36,7 +36,11 @@ impl Disk {
     /// See [`CatalogueError`].
     pub fn open(dir: &Path) -> Result<Disk, CatalogueError> {
         let folder = |why| CatalogueError::Folder { dir: dir.to_owned(), why };
-        std::fs::create_dir_all(dir).map_err(folder)?;
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(dir).map_err(folder)?;
         let file = dir.join(FILE);
         let db = open(dir, &file)?;
         Ok(Disk { dir: dir.to_owned(), file, db: RwLock::new(Some(Arc::new(db))) })
@@ -99,11 +103,12 @@ impl Disk {
 fn open(dir: &Path, file: &Path) -> Result<Database, CatalogueError> {
     let folder = |why| CatalogueError::Folder { dir: dir.to_owned(), why };
     let damaged = |why: String| CatalogueError::Damaged { file: file.to_owned(), why };
-    let size = match std::fs::metadata(file) {
-        Ok(m) => m.len(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(folder(e)),
-    };
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    // The secret of the tickets is in it.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let size = options.open(file).and_then(|f| f.metadata()).map_err(folder)?.len();
     let make = || {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE).set_check_integrity_on_open(size <= CHECKED).create(file)

@@ -38,6 +38,12 @@ fn what_was_committed_is_there_at_the_next_start() {
         disk.commit(&writes).unwrap();
         (start.secret, start.epoch)
     };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it holds a secret");
+    }
     let disk = Disk::open(dir.path()).unwrap();
     let start = disk.begin().unwrap();
     assert_eq!((start.secret, start.epoch), (secret, epoch + 1));
