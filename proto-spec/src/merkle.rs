@@ -11,7 +11,9 @@ pub fn leaf(slice: &[u8]) -> Hash {
     Hash(*blake3::Hasher::new().update(b"IceShare/1 slice\0").update(slice).finalize().as_bytes())
 }
 
-fn node(left: &Hash, right: &Hash) -> Hash {
+/// The hash of the node above two.
+#[must_use]
+pub fn node(left: &Hash, right: &Hash) -> Hash {
     let mut h = blake3::Hasher::new();
     Hash(*h.update(b"IceShare/1 node\0").update(&left.0).update(&right.0).finalize().as_bytes())
 }
