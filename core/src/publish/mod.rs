@@ -1,11 +1,20 @@
 //! Publishing: a file becomes a signed media.
 
-use std::path::PathBuf;
+mod repair;
+mod scan;
+mod tree;
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use icet::{Identity, MediaPath, SignedManifest};
+use icet::media::MediaError;
+use icet::{Identity, MediaId, MediaPath, SignedManifest};
 use thiserror::Error;
 
+use crate::ogg::{Damage, ScanError};
 use crate::store::{MediaStore, Store, StoreError};
 
 /// What to publish, as what.
@@ -32,13 +41,84 @@ pub struct ScanProgress {
     pub pages: u64,
 }
 
+/// Damages that an error lists; the others are only counted.
+pub const LISTED_DAMAGES: usize = 20;
+
 /// Why a file was not published.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PublishError {
+    /// It is a folder, a device or the like.
+    #[error("{0} is not a file: name an Ogg file")]
+    NotAFile(PathBuf),
+    /// Something else than Ogg.
+    #[error("{file} is not an Ogg file: no Ogg page in its first {searched} bytes")]
+    NotOgg {
+        /// Which.
+        file: PathBuf,
+        /// How far was searched.
+        searched: u64,
+    },
+    /// Ogg, but damaged.
+    #[error("{file} is damaged in {count} places: {list}\nuse --repair to publish a copy of its clean pages", list = listed(damages, *count))]
+    Damaged {
+        /// Which.
+        file: PathBuf,
+        /// The first damages, at most [`LISTED_DAMAGES`].
+        damages: Vec<Damage>,
+        /// How many there are.
+        count: u64,
+    },
+    /// More than a media may have.
+    #[error("{file} has more than {limit} pages, the most that a media can have", limit = icet::limits::FILE_PAGES)]
+    TooManyPages {
+        /// Which.
+        file: PathBuf,
+    },
+    /// Somebody wrote to it.
+    #[error("{0} changed while it was read: publish it when it is complete")]
+    Changed(PathBuf),
+    /// The title.
+    #[error("a title has at most {limit} bytes, this one has {0}", limit = icet::limits::TEXT)]
+    Title(usize),
+    /// A manifest that cannot be signed.
+    #[error(transparent)]
+    Manifest(#[from] MediaError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn listed(damages: &[Damage], count: u64) -> String {
+    let mut out = String::new();
+    for damage in damages {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\n  {damage}");
+    }
+    if count > damages.len() as u64 {
+        let _ = write!(out, "\n  and {} more", count - damages.len() as u64);
+    }
+    out
+}
+
+impl PublishError {
+    fn of_scan(file: &Path, error: ScanError) -> PublishError {
+        let file = file.to_owned();
+        match error {
+            ScanError::Damage(Damage::NotOgg { searched }) => PublishError::NotOgg { file, searched },
+            ScanError::Damage(damage) => PublishError::Damaged { file, damages: vec![damage], count: 1 },
+            ScanError::Io { source, .. } => StoreError::io("read", file, source).into(),
+        }
+    }
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// The new file.
+    pub file: PathBuf,
+    /// Bytes of the old one that belong to no clean page.
+    pub left_out: u64,
 }
 
 /// A file that is ready to be announced: scanned, signed, and served from where it stands.
@@ -46,6 +126,7 @@ pub enum PublishError {
 pub struct Prepared {
     media: Arc<MediaStore>,
     rescanned: bool,
+    repaired: Option<Repaired>,
 }
 
 impl Prepared {
@@ -66,6 +147,12 @@ impl Prepared {
     pub fn rescanned(&self) -> bool {
         self.rescanned
     }
+
+    /// The repaired copy that is published instead of the file, if there is one.
+    #[must_use]
+    pub fn repaired(&self) -> Option<&Repaired> {
+        self.repaired.as_ref()
+    }
 }
 
 /// Scans and signs a file, unless that was done before and the file has not changed since (same place, size and modification time).
@@ -80,6 +167,58 @@ pub fn scan(
     publish: &Publish,
     progress: &mut dyn FnMut(ScanProgress),
 ) -> Result<Prepared, PublishError> {
-    let _ = (store, identity, publish, progress);
-    Err(StoreError::NotAFile.into())
+    if let Some(title) = publish.title.as_ref().filter(|t| t.len() > icet::limits::TEXT) {
+        return Err(PublishError::Title(title.len()));
+    }
+    let found = one(store, identity, &publish.file, publish, progress);
+    let (Err(PublishError::Damaged { .. }), Some(to)) = (&found, &publish.repair_to) else { return found };
+    let left_out = repair::repair(&publish.file, to)?;
+    let prepared = one(store, identity, to, publish, progress)?;
+    Ok(Prepared { repaired: Some(Repaired { file: to.clone(), left_out }), ..prepared })
 }
+
+fn one(
+    store: &Store,
+    identity: &Identity,
+    file: &Path,
+    publish: &Publish,
+    progress: &mut dyn FnMut(ScanProgress),
+) -> Result<Prepared, PublishError> {
+    let file = fs::canonicalize(file).map_err(|e| StoreError::io("find", file, e))?;
+    // Before it is opened: opening a pipe would wait for a writer.
+    let meta = fs::metadata(&file).map_err(|e| StoreError::io("read", &file, e))?;
+    if !meta.is_file() {
+        return Err(PublishError::NotAFile(file));
+    }
+    let id = MediaId::of(&identity.key(), &publish.path);
+    let side = store.published_side(&id);
+    if let Some(media) = store.open_published(&side).filter(|m| m.file() == file && m.id() == id) {
+        let manifest = media.manifest().manifest();
+        if manifest.title == scan::title(publish, &manifest.tags) {
+            return Ok(Prepared { media, rescanned: false, repaired: None });
+        }
+    }
+    scan::scan(store, identity, &file, publish, progress)?;
+    match store.open_published(&side) {
+        Some(media) => Ok(Prepared { media, rescanned: true, repaired: None }),
+        None => Err(PublishError::Changed(file)),
+    }
+}
+
+/// The version after the last one, from the record that outlives the media's side file.
+fn next_version(store: &Store, id: &MediaId) -> Result<u64, StoreError> {
+    let path = store.version_record(id);
+    let recorded = match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u64>() {
+            Ok(version) => version,
+            Err(_) => return Err(StoreError::Damaged { path, why: "it is not a number" }),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(StoreError::io("read", path, e)),
+    };
+    let last = store.last_published(id).map_or(0, |m| m.version);
+    Ok(recorded.max(last).saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Small files that are never seen half-written.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -71,6 +71,25 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temp);
     }
     done
+}
+
+/// Opens a file to write to, mode 0600, created if need be, and keeps other processes (and other calls) out while it is open. None
+/// if another has it.
+pub(crate) fn open_locked(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+        // Whoever held the lock before may have given the file another name: then this is not the one that stands here.
+        let here = file.metadata()?;
+        if fs::metadata(path).is_ok_and(|m| m.ino() == here.ino() && m.dev() == here.dev()) {
+            return Ok(Some(file));
+        }
+    }
 }
 
 /// Renames `from` to `to`, durably, but never over another file: then `AlreadyExists`.

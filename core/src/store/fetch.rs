@@ -1,8 +1,8 @@
 //! Begins fetches, and resumes them.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -93,7 +93,8 @@ impl Store {
         side: PathBuf,
         output: Output,
     ) -> Result<MediaStore, StoreError> {
-        let side_file = open_locked(&side, &part)?;
+        let side_file = disk::open_locked(&side).map_err(|e| StoreError::io("create", &side, e))?;
+        let side_file = side_file.ok_or_else(|| StoreError::InUse(part.clone()))?;
         let blank = side_file.metadata().is_ok_and(|m| m.len() == 0);
         let begun = self.begin_locked(manifest, own, part, &side, side_file, output);
         if begun.is_err() && blank {
@@ -198,32 +199,6 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path, e)),
         _ => Ok(()),
-    }
-}
-
-/// Opens a side file, and keeps others from writing to it and to its part file.
-fn open_locked(side: &Path, part: &Path) -> Result<File, StoreError> {
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(side)
-            .map_err(|e| StoreError::io("create", side, e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(part.to_owned())),
-            Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", side, e)),
-        }
-        // Whoever held the lock before may have moved the file away: then this is not the one that others see.
-        let same = |a: &fs::Metadata, b: &fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
-        match (file.metadata(), fs::metadata(side)) {
-            (Ok(a), Ok(b)) if same(&a, &b) => return Ok(file),
-            (Err(e), _) => return Err(StoreError::io("read", side, e)),
-            _ => {}
-        }
     }
 }
 

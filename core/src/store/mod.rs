@@ -81,6 +81,11 @@ impl Store {
         self.dir.join("published").join(format!("{id}.iceshare"))
     }
 
+    /// The last version that was signed under an id: it outlives the side file.
+    pub(crate) fn version_record(&self, id: &MediaId) -> PathBuf {
+        self.dir.join("published").join(format!("{id}.version"))
+    }
+
     fn placed_side(&self, id: &MediaId) -> PathBuf {
         self.dir.join("placed").join(format!("{id}.iceshare"))
     }
@@ -120,7 +125,10 @@ impl Store {
 
     /// The media that was published with this side file, if its file has not changed since.
     pub(crate) fn open_published(&self, side: &Path) -> Option<Arc<MediaStore>> {
-        self.open_placed(side).map(|m| self.remember(m))
+        let media = self.open_placed(side)?;
+        let same =
+            |m: &Arc<MediaStore>| m.manifest == media.manifest && m.file() == media.file() && !m.is_stale();
+        Some(self.open_media(&media.id).filter(same).unwrap_or_else(|| self.remember(media)))
     }
 
     /// The manifest that was published last under an id, whatever became of the file.

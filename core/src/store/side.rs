@@ -293,6 +293,11 @@ impl Side {
         BODY_AT + maps.next_multiple_of(4096) + index * SLOT as u64
     }
 
+    /// Where the first `count` slots end.
+    pub(crate) fn slots_end(&self, count: u64) -> u64 {
+        self.slot_at(count)
+    }
+
     /// Writes a slice and its proof.
     pub(crate) fn write_slot(&self, index: u64, slice: &[u8], proof: &[Hash]) -> io::Result<()> {
         let lens = (u16::try_from(slice.len()), u8::try_from(proof.len()));
