@@ -10,8 +10,8 @@ use super::walk::{Damage, Step, Walk};
 
 /// The first sound page begins within so many bytes of a file's beginning, or the file is taken for something else than Ogg.
 pub const SEARCH_LIMIT: u64 = 1 << 20;
-/// Bytes read at once by [`scan_reader`].
-pub const BLOCK_LEN: usize = 1 << 20;
+/// Bytes read at once by [`scan_reader`]: few enough to stay in a core's own cache between reading and summing up.
+pub const BLOCK_LEN: usize = 1 << 18;
 
 /// A page with the right checksum.
 #[derive(Debug, Clone, Copy)]
