@@ -1,1 +1,5 @@
-fn main() {}
+//! Integration tests of IceShare: one binary, many modules.
+
+mod crash;
+mod errors;
+mod main_job;

@@ -5,7 +5,7 @@
 pub mod media;
 pub mod process;
 
-pub use process::{Network, Proc, Tracker};
+pub use process::{Network, Proc, Tracker, same};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

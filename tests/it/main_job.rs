@@ -1,0 +1,94 @@
+//! The main job with the real binaries: publish, fetch, get the identical file.
+
+use std::process::{Command, Stdio};
+
+use iceshare_tests::{Network, fixture, media, same};
+
+/// Every codec and shape among the fixtures that is a sound Ogg file.
+fn sound_fixtures() -> Vec<std::path::PathBuf> {
+    let folder = fixture("");
+    let mut all: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|x| ["ogg", "opus", "oga", "ogv", "spx", "ogx"].iter().any(|y| x == *y)))
+        .filter(|p| !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("damaged")))
+        .collect();
+    all.sort();
+    assert!(all.len() >= 8, "too few fixtures in {}: {all:?}", folder.display());
+    all
+}
+
+#[test]
+fn every_codec_arrives_identical_as_a_file() {
+    let net = Network::new();
+    let files = sound_fixtures();
+    let names: Vec<String> = files.iter().map(|f| f.to_string_lossy().into_owned()).collect();
+    let mut args: Vec<&str> = vec!["publish"];
+    args.extend(names.iter().map(String::as_str));
+    args.extend(["--tracker", &net.tracker.url]);
+    let publisher = net.run("publisher", &args);
+    for (i, file) in files.iter().enumerate() {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let url = publisher.line(&format!("the link of {name}"), |l| {
+            (l.starts_with("icet://") && l.contains(&*name)).then(|| l.trim().to_owned())
+        });
+        let (mut get, out) = net.get(&format!("receiver-{i}"), &url, &[]);
+        get.ends_with(0);
+        assert!(same(file, &out), "{name} arrived altered");
+        assert!(!net.path(&format!("receiver-{i}.out.part")).exists(), "{name}: a part file was left behind");
+    }
+}
+
+#[test]
+fn a_pipe_gets_the_identical_bytes_in_order() {
+    let net = Network::new();
+    let file = net.path("pipe.opus");
+    media::opus_like(&file, 3_000_000, 4200, 3).unwrap_or_else(|e| panic!("{e}"));
+    let (_publisher, url) = net.publish("publisher", &file, &[]);
+    let got = net.path("piped");
+    let sink = std::fs::File::create(&got).unwrap_or_else(|e| panic!("{e}"));
+    let mut command: Command = net.command("receiver", &["get", &url, "-o", "-"]);
+    let status = command.stdout(Stdio::from(sink)).stderr(Stdio::null()).status();
+    assert!(status.is_ok_and(|s| s.success()));
+    assert!(same(&file, &got));
+}
+
+#[test]
+fn a_receiver_is_served_by_another_receiver_when_the_publisher_is_gone() {
+    let net = Network::new();
+    let file = net.path("shared.opus");
+    media::opus_like(&file, 2_000_000, 4200, 4).unwrap_or_else(|e| panic!("{e}"));
+    let (mut publisher, url) = net.publish("publisher", &file, &[]);
+    let (first, out) = net.get("first", &url, &["--share-for", "10m"]);
+    first.error_line("that it is complete and shares", |l| l.contains("sharing").then_some(()));
+    assert!(same(&file, &out));
+    publisher.kill();
+    let (mut second, out) = net.get("second", &url, &[]);
+    second.ends_with(0);
+    assert!(same(&file, &out));
+}
+
+#[test]
+fn eight_receivers_at_once_take_at_most_two_copies_from_a_slow_origin() {
+    let net = Network::new();
+    let file = net.path("crowd.opus");
+    media::opus_like(&file, 20_000_000, 4200, 5).unwrap_or_else(|e| panic!("{e}"));
+    let (publisher, url) = net.publish("publisher", &file, &["--up", "1MB"]);
+    let mut crowd: Vec<_> = (0..8)
+        .map(|i| net.get(&format!("receiver-{i}"), &url, &["--up", "4MB", "--share-for", "10m"]))
+        .collect();
+    for (get, out) in &mut crowd {
+        get.error_line("that it is complete and shares", |l| l.contains("sharing").then_some(()));
+        assert!(same(&file, out));
+    }
+    let path = url.split('?').next().and_then(|u| u.rsplit('/').next()).unwrap_or_default().to_owned();
+    let view: serde_json::Value = serde_json::from_str(&net.tracker.get(&format!("/api/media/{path}")))
+        .unwrap_or_else(|e| panic!("the tracker's figures: {e}"));
+    let number = |k: &str| view[k].as_u64().unwrap_or_else(|| panic!("no {k} in {view}"));
+    let (from_origin, size) = (number("delivered_by_publisher"), number("bytes"));
+    #[allow(clippy::cast_precision_loss)]
+    let copies = from_origin as f64 / size as f64;
+    eprintln!("the origin sent {copies:.2} copies to 8 receivers");
+    assert!(copies <= 2.0, "the origin sent {copies:.2} copies");
+    drop(publisher);
+}
