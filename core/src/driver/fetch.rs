@@ -115,8 +115,7 @@ impl Fetch {
         let last = p.last.unwrap_or(self.store.manifest().pages - 1);
         if self.can(Abilities::BYTES) {
             let first = self.store.span(p.first)?;
-            let end = self.store.span(last)?;
-            let last = end.offset + u64::from(end.record.len) - 1;
+            let last = self.store.span(last)?.end() - 1;
             return Some((What::Bytes { first: first.offset, last: Some(last) }, p.stripe.is_none()));
         }
         let from = self.store.span(p.first)?.time;
@@ -144,7 +143,7 @@ impl Fetch {
         let mut assembler = Assembler::new(self.pages, pages, aligned);
         let mut seen = false;
         let mut told = Instant::now();
-        let mut writing: Option<JoinHandle<(PageNo, Vec<Bytes>, Result<(), PutError>)>> = None;
+        let mut writing: Option<JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)>> = None;
         loop {
             match assembler.next(&*self.store) {
                 Cut::Run { first, pages } => {
@@ -208,7 +207,7 @@ impl Fetch {
     }
 
     /// Checks and stores a run beside the network: hashing one batch while the next arrives.
-    fn write(&self, first: PageNo, pages: Vec<Bytes>) -> JoinHandle<(PageNo, Vec<Bytes>, Result<(), PutError>)> {
+    fn write(&self, first: PageNo, pages: Vec<Bytes>) -> JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)> {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
             let result = store.put_pages(first, &pages);
@@ -219,12 +218,12 @@ impl Fetch {
     /// What became of a run. False: a page was altered.
     async fn written(
         &self,
-        job: JoinHandle<(PageNo, Vec<Bytes>, Result<(), PutError>)>,
+        job: JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)>,
     ) -> Result<bool, TransportError> {
         let (first, pages, result) =
             job.await.map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
         match result {
-            Ok(()) => {
+            Ok(_) => {
                 let c = &self.shared.counts;
                 let bytes: u64 = pages.iter().map(|p| p.len() as u64).sum();
                 c.bytes.fetch_add(bytes, Ordering::Relaxed);

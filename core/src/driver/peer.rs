@@ -1,7 +1,7 @@
 //! The peer: its ports, its media, its sessions with trackers.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -96,7 +96,7 @@ pub struct Peer {
 
 pub(crate) struct Inner {
     pub(crate) identity: Identity,
-    pub(crate) net: Net,
+    pub(crate) net: Arc<Net>,
     pub(crate) store: Store,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) trust: Mutex<TrustStore>,
@@ -124,7 +124,7 @@ impl Peer {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: PeerConfig) -> Result<Peer, StartError> {
-        let net = Net::bind(NetConfig { listen: config.listen, identity: config.identity.clone() }).await?;
+        let net = Net::bind(NetConfig::new(config.listen, config.identity.clone())).await?;
         let store = Store::open(&config.data_dir)?;
         let trust = TrustStore::open(&config.data_dir)?;
         let shelf = Shelf::new(ShelfConfig::new(config.identity.key(), config.up, config.anonymous));
@@ -154,7 +154,7 @@ impl Peer {
         };
         let inner = Arc::new(Inner {
             identity: config.identity,
-            net,
+            net: Arc::new(net),
             store,
             shelf,
             trust: Mutex::new(trust),
@@ -234,9 +234,8 @@ impl Peer {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn publish(&self, tracker: &IcetUrl, prepared: Prepared) -> Result<Media, OpenError> {
-        let store =
-            self.inner.store.publish_in_place(prepared).map_err(|e| OpenError::Store(e.to_string()))?;
+    pub async fn publish(&self, tracker: &IcetUrl, prepared: &Prepared) -> Result<Media, OpenError> {
+        let store = prepared.media();
         self.inner.shelf.put(store.clone());
         let orders = self.tracker(tracker);
         let shared = self.shared(tracker, Intent::Share, orders.clone());
@@ -311,8 +310,10 @@ async fn report_served(inner: std::sync::Weak<Inner>) {
 
 fn report(inner: &Inner) {
     let mut by_tracker: HashMap<PeerKey, Vec<(u64, u64)>> = HashMap::new();
-    for (tracker, assignment, bytes) in inner.shelf.drain_served() {
-        by_tracker.entry(tracker).or_default().push((assignment, bytes));
+    for served in inner.shelf.drain_served() {
+        if let Some(tracker) = served.tracker {
+            by_tracker.entry(tracker).or_default().push((served.assignment, served.bytes));
+        }
     }
     let sessions = lock(&inner.sessions);
     for (tracker, items) in by_tracker {
@@ -327,11 +328,16 @@ impl Inner {
         self.protocols.get(name).cloned()
     }
 
-    pub(crate) fn engine_config(&self) -> Config {
+    /// For a session with the tracker at `tracker`.
+    pub(crate) fn engine_config(&self, tracker: Option<IpAddr>) -> Config {
         let mut seed = [0; 8];
         // Only the jitter of reconnects hangs on it.
         let _ = getrandom::fill(&mut seed);
-        Config::new(self.hello.clone(), u64::from_le_bytes(seed))
+        let mut hello = self.hello.clone();
+        if let Some(ip) = tracker {
+            hello.reach = self.net.reach(ip);
+        }
+        Config::new(hello, u64::from_le_bytes(seed))
     }
 
     pub(crate) fn trusted_tracker(&self, authority: &str) -> Option<PeerKey> {
@@ -344,9 +350,11 @@ impl Inner {
 
     /// A sentence for a tracker that proved another key than the pinned one.
     pub(crate) fn wrong_tracker(&self, url: &IcetUrl, e: &ConnectError) -> String {
-        match e.seen_key() {
-            Some(seen) => self.trust_tracker(url, seen).err().unwrap_or_else(|| e.to_string()),
-            None => e.to_string(),
+        match e {
+            ConnectError::WrongKey { got, .. } => {
+                self.trust_tracker(url, *got).err().unwrap_or_else(|| e.to_string())
+            }
+            _ => e.to_string(),
         }
     }
 
@@ -356,7 +364,7 @@ impl Inner {
 
     pub(crate) fn session_down(&self, tracker: PeerKey) {
         lock(&self.sessions).remove(&tracker);
-        self.shelf.tracker_lost(tracker);
+        self.shelf.tracker_lost(&tracker);
     }
 
     pub(crate) fn welcomed(&self, tracker: PeerKey, w: &Welcome) {

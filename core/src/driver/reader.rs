@@ -108,7 +108,7 @@ impl MediaReader {
         let mut have = 0u64;
         while have < want as u64 && store.has(page) {
             let Some(span) = store.span(page) else { break };
-            have = span.offset + u64::from(span.record.len) - self.at;
+            have = span.end() - self.at;
             page += 1;
         }
         (have > 0).then(|| want.min(usize::try_from(have).unwrap_or(want)))

@@ -17,7 +17,7 @@ use super::media::{Shared, Stage, until};
 use super::peer::Inner;
 use crate::engine::Engine;
 use crate::engine::io::{Action, Command, FetchEvent, FetchId, Handle, Refusal};
-use crate::net::session::{self, ConnectError, Session};
+use crate::net::session::{self, ConnectError, PeerSession};
 use crate::store::{MediaStore, Target};
 
 /// Slices in one upload.
@@ -56,8 +56,8 @@ struct Entry {
 /// State of the connection.
 enum Link {
     Down,
-    Dialing(tokio::task::JoinHandle<Result<Session<ToPeer>, ConnectError>>),
-    Up(Session<ToPeer>),
+    Dialing(tokio::task::JoinHandle<Result<PeerSession, ConnectError>>),
+    Up(PeerSession),
 }
 
 pub(crate) struct Task {
@@ -85,7 +85,8 @@ impl Task {
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Task {
         let pin = url.tracker.or_else(|| inner.trusted_tracker(&url.authority()));
-        let engine = Engine::new(inner.engine_config());
+        // Replaced once the tracker's address is known: what we say of where we listen hangs on it.
+        let engine = Engine::new(inner.engine_config(None));
         Task {
             inner,
             url,
@@ -109,6 +110,8 @@ impl Task {
 
     /// Runs until shut down.
     pub(crate) async fn run(mut self) {
+        let found = tokio::net::lookup_host(self.url.authority()).await.ok().and_then(|mut a| a.next());
+        self.engine = Engine::new(self.inner.engine_config(found.map(|a| a.ip())));
         loop {
             self.act();
             let deadline = self.engine.poll_timeout().map(|t| {
@@ -170,8 +173,9 @@ impl Task {
             LinkEvent::Failed(e) => {
                 tracing::debug!(tracker = %self.url.authority(), error = %e, "no session");
                 self.link = Link::Down;
-                if !self.met || e.is_wrong_key() {
-                    let error = if e.is_wrong_key() {
+                let wrong = matches!(e, ConnectError::WrongKey { .. });
+                if !self.met || wrong {
+                    let error = if wrong {
                         OpenError::Trust(self.inner.wrong_tracker(&self.url, &e))
                     } else {
                         OpenError::Tracker { tracker: self.url.authority(), why: e.to_string() }
@@ -290,15 +294,17 @@ impl Task {
                 Action::Connect => {
                     let (net, authority, pin) = (self.inner.net.clone(), self.url.authority(), self.pin);
                     self.link = Link::Dialing(tokio::spawn(async move {
-                        session::connect(&net, &authority, pin).await
+                        session::connect(&net, &authority, pin, &[]).await
                     }));
                 }
                 Action::Disconnect => self.link = Link::Down,
                 Action::Send(m) => {
                     if let Link::Up(session) = &self.link
-                        && let Err(e) = session.send(m.into())
+                        && let Err(e) = session.sender().try_send(&m)
                     {
+                        // Messages build on each other: one that is lost costs the session, which is then set up anew.
                         tracing::debug!(error = %e, "a message to the tracker was not sent");
+                        self.link_event(LinkEvent::Lost(e.to_string()));
                     }
                 }
                 Action::Start { fetch, handle, pages, source, need: _, assignment: _ } => {
@@ -447,7 +453,7 @@ impl Task {
         handles.into_iter().for_each(|h| self.leave(h));
         self.act();
         if let Link::Up(session) = std::mem::replace(&mut self.link, Link::Down) {
-            session.close().await;
+            session.close("leaving").await;
         }
     }
 }
@@ -475,7 +481,7 @@ fn put_slices(store: &MediaStore, slices: &[ProvenSlice]) {
 }
 
 enum LinkEvent {
-    Up(Session<ToPeer>),
+    Up(PeerSession),
     Failed(ConnectError),
     Message(ToPeer),
     Lost(String),
@@ -492,8 +498,7 @@ impl Link {
                 Err(e) => LinkEvent::Lost(e.to_string()),
             },
             Link::Up(session) => match session.recv().await {
-                Ok(Some(m)) => LinkEvent::Message(m),
-                Ok(None) => LinkEvent::Lost("it closed the session".to_owned()),
+                Ok(m) => LinkEvent::Message(m),
                 Err(e) => LinkEvent::Lost(e.to_string()),
             },
         }

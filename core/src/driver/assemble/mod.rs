@@ -238,3 +238,6 @@ impl Queue {
         Some(out.freeze())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use icet::key::Hash;
+use icet::media::{PageFlags, PageRecord, SLICE_PAGES, Slice};
+use icet::{PageSet, Stripe};
+use proptest::prelude::*;
+
+use super::{Assembler, Cut, Records};
+use crate::protocol::Piece;
+
+/// A media of pages with one lacing value each, some of them identical.
+struct Media {
+    pages: Vec<Bytes>,
+    slices: BTreeMap<u64, Arc<Slice>>,
+}
+
+impl Records for Media {
+    fn slice(&self, index: u64) -> Option<Arc<Slice>> {
+        self.slices.get(&index).cloned()
+    }
+}
+
+fn page(sequence: u32, len: u8) -> Bytes {
+    let mut p = b"OggS\0\0".to_vec();
+    p.extend_from_slice(&[0; 8]);
+    p.extend_from_slice(&7u32.to_le_bytes());
+    p.extend_from_slice(&sequence.to_le_bytes());
+    p.extend_from_slice(&[0; 4]);
+    p.extend_from_slice(&[1, len]);
+    p.extend(std::iter::repeat_n(u8::try_from(sequence % 251).unwrap_or(0), usize::from(len)));
+    let crc = crate::ogg::page::crc(&p);
+    p[22..26].copy_from_slice(&crc.to_le_bytes());
+    p.into()
+}
+
+fn media(lens: &[u8]) -> Media {
+    // Every eighth page repeats the one before, byte for byte.
+    let pages: Vec<Bytes> = (0u32..)
+        .zip(lens)
+        .map(|(i, len)| if i % 8 == 7 { page(i - 1, lens[i as usize - 1]) } else { page(i, *len) })
+        .collect();
+    let mut slices = BTreeMap::new();
+    let mut offset = 0;
+    for (index, chunk) in (0u64..).zip(pages.chunks(64)) {
+        let records = chunk
+            .iter()
+            .map(|p| PageRecord {
+                len: u32::try_from(p.len()).unwrap_or(0),
+                crc: crate::ogg::page::crc(p),
+                hash: Hash(*blake3::hash(p).as_bytes()),
+                flags: PageFlags::default(),
+                time: 0,
+            })
+            .collect();
+        slices.insert(index, Arc::new(Slice { index, offset, time: 0, records }));
+        offset += chunk.iter().map(|p| p.len() as u64).sum::<u64>();
+    }
+    Media { pages, slices }
+}
+
+/// Everything that comes out until more is needed.
+fn drain(a: &mut Assembler, m: &Media) -> Vec<(u64, Bytes)> {
+    let mut out = Vec::new();
+    while let Cut::Run { first, pages } = a.next(m) {
+        out.extend((first..).zip(pages));
+    }
+    out
+}
+
+fn cut(bytes: &[u8], cuts: &[prop::sample::Index]) -> Vec<Bytes> {
+    let mut at: Vec<usize> = cuts.iter().map(|c| c.index(bytes.len() + 1)).collect();
+    at.sort_unstable();
+    let mut from = 0;
+    let mut out: Vec<Bytes> = Vec::new();
+    for end in at.into_iter().chain([bytes.len()]) {
+        out.push(Bytes::copy_from_slice(&bytes[from..end]));
+        from = end;
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_cuts_give_exactly_the_pages_of_the_set(
+        lens in prop::collection::vec(0u8..200, 1..200),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        first in any::<prop::sample::Index>(),
+        stripe in prop::option::of((0u16..3, 1u16..4)),
+        aligned in any::<bool>(),
+    ) {
+        let m = media(&lens);
+        let n = m.pages.len() as u64;
+        let first = first.index(m.pages.len()) as u64;
+        let stripe = stripe.and_then(|(of, group)| Stripe::new(of, 3, group));
+        let set = PageSet { first, last: Some(n - 1), stripe };
+        let wanted: Vec<_> = set.iter(n).map(|p| (p, m.pages[p as usize].clone())).collect();
+        let stream: Vec<u8> = wanted.iter().flat_map(|(_, b)| b.to_vec()).collect();
+        let mut a = Assembler::new(set, n, aligned);
+        let mut got = Vec::new();
+        for piece in cut(&stream, &cuts) {
+            a.push(Piece::Bytes(piece));
+            got.extend(drain(&mut a, &m));
+        }
+        // Identical neighbours may be taken for one another only where the set leaves one of them out.
+        if aligned || stripe.is_none() {
+            prop_assert_eq!(got, wanted);
+            prop_assert!(matches!(a.next(&m), Cut::Finished) || set.iter(n).next().is_none());
+        }
+    }
+
+    #[test]
+    fn after_a_gap_every_page_that_came_whole_is_found(
+        lens in prop::collection::vec(0u8..200, 10..150),
+        hole in any::<prop::sample::Index>(),
+        cut_at in any::<prop::sample::Index>(),
+    ) {
+        let m = media(&lens);
+        let n = m.pages.len() as u64;
+        let hole = hole.index(m.pages.len());
+        let before: Vec<u8> = m.pages[..hole].iter().flat_map(|b| b.to_vec()).collect();
+        // The page in the hole breaks off somewhere.
+        let broken = &m.pages[hole][..cut_at.index(m.pages[hole].len())];
+        let after: Vec<u8> = m.pages[hole + 1..].iter().flat_map(|b| b.to_vec()).collect();
+        let mut a = Assembler::new(PageSet::range(0, n - 1), n, true);
+        a.push(Piece::Bytes(Bytes::from([&before, broken].concat())));
+        let mut got = drain(&mut a, &m);
+        a.push(Piece::Gap);
+        a.push(Piece::Bytes(after.into()));
+        got.extend(drain(&mut a, &m));
+        let bytes: Vec<_> = got.iter().map(|(_, b)| b.clone()).collect();
+        let wanted: Vec<_> = m.pages.iter().enumerate().filter(|(i, _)| *i != hole).map(|(_, b)| b.clone()).collect();
+        prop_assert_eq!(bytes, wanted);
+        prop_assert!(got.windows(2).all(|w| w[0].0 < w[1].0));
+        for (page, bytes) in got {
+            prop_assert_eq!(&m.pages[page as usize], &bytes);
+        }
+    }
+}
+
+#[test]
+fn it_says_which_slice_it_lacks_and_goes_on_when_that_came() {
+    let mut m = media(&[50; 100]);
+    let second = m.slices.remove(&1);
+    let mut a = Assembler::new(PageSet::range(60, 70), 100, true);
+    let stream: Vec<u8> = m.pages[60..=70].iter().flat_map(|b| b.to_vec()).collect();
+    a.push(Piece::Bytes(stream.into()));
+    assert!(matches!(a.next(&m), Cut::Run { first: 60, pages } if pages.len() == 4));
+    assert!(matches!(a.next(&m), Cut::NeedSlice(1)));
+    m.slices.extend(second.map(|s| (1, s)));
+    assert!(matches!(a.next(&m), Cut::Run { first: SLICE_PAGES, pages } if pages.len() == 7));
+    assert!(matches!(a.next(&m), Cut::Finished));
+}
+
+#[test]
+fn a_hint_moves_on_but_never_back_out_of_the_set() {
+    let m = media(&[50; 100]);
+    let mut a = Assembler::new(PageSet::range(10, 20), 100, true);
+    a.push(Piece::Page(15));
+    a.push(Piece::Bytes(m.pages[15].clone()));
+    assert!(matches!(a.next(&m), Cut::Run { first: 15, .. }));
+    a.push(Piece::Page(90));
+    a.push(Piece::Bytes(m.pages[16].clone()));
+    assert!(matches!(a.next(&m), Cut::Run { first: 16, .. }));
+}
