@@ -3,6 +3,7 @@
 //! This crate is what a player embeds. It names no transport: payload protocols register themselves
 //! ([`protocol`]). Logic is sans-IO ([`engine`]); IO lives in thin drivers.
 
+pub mod driver;
 pub mod engine;
 pub mod keyring;
 pub mod net;
@@ -13,4 +14,7 @@ pub mod shelf;
 pub mod store;
 pub mod verify;
 
+pub use driver::{
+    Flow, Info, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, StartError,
+};
 pub use icet;

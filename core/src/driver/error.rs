@@ -17,7 +17,7 @@ pub enum StartError {
     Store(#[from] crate::store::StoreError),
     /// The trust store.
     #[error(transparent)]
-    Keyring(#[from] crate::keyring::KeyringError),
+    Trust(#[from] crate::keyring::TrustError),
     /// A protocol could not begin to serve.
     #[error("the payload protocol {0} cannot serve")]
     Serve(icet::ProtocolName, #[source] crate::protocol::TransportError),
@@ -56,7 +56,9 @@ pub enum OpenError {
     #[error("the tracker refused: {0}")]
     Refused(String),
     /// Nobody had good data for too long.
-    #[error("nobody has sent a good page of it for {0} s; held: {1} of {2} pages (run the same command again to resume)")]
+    #[error(
+        "nobody has sent a good page of it for {0} s; held: {1} of {2} pages (run the same command again to resume)"
+    )]
     NoData(u64, u64, u64),
     /// Our own disk.
     #[error("{0}")]
@@ -83,6 +85,7 @@ impl OpenError {
     pub(crate) fn from_refusal(url: &IcetUrl, path: &MediaPath, why: Refusal) -> OpenError {
         match why {
             Refusal::Withdrawn(moved) => OpenError::Withdrawn(moved),
+            Refusal::Locate { error, .. } => OpenError::Refused(error.text),
             Refusal::Error(ErrorMessage { code, text, .. }) => match code {
                 ErrorCode::NO_MEDIA => OpenError::NoMedia { tracker: url.authority(), path: path.clone() },
                 ErrorCode::OWNED | ErrorCode::ROLLBACK | ErrorCode::FORGED | ErrorCode::OTHER_PUBLISHER => {

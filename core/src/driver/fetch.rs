@@ -33,6 +33,9 @@ const SLICE_PATIENCE: Duration = Duration::from_secs(8);
 /// The engine is told that a fetch is alive at most so often.
 const PROGRESS: Duration = Duration::from_millis(200);
 
+/// A run on its way to the disk.
+type Writing = JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)>;
+
 /// All that a fetch works with.
 pub(crate) struct Fetch {
     pub(crate) id: FetchId,
@@ -143,7 +146,7 @@ impl Fetch {
         let mut assembler = Assembler::new(self.pages, pages, aligned);
         let mut seen = false;
         let mut told = Instant::now();
-        let mut writing: Option<JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)>> = None;
+        let mut writing: Option<Writing> = None;
         loop {
             match assembler.next(&*self.store) {
                 Cut::Run { first, pages } => {
@@ -199,7 +202,10 @@ impl Fetch {
         Ok(if assembler.next_page().is_none() { Outcome::Done } else { Outcome::Incomplete })
     }
 
-    async fn or_cancelled<T>(&self, f: impl Future<Output = Result<T, TransportError>>) -> Result<T, TransportError> {
+    async fn or_cancelled<T>(
+        &self,
+        f: impl Future<Output = Result<T, TransportError>>,
+    ) -> Result<T, TransportError> {
         tokio::select! {
             r = f => r,
             () = self.cancel.cancelled() => Err(TransportError::new(ErrorKind::Local, "stopped")),
@@ -207,7 +213,7 @@ impl Fetch {
     }
 
     /// Checks and stores a run beside the network: hashing one batch while the next arrives.
-    fn write(&self, first: PageNo, pages: Vec<Bytes>) -> JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)> {
+    fn write(&self, first: PageNo, pages: Vec<Bytes>) -> Writing {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
             let result = store.put_pages(first, &pages);
@@ -216,12 +222,10 @@ impl Fetch {
     }
 
     /// What became of a run. False: a page was altered.
-    async fn written(
-        &self,
-        job: JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)>,
-    ) -> Result<bool, TransportError> {
-        let (first, pages, result) =
-            job.await.map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
+    async fn written(&self, job: Writing) -> Result<bool, TransportError> {
+        let (first, pages, result) = job
+            .await
+            .map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
         match result {
             Ok(_) => {
                 let c = &self.shared.counts;
@@ -229,7 +233,8 @@ impl Fetch {
                 c.bytes.fetch_add(bytes, Ordering::Relaxed);
                 c.pages.fetch_add(pages.len() as u64, Ordering::Relaxed);
                 if c.first_page.load(Ordering::Relaxed) == 0 {
-                    let t = u64::try_from(self.shared.opened.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+                    let t =
+                        u64::try_from(self.shared.opened.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
                     c.first_page.store(t, Ordering::Relaxed);
                 }
                 c.flow(self.source.host.key, &self.source.host.protocol, |f| {

@@ -126,7 +126,11 @@ impl Media {
     #[must_use]
     pub fn url(&self) -> IcetUrl {
         let manifest = self.manifest();
-        IcetUrl { path: Some(manifest.path.clone()), key: Some(manifest.publisher), ..self.shared.url.clone() }
+        IcetUrl {
+            path: Some(manifest.path.clone()),
+            key: Some(manifest.publisher),
+            ..self.shared.url.clone()
+        }
     }
 
     /// Its pages on this machine.

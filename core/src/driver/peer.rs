@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use icet::message::{Hello, InfoAnswer, Intent, KeyProof, Position, ReachResult, Welcome};
-use icet::{IcetUrl, Identity, Limits, NetAddr, Offer, PeerKey, ProtocolName, SignedManifest};
+use icet::{IcetUrl, Identity, Limits, NetAddr, Now, Offer, PeerKey, ProtocolName, SignedManifest};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::limit::DownLimit;
@@ -20,9 +20,11 @@ use crate::keyring::TrustStore;
 use crate::net::{Context, Net, NetConfig, session::ConnectError};
 use crate::protocol::Protocol;
 use crate::publish::Prepared;
-use crate::shelf::{Anonymous, ServedTotals, Shelf, ShelfConfig};
+use crate::shelf::{Anonymous, Clock, ServedTotals, Shelf, ShelfConfig};
 use crate::store::{Store, Target};
 
+/// Where first-use trust is kept, in the data folder.
+const TRUST_FILE: &str = "trust.json";
 /// How often hosts tell trackers what they served.
 const SERVED: Duration = Duration::from_millis(500);
 
@@ -99,7 +101,8 @@ pub(crate) struct Inner {
     pub(crate) net: Arc<Net>,
     pub(crate) store: Store,
     pub(crate) shelf: Arc<Shelf>,
-    pub(crate) trust: Mutex<TrustStore>,
+    clock: Arc<dyn Clock>,
+    pub(crate) trust: TrustStore,
     pub(crate) down: Arc<DownLimit>,
     protocols: HashMap<ProtocolName, (Protocol, Context)>,
     hello: Hello,
@@ -111,6 +114,21 @@ pub(crate) struct Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Peer({})", self.identity.key().short())
+    }
+}
+
+/// The clocks of this machine.
+#[derive(Debug)]
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn now(&self) -> Now {
+        Now::from_origin(self.0.elapsed())
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -126,8 +144,14 @@ impl Peer {
     pub async fn start(config: PeerConfig) -> Result<Peer, StartError> {
         let net = Net::bind(NetConfig::new(config.listen, config.identity.clone())).await?;
         let store = Store::open(&config.data_dir)?;
-        let trust = TrustStore::open(&config.data_dir)?;
-        let shelf = Shelf::new(ShelfConfig::new(config.identity.key(), config.up, config.anonymous));
+        let trust = TrustStore::open(config.data_dir.join(TRUST_FILE))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock(Instant::now()));
+        let shelf = Shelf::new(ShelfConfig {
+            host: config.identity.key(),
+            up: config.up,
+            anonymous: config.anonymous,
+            clock: clock.clone(),
+        });
         let (mut protocols, mut offers) = (HashMap::new(), Vec::new());
         for protocol in config.protocols {
             let cx = net.context(protocol.name.clone());
@@ -157,7 +181,8 @@ impl Peer {
             net: Arc::new(net),
             store,
             shelf,
-            trust: Mutex::new(trust),
+            clock,
+            trust,
             down: Arc::new(DownLimit::new(config.down)),
             protocols,
             hello,
@@ -192,6 +217,10 @@ impl Peer {
         if let Some(orders) = trackers.get(&url.authority()).filter(|o| !o.is_closed()) {
             return orders.clone();
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "fed by our own commands and by a few dozen fetches, each paced by the writes that it tells of"
+        )]
         let (tx, rx) = mpsc::unbounded_channel();
         trackers.insert(url.authority(), tx.clone());
         let base = IcetUrl { path: None, key: None, ..url.clone() };
@@ -337,15 +366,20 @@ impl Inner {
         if let Some(ip) = tracker {
             hello.reach = self.net.reach(ip);
         }
-        Config::new(hello, u64::from_le_bytes(seed))
-    }
-
-    pub(crate) fn trusted_tracker(&self, authority: &str) -> Option<PeerKey> {
-        lock(&self.trust).tracker(authority)
+        Config {
+            hello,
+            fetches: 24,
+            per_host: 6,
+            stall: Duration::from_secs(4),
+            stall_urgent: Duration::from_millis(1500),
+            ack_delay: Duration::from_millis(250),
+            backoff: (Duration::from_millis(300), Duration::from_secs(20)),
+            seed: u64::from_le_bytes(seed),
+        }
     }
 
     pub(crate) fn trust_tracker(&self, url: &IcetUrl, key: PeerKey) -> Result<(), String> {
-        lock(&self.trust).check_tracker(&url.authority(), url.tracker, key).map_err(|e| e.to_string())
+        self.trust.check_tracker(&url.authority(), key, url.tracker).map(drop).map_err(|e| e.to_string())
     }
 
     /// A sentence for a tracker that proved another key than the pinned one.
@@ -368,8 +402,7 @@ impl Inner {
     }
 
     pub(crate) fn welcomed(&self, tracker: PeerKey, w: &Welcome) {
-        let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let here = i64::try_from(here.as_millis()).unwrap_or(i64::MAX);
+        let here = i64::try_from(self.clock.wall_ms()).unwrap_or(i64::MAX);
         let offset = i64::try_from(w.time).unwrap_or(i64::MAX).saturating_sub(here);
         self.shelf.set_ticket_key(tracker, w.epoch, w.ticket_key, offset);
         *lock(&self.observed) = Some(w.observed);

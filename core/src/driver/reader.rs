@@ -124,7 +124,11 @@ impl MediaReader {
 }
 
 impl AsyncRead for MediaReader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let left = self.len().saturating_sub(self.at);
         let want = buf.remaining().min(usize::try_from(left).unwrap_or(usize::MAX)).min(256 * 1024);
         if want == 0 {
@@ -184,8 +188,8 @@ impl AsyncSeek for MediaReader {
             SeekFrom::End(n) => self.len().checked_add_signed(n),
             SeekFrom::Current(n) => self.at.checked_add_signed(n),
         };
-        let target =
-            target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek to before the beginning"))?;
+        let target = target
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek to before the beginning"))?;
         self.set_position(target);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! One task a tracker: it owns the engine of that session, and does what the engine wants done.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use icet::media::Signed;
@@ -84,7 +84,7 @@ impl Task {
         me: mpsc::UnboundedSender<Order>,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Task {
-        let pin = url.tracker.or_else(|| inner.trusted_tracker(&url.authority()));
+        let pin = url.tracker;
         // Replaced once the tracker's address is known: what we say of where we listen hangs on it.
         let engine = Engine::new(inner.engine_config(None));
         Task {
@@ -114,9 +114,10 @@ impl Task {
         self.engine = Engine::new(self.inner.engine_config(found.map(|a| a.ip())));
         loop {
             self.act();
-            let deadline = self.engine.poll_timeout().map(|t| {
-                tokio::time::Instant::from_std(self.origin) + Duration::from_micros(t.0)
-            });
+            let deadline = self
+                .engine
+                .poll_timeout()
+                .map(|t| tokio::time::Instant::from_std(self.origin) + Duration::from_micros(t.0));
             tokio::select! {
                 order = self.orders.recv() => match order {
                     None => return,
@@ -342,13 +343,11 @@ impl Task {
     fn refused(&mut self, handle: Handle, why: Refusal) {
         let path = self.medias.get(&handle).map(|e| &e.path).or(self.infos.get(&handle).map(|(p, _)| p));
         if let Some(path) = path {
-            let opened = self.medias.get(&handle).is_some_and(|e| matches!(*e.shared.stage.borrow(), Stage::Open));
-            let error = OpenError::from_refusal(&self.url, path, why.clone());
-            // A refused lookup does not end a media that is open; a withdrawal does.
-            if opened && matches!(why, Refusal::Error(_)) && !matches!(error, OpenError::NoMedia { .. } | OpenError::Trust(_)) {
-                tracing::debug!(%error, "the tracker refused a request");
+            if let Refusal::Locate { at, error } = &why {
+                tracing::debug!(?at, error = %error.text, "the tracker knows no slice there");
                 return;
             }
+            let error = OpenError::from_refusal(&self.url, path, why);
             self.fail(handle, error);
         }
     }
@@ -359,16 +358,18 @@ impl Task {
         c.listeners.store(answer.listeners, Ordering::Relaxed);
         c.hits.store(answer.hits, Ordering::Relaxed);
         c.buffer.store(u64::from(answer.buffer), Ordering::Relaxed);
-        let manifest = match self.inner.accept_manifest(&self.url, &entry.path, &entry.shared.url, answer.manifest) {
-            Ok(m) => m,
-            Err(e) => return self.fail(handle, e),
-        };
+        let manifest =
+            match self.inner.accept_manifest(&self.url, &entry.path, &entry.shared.url, answer.manifest) {
+                Ok(m) => m,
+                Err(e) => return self.fail(handle, e),
+            };
         if let Some(store) = entry.shared.store.get() {
             if store.manifest().signed() == manifest.signed() {
                 let store = store.clone();
                 return self.ready(handle, Ok(store), &answer.slices);
             }
-            let why = "its publisher replaced it by a newer version; run the command again to fetch that".to_owned();
+            let why = "its publisher replaced it by a newer version; run the command again to fetch that"
+                .to_owned();
             return self.fail(handle, OpenError::Refused(why));
         }
         let Some(target) = entry.target.take() else { return };
@@ -507,7 +508,7 @@ impl Link {
 
 impl Inner {
     /// Checks a manifest from a tracker: signature, path, pinned and remembered publisher, version.
-    fn accept_manifest(
+    pub(super) fn accept_manifest(
         &self,
         tracker: &IcetUrl,
         path: &MediaPath,
@@ -516,11 +517,12 @@ impl Inner {
     ) -> Result<SignedManifest, OpenError> {
         let manifest = SignedManifest::verify(signed).map_err(|e| OpenError::Trust(e.to_string()))?;
         if manifest.path != *path {
-            return Err(OpenError::Trust(format!("the tracker answered for {path} with the manifest of another media")));
+            return Err(OpenError::Trust(format!(
+                "the tracker answered for {path} with the manifest of another media"
+            )));
         }
-        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        trust
-            .check_publisher(&tracker.authority(), path, url.key, manifest.publisher, manifest.version)
+        self.trust
+            .check_publisher(&tracker.authority(), path, manifest.publisher, manifest.version, url.key)
             .map_err(|e| OpenError::Trust(e.to_string()))?;
         Ok(manifest)
     }

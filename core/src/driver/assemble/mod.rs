@@ -179,7 +179,8 @@ impl Assembler {
 
     /// The first page of the set from `next` on that `data` could be; `Err`: a slice is needed to tell.
     fn find(&mut self, records: &impl Records, next: PageNo, data: &Bytes) -> Result<Option<PageNo>, u64> {
-        let Some(crc) = data.get(22..26).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(u32::from_le_bytes) else {
+        let Some(crc) = data.get(22..26).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(u32::from_le_bytes)
+        else {
             return Ok(None);
         };
         let set = PageSet { first: next, ..self.set };

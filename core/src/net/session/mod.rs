@@ -102,7 +102,7 @@ pub enum RecvError {
 
 /// The receiving half of a session.
 pub struct Receiver<S, R> {
-    read: Box<dyn AsyncRead + Send + Unpin>,
+    read: Box<dyn AsyncRead + Send + Sync + Unpin>,
     quic: Option<quinn::Connection>,
     buffer: BytesMut,
     /// Until when the frame that has begun must be complete.
@@ -224,7 +224,7 @@ impl<S: Message, R: Message> Session<S, R> {
     fn new(
         peer: PeerKey,
         remote: NetAddr,
-        read: Box<dyn AsyncRead + Send + Unpin>,
+        read: Box<dyn AsyncRead + Send + Sync + Unpin>,
         write: WriteHalf,
         quic: Option<quinn::Connection>,
     ) -> Session<S, R> {
