@@ -84,7 +84,7 @@ pub fn verify_file(file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
         match event {
             ScanEvent::Page(page) => {
                 timeline.page(&page.header, page.bytes);
-                if timeline.pages() % STEP == 0 {
+                if timeline.pages().is_multiple_of(STEP) {
                     progress(page.offset, meta.len());
                 }
             }
