@@ -1,0 +1,199 @@
+//! "I got it": acknowledgements in batches, and what this host served.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use icet::message::{Got, Have, Served as ServedMessage, ServedItem};
+use icet::{Now, PageNo, PageRanges, limits};
+
+use super::Engine;
+use super::io::Handle;
+use super::session::Link;
+use super::timers::Timer;
+
+/// So many pages are acknowledged without waiting for more.
+const PAGES: u64 = 64;
+/// So many ranges are.
+const RANGES: usize = 16;
+/// Pause between reports of what was served.
+const SERVED: Duration = Duration::from_secs(1);
+/// So many items are told at once.
+const SERVED_ITEMS: usize = 256;
+/// Most items that are kept while the tracker is silent; further ones count as without assignment.
+const SERVED_KEPT: usize = 4096;
+
+/// Epoch and number of an assignment; `(0, 0)`: none.
+pub(super) type Number = (u64, u64);
+
+/// Pages of one media that the tracker has not been told of.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    pending: BTreeMap<Number, PageRanges>,
+    /// Those that the last join stated, while it is open if the tracker still knows their assignments.
+    stated: BTreeMap<Number, PageRanges>,
+    pages: u64,
+}
+
+impl Acks {
+    fn add(&mut self, number: Number, page: PageNo) {
+        let known = self.pending.contains_key(&number) || self.pending.len() < limits::ITEMS;
+        self.pending.entry(if known { number } else { (0, 0) }).or_default().insert(page, page);
+        self.pages += 1;
+    }
+
+    fn are_many(&self) -> bool {
+        self.pages >= PAGES || self.pending.values().map(|r| r.runs().len()).sum::<usize>() >= RANGES
+    }
+
+    /// A join stated all pages held. In a known epoch only its own assignments are still worth naming.
+    pub(super) fn stated(&mut self, epoch: Option<u64>) {
+        match epoch {
+            Some(epoch) => self.pending.retain(|(e, _), _| *e == epoch),
+            None => self.stated.append(&mut self.pending),
+        }
+    }
+
+    fn forget(&mut self, pages: &[PageNo]) {
+        for ranges in self.pending.values_mut().chain(self.stated.values_mut()) {
+            if pages.iter().any(|p| ranges.has(*p)) {
+                let kept = ranges.pages().filter(|p| pages.binary_search(p).is_err());
+                *ranges = PageRanges::from_runs(kept.map(|p| (p, p)));
+            }
+        }
+    }
+
+    /// What to say in `epoch`, in messages that the wire can carry.
+    fn take(&mut self, epoch: u64) -> Vec<Vec<Got>> {
+        let mut all: BTreeMap<u64, PageRanges> = BTreeMap::new();
+        let stated = std::mem::take(&mut self.stated).into_iter().filter(|((e, _), _)| *e == epoch);
+        for ((e, number), ranges) in std::mem::take(&mut self.pending).into_iter().chain(stated) {
+            let got = all.entry(if e == epoch { number } else { 0 }).or_default();
+            *got =
+                if got.is_empty() { ranges } else { PageRanges::from_runs(got.runs().chain(ranges.runs())) };
+        }
+        self.pages = 0;
+        let (mut out, mut part, mut runs) = (Vec::new(), Vec::new(), 0);
+        for (assignment, ranges) in all {
+            for pages in ranges.chunks(limits::RANGES) {
+                let n = pages.runs().len();
+                if !part.is_empty() && (runs + n > limits::RANGES || part.len() >= limits::ITEMS) {
+                    out.push(std::mem::take(&mut part));
+                    runs = 0;
+                }
+                runs += n;
+                part.push(Got { assignment, pages });
+            }
+        }
+        if !part.is_empty() {
+            out.push(part);
+        }
+        out
+    }
+}
+
+impl Engine {
+    /// Notes a new page of an assignment.
+    pub(super) fn acknowledge(&mut self, now: Now, handle: Handle, number: Number, page: PageNo) {
+        let Some(m) = self.media.get_mut(&handle) else { return };
+        m.acks.add(number, page);
+        if self.session.link != Link::Welcome {
+            return;
+        }
+        if m.acks.are_many() {
+            self.flush_acks(handle);
+        } else {
+            self.timers.set_sooner(Timer::Ack(handle), now + self.session.ack_delay);
+        }
+    }
+
+    /// Tells the tracker what it does not know yet, if it can be told.
+    pub(super) fn flush_acks(&mut self, handle: Handle) {
+        let (Link::Welcome, Some(epoch)) = (self.session.link, self.session.epoch) else { return };
+        if self.session.is_to_open(handle) {
+            return;
+        }
+        let Some(m) = self.media.get_mut(&handle) else { return };
+        let Some(media) = m.id else { return };
+        self.timers.cancel(Timer::Ack(handle));
+        for got in m.acks.take(epoch) {
+            self.send(Have { media, got, lost: PageRanges::new() });
+        }
+    }
+
+    pub(super) fn forget_acks(&mut self, handle: Handle) {
+        if let Some(m) = self.media.get_mut(&handle) {
+            m.acks = Acks::default();
+        }
+    }
+
+    /// Tells that pages (in order) are held no longer; what is said of them later counts.
+    pub(super) fn lost(&mut self, handle: Handle, pages: &[PageNo]) {
+        let Some(m) = self.media.get_mut(&handle) else { return };
+        m.acks.forget(pages);
+        let Some(media) = m.id else { return };
+        if !self.session.is_up() || self.session.is_to_open(handle) {
+            return;
+        }
+        self.flush_acks(handle);
+        let lost = PageRanges::from_runs(pages.iter().map(|p| (*p, *p)));
+        for lost in lost.chunks(limits::RANGES) {
+            self.send(Have { media, got: Vec::new(), lost });
+        }
+    }
+
+    pub(super) fn note_served(&mut self, now: Now, items: Vec<(u64, u64)>) {
+        self.served.add(items);
+        if self.session.link == Link::Welcome && !self.served.items.is_empty() {
+            if self.served.items.len() >= SERVED_ITEMS {
+                self.flush_served(now);
+            } else {
+                self.timers.set_sooner(Timer::Served, now + SERVED);
+            }
+        }
+    }
+
+    pub(super) fn flush_served(&mut self, _: Now) {
+        if self.session.link != Link::Welcome {
+            return;
+        }
+        self.timers.cancel(Timer::Served);
+        let mut items = std::mem::take(&mut self.served.items)
+            .into_iter()
+            .map(|(assignment, bytes)| ServedItem { assignment, bytes })
+            .peekable();
+        while items.peek().is_some() {
+            let items = items.by_ref().take(limits::ITEMS).collect();
+            self.send(ServedMessage { items });
+        }
+    }
+}
+
+/// What this host sent since it last said so.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    /// Bytes by assignment.
+    items: BTreeMap<u64, u64>,
+}
+
+impl Served {
+    fn add(&mut self, items: Vec<(u64, u64)>) {
+        for (assignment, bytes) in items.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            let known = self.items.contains_key(&assignment) || self.items.len() < SERVED_KEPT;
+            let sum = self.items.entry(if known { assignment } else { 0 }).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+
+    /// Another epoch: the numbers mean nothing any longer, the bytes do.
+    pub(super) fn forget_numbers(&mut self) {
+        let sum = std::mem::take(&mut self.items).into_values().fold(0, u64::saturating_add);
+        if sum > 0 {
+            self.items.insert(0, sum);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+}

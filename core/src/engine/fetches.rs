@@ -1,0 +1,437 @@
+//! Fetches: which one to start next, what becomes of it, and who stands in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use icet::message::{Need, Outcome, Source};
+use icet::{Now, PageNo, PageSet, PeerKey};
+
+use super::Engine;
+use super::acks::Number;
+use super::assignments::{Order, Try};
+use super::io::{Action, FetchEvent, FetchId, Handle};
+use super::timers::Timer;
+
+/// Stopped fetches that are remembered.
+pub(super) const GONE: usize = 256;
+/// A host that sent an altered page is not used again for so long.
+const BANNED: Duration = Duration::from_secs(600);
+/// A host that could not be reached comes last for so long.
+const SHUNNED: Duration = Duration::from_secs(5);
+/// Hosts that are remembered in either way.
+const HOSTS: usize = 1024;
+/// Times that an open-ended fetch is begun again at one source without a page in between.
+const AGAIN: u32 = 3;
+/// An urgent page that a slower fetch will reach only after so many others is fetched by itself.
+const NEAR: u64 = 16;
+/// Pages that a fetch may report as held already, which the engine had not heard of.
+const UNHEARD: usize = 64;
+
+/// One try at one host, under way.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) order: Order,
+    /// Index of the source.
+    pub(super) source: usize,
+    pub(super) handle: Handle,
+    pub(super) host: PeerKey,
+    pub(super) need: Need,
+    pub(super) set: PageSet,
+    /// All pages of the set before this one are held.
+    pub(super) low: PageNo,
+    /// When something last came.
+    pub(super) moved: Now,
+    /// Others may fetch its pages, too.
+    pub(super) late: bool,
+    /// Pages that it found held, but the engine does not know.
+    pub(super) unheard: Vec<PageNo>,
+}
+
+/// A fetch that was stopped.
+#[derive(Debug)]
+pub(super) struct Gone {
+    pub(super) handle: Handle,
+    pub(super) number: Number,
+}
+
+/// Whether a fetch may start.
+enum Room {
+    Yes,
+    /// The host is busy with us.
+    NotThere,
+    Nowhere,
+}
+
+impl Engine {
+    /// Starts what can be started. To be called after every input.
+    pub(super) fn pump(&mut self, now: Now) {
+        while std::mem::take(&mut self.stirred) {
+            let mut at = None;
+            loop {
+                let next = match at {
+                    None => self.queue.first(),
+                    Some(key) => {
+                        self.queue.range((std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded)).next()
+                    }
+                };
+                let Some(key) = next.copied() else { break };
+                at = Some(key);
+                if matches!(self.room(key.0, None), Room::Nowhere) {
+                    break;
+                }
+                self.advance(now, key.2);
+            }
+        }
+    }
+
+    fn room(&self, need: Need, host: Option<PeerKey>) -> Room {
+        // Urgent work finds a slot even when slow work has taken all.
+        let (more, more_there) =
+            if need == Need::Urgent { ((self.config.fetches / 4).max(1), 1) } else { (0, 0) };
+        if self.fetches.len() >= self.config.fetches.max(1) + more {
+            return Room::Nowhere;
+        }
+        let there = host.map_or(0, |h| self.fetches.values().filter(|f| f.host == h).count());
+        if there >= self.config.per_host.max(1) + more_there { Room::NotThere } else { Room::Yes }
+    }
+
+    /// Sets of the media's fetches whose pages a try need not ask for.
+    fn busy(&self, order: Order, source: usize, handle: Handle, need: Need) -> Vec<PageSet> {
+        let mut busy = Vec::new();
+        for f in self.fetches.values().filter(|f| f.handle == handle) {
+            let own = f.order == order && f.source == source;
+            if f.late && !own {
+                continue;
+            }
+            let mut set = PageSet { first: f.low, ..f.set };
+            if !own && need == Need::Urgent && f.need != Need::Urgent {
+                let reach = f.low.saturating_add(NEAR);
+                set.last = Some(set.last.map_or(reach, |l| l.min(reach)));
+            }
+            busy.push(set);
+        }
+        busy
+    }
+
+    /// Whether all that an assignment lacks is being brought by somebody.
+    pub(super) fn is_covered(&self, order: Order) -> bool {
+        let Some(a) = self.assigned.get(&order) else { return false };
+        let Some(pages) = self.media.get(&a.handle).and_then(|m| m.pages.as_ref()) else { return false };
+        let busy = self.busy(order, usize::MAX, a.handle, a.need);
+        !busy.is_empty() && pages.next_run(&a.set, a.low, &busy, 0).is_none()
+    }
+
+    /// Starts what an assignment still needs, or ends it. It leaves the queue unless it waits for room.
+    fn advance(&mut self, now: Now, order: Order) {
+        loop {
+            let Some(a) = self.assigned.get_mut(&order) else { return };
+            let key = a.key(order);
+            let Some(m) = self.media.get(&a.handle) else { return };
+            let Some(pages) = &m.pages else { return };
+            match pages.next_missing(&a.set, a.low) {
+                Some(low) => a.low = low,
+                None if a.running() == 0 => return self.finish(now, order, Outcome::Done),
+                None => {
+                    self.queue.remove(&key);
+                    return;
+                }
+            }
+            if a.active() == 0 && !self.begin_try(now, order) {
+                let Some(a) = self.assigned.get(&order) else { return };
+                if a.running() == 0 {
+                    return self.finish(now, order, Outcome::Stopped);
+                }
+                self.queue.remove(&key);
+                return;
+            }
+            let Some(a) = self.assigned.get(&order) else { return };
+            let Some(m) = self.media.get(&a.handle) else { return };
+            let Some(pages) = &m.pages else { return };
+            let (mut blocked, mut start) = (false, None);
+            // A stand-in that helps goes first: whom it helps is late.
+            let active = a.tries.iter().enumerate().rev().filter(|(_, t)| t.failed.is_none());
+            for (source, _) in active {
+                let busy = self.busy(order, source, a.handle, a.need);
+                let Some(run) = pages.next_run(&a.set, a.low, &busy, m.bridge) else { continue };
+                match self.room(a.need, a.sources.get(source).map(|s| s.host.key)) {
+                    Room::Yes => {
+                        start = Some((source, run));
+                        break;
+                    }
+                    Room::NotThere | Room::Nowhere => blocked = true,
+                }
+            }
+            match start {
+                Some((source, run)) => self.start(now, order, source, run),
+                None => {
+                    if !blocked {
+                        self.queue.remove(&key);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Turns to the next source that is not known to be bad. False: there is none.
+    pub(super) fn begin_try(&mut self, now: Now, order: Order) -> bool {
+        let mut found = false;
+        while !found {
+            let Some(a) = self.assigned.get_mut(&order) else { return false };
+            let Some(source) = a.sources.get(a.tries.len()) else { break };
+            let more = a.tries.len() + 1 < a.sources.len();
+            let until = |t: Option<&Now>| t.is_some_and(|t| *t > now);
+            let failed = if until(self.banned.get(&source.host.key)) {
+                Some(Outcome::Altered)
+            } else {
+                let shunned = until(self.shunned.get(&(source.host.key, source.host.protocol.clone())));
+                (more && shunned).then_some(Outcome::Unreachable)
+            };
+            found = failed.is_none();
+            a.tries.push(Try { failed, ..Try::default() });
+        }
+        if found {
+            self.report_failed(now, order);
+        }
+        found
+    }
+
+    fn start(&mut self, now: Now, order: Order, source: usize, pages: PageSet) {
+        let Some(a) = self.assigned.get_mut(&order) else { return };
+        let (Some(from), Some(t)) = (a.sources.get(source), a.tries.get_mut(source)) else { return };
+        t.started.get_or_insert(now);
+        t.fetches += 1;
+        let fetch = FetchId(self.next_fetch);
+        self.next_fetch += 1;
+        let f = Fetch {
+            order,
+            source,
+            handle: a.handle,
+            host: from.host.key,
+            need: a.need,
+            set: pages,
+            low: pages.first,
+            moved: now,
+            late: false,
+            unheard: Vec::new(),
+        };
+        a.moved = now;
+        let (handle, need, assignment) = (a.handle, a.need, a.number.1);
+        let source: Source = from.clone();
+        self.fetches.insert(fetch, f);
+        self.timers.set(Timer::Stall(fetch), now + self.patience(need));
+        self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
+    }
+
+    fn patience(&self, need: Need) -> Duration {
+        if need == Need::Urgent { self.config.stall_urgent } else { self.config.stall }
+    }
+
+    pub(super) fn stall(&mut self, now: Now, id: FetchId) {
+        let Some(f) = self.fetches.get(&id) else { return };
+        let due = f.moved + self.patience(f.need);
+        if due > now {
+            self.timers.set(Timer::Stall(id), due);
+        } else {
+            self.actions.push_back(Action::Stop { fetch: id });
+            self.ended(now, id, Outcome::Stalled);
+        }
+    }
+
+    pub(super) fn fetch_event(&mut self, now: Now, id: FetchId, e: FetchEvent) {
+        let Some(f) = self.fetches.get_mut(&id) else {
+            if let (Some(gone), FetchEvent::Page { page, len }) = (self.gone.get(&id), e) {
+                let (handle, number) = (gone.handle, gone.number);
+                self.page(now, handle, number, page, len, None);
+            }
+            return;
+        };
+        f.moved = now;
+        let Some(a) = self.assigned.get_mut(&f.order) else { return };
+        a.moved = now;
+        let Some(t) = a.tries.get_mut(f.source) else { return };
+        match e {
+            FetchEvent::Progress => {}
+            FetchEvent::FirstByte => {
+                t.first_byte.get_or_insert(now);
+            }
+            FetchEvent::Page { page, len } => {
+                t.first_byte.get_or_insert(now);
+                t.again = 0;
+                let (handle, number, order, source) = (f.handle, a.number, f.order, f.source);
+                if self.page(now, handle, number, page, len, Some(id)) {
+                    self.fetched(order, source, page, len);
+                }
+            }
+            FetchEvent::Duplicate { page } => {
+                t.first_byte.get_or_insert(now);
+                if f.unheard.len() < UNHEARD && f.set.has(page) {
+                    f.unheard.push(page);
+                }
+                if let Some(m) = self.media.get_mut(&f.handle) {
+                    m.tally.duplicates += 1;
+                }
+            }
+            FetchEvent::Altered => {
+                t.bad += 1;
+                let (handle, host) = (f.handle, f.host);
+                if let Some(m) = self.media.get_mut(&handle) {
+                    m.tally.bad += 1;
+                }
+                self.ended(now, id, Outcome::Altered);
+                self.ban(now, host);
+            }
+            FetchEvent::Ended(outcome) => {
+                let unheard = std::mem::take(&mut f.unheard);
+                let handle = f.handle;
+                // The driver holds them: what told so was lost.
+                for page in unheard {
+                    let pages = self.media.get_mut(&handle).and_then(|m| m.pages.as_mut());
+                    if pages.is_some_and(|p| p.insert(page)) {
+                        self.arrived(handle, page, Some(id));
+                        self.acknowledge(now, handle, (0, 0), page);
+                    }
+                }
+                self.ended(now, id, outcome);
+            }
+        }
+    }
+
+    /// A page was stored. Whether it is new to the engine.
+    fn page(
+        &mut self,
+        now: Now,
+        handle: Handle,
+        number: Number,
+        page: PageNo,
+        len: u32,
+        by: Option<FetchId>,
+    ) -> bool {
+        let Some(m) = self.media.get_mut(&handle) else { return false };
+        let Some(pages) = &mut m.pages else { return false };
+        if !pages.insert(page) {
+            m.tally.duplicates += 1;
+            return false;
+        }
+        m.tally.pages += 1;
+        m.tally.bytes += u64::from(len);
+        m.tally.first_page.get_or_insert(now);
+        self.arrived(handle, page, by);
+        self.acknowledge(now, handle, number, page);
+        true
+    }
+
+    /// Credits a page to its source; urgent ones that complete their assignment are acknowledged at once.
+    fn fetched(&mut self, order: Order, source: usize, page: PageNo, len: u32) {
+        let Some(a) = self.assigned.get_mut(&order) else { return };
+        if let Some(t) = a.tries.get_mut(source) {
+            t.pages += 1;
+            t.bytes += u64::from(len);
+        }
+        let handle = a.handle;
+        let Some(pages) = self.media.get(&handle).and_then(|m| m.pages.as_ref()) else { return };
+        if a.set.last.is_none() {
+            // What an open-ended fetch passed by is not waited for.
+            a.low = a.low.max(page.saturating_add(1));
+        } else {
+            match pages.next_missing(&a.set, a.low) {
+                Some(low) => a.low = low,
+                None if a.need == Need::Urgent => self.flush_acks(handle),
+                None => {}
+            }
+        }
+    }
+
+    /// A page is held now: fetches that were to bring it too, and have nothing else to bring, are stopped.
+    pub(super) fn arrived(&mut self, handle: Handle, page: PageNo, by: Option<FetchId>) {
+        let Some(pages) = self.media.get(&handle).and_then(|m| m.pages.as_ref()) else { return };
+        let mut useless = Vec::new();
+        for (id, f) in self.fetches.iter_mut().filter(|(_, f)| f.handle == handle && f.set.has(page)) {
+            if f.set.last.is_none() && by == Some(*id) {
+                f.low = f.low.max(page.saturating_add(1));
+            }
+            match pages.next_missing(&f.set, f.low) {
+                Some(low) => f.low = low,
+                // Who brought it ends by itself.
+                None if by == Some(*id) => {}
+                None => useless.push(*id),
+            }
+        }
+        for id in useless {
+            self.drop_fetch(id);
+        }
+    }
+
+    /// A fetch is over.
+    fn ended(&mut self, now: Now, id: FetchId, outcome: Outcome) {
+        let Some(f) = self.fetches.remove(&id) else { return };
+        self.timers.cancel(Timer::Stall(id));
+        self.stirred = true;
+        let Some(pages) = self.media.get(&f.handle).and_then(|m| m.pages.as_ref()) else { return };
+        let complete = pages.next_missing(&f.set, f.low).is_none();
+        let Some(a) = self.assigned.get_mut(&f.order) else { return };
+        let Some(t) = a.tries.get_mut(f.source) else { return };
+        t.fetches = t.fetches.saturating_sub(1);
+        let outcome = match outcome {
+            Outcome::Altered => Outcome::Altered,
+            // A fault of ours (a full disk): nobody else would do better.
+            Outcome::Stopped => return self.finish(now, f.order, Outcome::Stopped),
+            _ if complete => Outcome::Done,
+            Outcome::Done => Outcome::Incomplete,
+            o => o,
+        };
+        let broke_off = matches!(outcome, Outcome::Incomplete | Outcome::Broken);
+        if f.set.last.is_none() && broke_off && t.again < AGAIN {
+            t.again += 1;
+        } else if outcome != Outcome::Done {
+            if t.failed.is_none() || outcome == Outcome::Altered {
+                t.failed = Some(outcome);
+            }
+            let hedge = a.overdue && a.active() == 1;
+            if outcome == Outcome::Unreachable
+                && let Some(source) = a.sources.get(f.source)
+            {
+                let name = (source.host.key, source.host.protocol.clone());
+                remember(&mut self.shunned, now, name, SHUNNED);
+            }
+            if !broke_off && outcome != Outcome::Stalled {
+                // The host's other requests will fare no better.
+                let same = |o: &Fetch| o.order == f.order && o.source == f.source;
+                let same: Vec<_> = self.fetches.iter().filter(|(_, o)| same(o)).map(|(id, _)| *id).collect();
+                for id in same {
+                    self.drop_fetch(id);
+                }
+            }
+            if hedge {
+                self.begin_try(now, f.order);
+            }
+        }
+        if self.assigned.get(&f.order).is_some_and(|a| a.active() > 0) {
+            self.report_failed(now, f.order);
+        }
+        self.wake(f.handle, Some(&f.set));
+    }
+
+    /// A host sent what it must not: nothing more is taken from it.
+    fn ban(&mut self, now: Now, host: PeerKey) {
+        remember(&mut self.banned, now, host, BANNED);
+        let from: Vec<_> = self.fetches.iter().filter(|(_, f)| f.host == host).map(|(id, _)| *id).collect();
+        for id in from {
+            if self.fetches.contains_key(&id) {
+                self.actions.push_back(Action::Stop { fetch: id });
+                self.ended(now, id, Outcome::Altered);
+            }
+        }
+    }
+}
+
+/// Notes `name` for so long, in a map that stays small.
+fn remember<K: Ord>(map: &mut BTreeMap<K, Now>, now: Now, name: K, d: Duration) {
+    if map.len() >= HOSTS {
+        map.retain(|_, until| *until > now);
+        if map.len() >= HOSTS {
+            map.pop_first();
+        }
+    }
+    map.insert(name, now + d);
+}

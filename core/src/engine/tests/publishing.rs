@@ -1,0 +1,150 @@
+use icet::ProvenSlice;
+use icet::message::{Pong, Slices, Withdraw};
+
+use super::*;
+
+/// A slice whose first bytes are those of a slice of this index.
+fn slice(index: u64, bytes: usize) -> ProvenSlice {
+    let mut out = Vec::new();
+    let mut e = minicbor::Encoder::new(&mut out);
+    e.array(4).unwrap().u64(index).unwrap();
+    out.resize(bytes.max(out.len()), 0);
+    ProvenSlice { slice: out.into(), proof: Vec::new() }
+}
+
+fn publish(r: &mut Rig, pages: u64) {
+    r.pages = pages;
+    let command =
+        Command::Publish { handle: H, manifest: Box::new(manifest(pages, 1)), slices: vec![slice(0, 100)] };
+    r.command(command);
+}
+
+fn wants(r: &mut Rig) -> Vec<u64> {
+    let want = |a: &Action| if let Action::WantUpload { from, .. } = a { Some(*from) } else { None };
+    let out = r.rest.iter().filter_map(want).collect();
+    r.rest.clear();
+    out
+}
+
+fn uploads(r: &Rig) -> Vec<Slices> {
+    r.sent.iter().filter_map(|m| if let ToTracker::Slices(s) = m { Some(s.clone()) } else { None }).collect()
+}
+
+fn pong(r: &mut Rig, i: usize) {
+    let nonces: Vec<_> =
+        r.sent.iter().filter_map(|m| if let ToTracker::Ping(p) = m { Some(p.nonce) } else { None }).collect();
+    r.tell(Pong { nonce: nonces[i], time: 0 }.into());
+}
+
+#[test]
+fn uploads_keep_two_messages_ahead() {
+    let mut r = Rig::new();
+    publish(&mut r, 64 * 300);
+    r.connect(1);
+    assert!(wants(&mut r).is_empty(), "nothing before the answer");
+    r.answer(1);
+    assert_eq!(wants(&mut r), [0]);
+    r.command(Command::Upload { handle: H, slices: (0..64).map(|i| slice(i, 100)).collect() });
+    assert_eq!(wants(&mut r), [64]);
+    r.command(Command::Upload { handle: H, slices: (64..128).map(|i| slice(i, 100)).collect() });
+    assert!(wants(&mut r).is_empty(), "two are under way");
+    assert_eq!(uploads(&r).iter().map(|s| s.slices.len()).collect::<Vec<_>>(), [64, 64]);
+    pong(&mut r, 0);
+    assert_eq!(wants(&mut r), [128]);
+    // The session breaks before the second was confirmed: it is sent again.
+    r.disconnect();
+    r.command(Command::Upload { handle: H, slices: vec![slice(128, 100)] });
+    r.millis(4000);
+    r.clear();
+    r.connect(1);
+    r.answer(1);
+    assert_eq!(wants(&mut r), [64]);
+    r.command(Command::Upload { handle: H, slices: (64..128).map(|i| slice(i, 100)).collect() });
+    assert_eq!(wants(&mut r), [128]);
+    r.command(Command::Upload { handle: H, slices: Vec::new() });
+    pong(&mut r, 0);
+    assert!(wants(&mut r).is_empty(), "the driver has no more");
+    // Another epoch may have lost everything.
+    r.disconnect();
+    r.millis(4000);
+    r.clear();
+    r.connect(2);
+    r.answer(1);
+    assert_eq!(wants(&mut r), [0]);
+}
+
+#[test]
+fn large_slices_make_smaller_messages() {
+    let mut r = Rig::new();
+    publish(&mut r, 64 * 300);
+    r.connect(1);
+    r.answer(1);
+    wants(&mut r);
+    r.command(Command::Upload { handle: H, slices: (0..200).map(|i| slice(i, 4096)).collect() });
+    let uploads = uploads(&r);
+    assert_eq!(uploads.iter().map(|s| s.slices.len()).sum::<usize>(), 200);
+    for u in uploads {
+        assert!(u.slices.len() <= 64);
+        let mut out = Vec::new();
+        ToTracker::from(u).write(&mut out);
+        assert!(out.len() <= 560 * 1024);
+    }
+}
+
+#[test]
+fn a_quota_on_uploads_is_waited_for() {
+    let mut r = Rig::new();
+    publish(&mut r, 64 * 300);
+    r.connect(1);
+    r.answer(1);
+    wants(&mut r);
+    r.command(Command::Upload { handle: H, slices: (0..64).map(|i| slice(i, 100)).collect() });
+    wants(&mut r);
+    let media = Some(manifest(1, 1).id());
+    let quota =
+        ErrorMessage { code: ErrorCode::QUOTA, request: None, media, text: String::new(), retry: Some(5000) };
+    r.tell(quota.into());
+    r.command(Command::Upload { handle: H, slices: (64..128).map(|i| slice(i, 100)).collect() });
+    r.millis(4999);
+    assert!(wants(&mut r).is_empty());
+    r.millis(1);
+    assert_eq!(wants(&mut r), [0], "from the first that was not confirmed");
+}
+
+#[test]
+fn publishers_do_not_flood_a_tracker_that_restarts() {
+    let mut r = Rig::new();
+    for i in 0..1000 {
+        let mut m = manifest(100, 1).manifest().clone();
+        m.path = MediaPath::new(format!("m{i}")).unwrap();
+        let m = SignedManifest::sign(m, &publisher()).unwrap();
+        r.command(Command::Publish { handle: Handle(i), manifest: Box::new(m), slices: Vec::new() });
+    }
+    r.e.handle_connected(r.now, tracker());
+    r.drain();
+    let count = |r: &Rig| r.sent.iter().filter(|m| matches!(m, ToTracker::Publish(_))).count();
+    assert_eq!(count(&r), 64);
+    for done in 0..1000 {
+        let published =
+            r.sent.iter().filter_map(|m| if let ToTracker::Publish(p) = m { Some(p.request) } else { None });
+        let request = published.collect::<Vec<_>>()[done];
+        r.tell(error(ErrorCode::QUOTA, request, Some(600_000)));
+    }
+    assert_eq!(count(&r), 1000);
+}
+
+#[test]
+fn a_withdrawal_survives_a_silence() {
+    let mut r = Rig::new();
+    publish(&mut r, 100);
+    r.connect(1);
+    r.answer(1);
+    r.disconnect();
+    r.command(Command::Withdraw { handle: H, moved: None, release: true });
+    r.millis(4000);
+    r.clear();
+    r.connect(1);
+    let withdraw = Withdraw { media: manifest(1, 1).id(), moved: None, release: true };
+    assert!(r.sent.contains(&withdraw.into()));
+    assert!(r.sent.iter().all(|m| !matches!(m, ToTracker::Publish(_))));
+}
