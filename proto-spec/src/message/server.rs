@@ -246,6 +246,8 @@ impl ErrorCode {
     pub const INTERNAL: ErrorCode = ErrorCode(10);
     /// The media has another publisher than the join named.
     pub const OTHER_PUBLISHER: ErrorCode = ErrorCode(11);
+    /// Known later; see `retry`. (A slice that its publisher has not uploaded yet.)
+    pub const NOT_YET: ErrorCode = ErrorCode(12);
 }
 
 /// Something went wrong.

@@ -1,45 +1,106 @@
 //! Everything the tracker thinks, without IO: events in, effects out, time and randomness as arguments.
 //!
-//! See [`io`] for the contract with the server.
+//! See [`io`] for the contract with the server. Inside: `session` (hello, quotas, addresses), `publish` and `join`
+//! (messages), `board` (facts, and orders carried out), `progress` (what becomes of orders), `schedule` (who fetches what
+//! from whom).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use icet::message::ToTracker;
-use icet::{MediaId, NetKind, Now, PeerKey};
+use icet::message::{Assign, Cancel, ErrorCode, Leave, Pong, ToTracker};
+use icet::{MediaPath, NetAddr, NetKind, Now, PeerKey};
 
+mod bits;
+mod board;
 pub mod io;
+mod join;
+mod learn;
+mod media;
+mod names;
+mod peer;
+mod progress;
+mod publish;
+mod quota;
+mod rarity;
+mod reach;
+mod schedule;
+mod session;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
 
 pub use io::*;
+
+use board::{Board, MediaIx, PeerIx, Timer};
+use names::Names;
+use quota::ByAddress;
+use schedule::{Greedy, Scheduler};
+use session::{Refused, Session, refuse, request_of};
+
+/// Most assignments in one message: with stand-ins and long endpoints it stays below the limit of a frame.
+const ASSIGN: usize = 128;
+/// How often totals are written down and tables swept.
+const FLUSH: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// The tracker's mind. Pure: see [`io`] for how it is driven.
 #[derive(Debug)]
 pub struct Swarm {
-    config: SwarmConfig,
+    board: Board,
+    scheduler: Box<dyn Scheduler>,
+    sessions: HashMap<ConnId, Session>,
+    names: Names,
+    by_address: ByAddress,
+    dials: HashMap<DialId, (PeerIx, NetAddr, u32)>,
+    last_dial: u64,
     effects: VecDeque<Effect>,
+    flushing: bool,
 }
 
 impl Swarm {
     /// A swarm that knows nothing yet.
     #[must_use]
     pub fn new(config: SwarmConfig) -> Swarm {
-        Swarm { config, effects: VecDeque::new() }
+        Swarm {
+            board: Board::new(config),
+            scheduler: Box::new(Greedy),
+            sessions: HashMap::new(),
+            names: Names::default(),
+            by_address: ByAddress::default(),
+            dials: HashMap::new(),
+            last_dial: 0,
+            effects: VecDeque::new(),
+            flushing: false,
+        }
     }
 
     /// The configuration it was made with.
     #[must_use]
     pub fn config(&self) -> &SwarmConfig {
-        &self.config
+        &self.board.config
     }
 
     /// Gives back the owner of a path from the catalogue. Before any session, before [`Swarm::restore_media`].
     pub fn restore_name(&mut self, name: KnownName) {
-        let _ = name;
+        self.names.put(name, None, 0);
     }
 
     /// Gives back a media from the catalogue. Before any session.
     pub fn restore_media(&mut self, media: KnownMedia) {
-        let _ = media;
+        let path = media.manifest.path.clone();
+        let known = self.names.get(&path).map(|n| n.known.clone()).unwrap_or(KnownName {
+            path,
+            owner: media.manifest.publisher,
+            version: media.manifest.version,
+            used_ms: 0,
+            moved: None,
+        });
+        let cost = media::Media::cost(&media.manifest);
+        let ix = self.add_media(media.manifest, media.hits);
+        if let Some(m) = self.board.media.get_mut(&ix) {
+            media.slices.into_iter().for_each(|(i, mark)| m.table.put(i, mark));
+        }
+        self.names.put(known, Some(ix), cost);
     }
 
     /// A session began whose key is proved. `contribution` is what the catalogue knows of the key.
@@ -52,32 +113,73 @@ impl Swarm {
         kind: NetKind,
         contribution: Contribution,
     ) {
-        let _ = (now, conn, peer, from, kind, contribution);
+        if !std::mem::replace(&mut self.flushing, true) {
+            self.board.at(now + FLUSH, Timer::Flush);
+        }
+        self.connect(now, conn, peer, from, kind, contribution);
     }
 
     /// A session ended.
     pub fn handle_disconnect(&mut self, now: Now, conn: ConnId) {
-        let _ = (now, conn);
+        self.disconnect(now, conn);
+        self.turn(now);
     }
 
     /// A message came. `wall_ms`: wall clock, milliseconds since 1970.
     pub fn handle_message(&mut self, now: Now, wall_ms: u64, conn: ConnId, message: ToTracker) {
-        let _ = (now, wall_ms, conn, message);
+        self.board.set_wall(now, wall_ms);
+        self.board.totals.messages += 1;
+        if let Some(peer) = self.admit(now, conn, &message) {
+            let request = request_of(&message);
+            let media = self.media_of(&message);
+            if let Err(error) = self.obey(now, conn, peer, message) {
+                self.board.totals.refused += u64::from(error.code == ErrorCode::QUOTA);
+                let fault =
+                    !matches!(error.code, ErrorCode::NOT_YET | ErrorCode::NO_MEDIA | ErrorCode::UNSUPPORTED);
+                self.answer(conn, request, media, error);
+                if fault {
+                    self.strike(now, conn);
+                }
+            }
+        }
+        self.turn(now);
     }
 
     /// A frame came that could not be decoded, but deserves an answer; `kind` is the message's number if known.
     pub fn handle_malformed(&mut self, now: Now, conn: ConnId, kind: Option<u64>, why: &str) {
-        let _ = (now, conn, kind, why);
+        let what = kind.map_or_else(|| "a message".to_owned(), |k| format!("message {k}"));
+        let text = join::truncated(format!("{what} is malformed: {why}"));
+        self.send(conn, refuse(ErrorCode::BAD_MESSAGE, text));
+        self.strike(now, conn);
     }
 
     /// Outcome of an [`Effect::Dial`]; the error is a text for people.
     pub fn handle_dialed(&mut self, now: Now, dial: DialId, outcome: Result<(), String>) {
-        let _ = (now, dial, outcome);
+        self.dialed(now, dial, outcome);
+        self.turn(now);
     }
 
     /// The moment of [`Swarm::poll_timeout`] has come (or passed).
     pub fn handle_timeout(&mut self, now: Now, wall_ms: u64) {
-        let _ = (now, wall_ms);
+        self.board.set_wall(now, wall_ms);
+        while let Some(timer) = self.board.due(now) {
+            match timer {
+                Timer::Look(id) => self.board.look(now, id),
+                Timer::Forget(id) => {
+                    self.board.runs.remove(&id);
+                }
+                Timer::Tick(media) => self.board.events.push(schedule::Event::Tick { media }),
+                Timer::Purge(peer) => self.purge(now, peer),
+                Timer::Hello(conn) => {
+                    if self.sessions.get(&conn).is_some_and(|s| s.peer.is_none()) {
+                        self.close(conn, "no hello in time");
+                    }
+                }
+                Timer::Dial(peer) => self.dial(now, peer),
+                Timer::Flush => self.flush(now),
+            }
+        }
+        self.turn(now);
     }
 
     /// The next thing to do; to be drained after each `handle_*`.
@@ -88,53 +190,108 @@ impl Swarm {
     /// When [`Swarm::handle_timeout`] must be called at the latest; none: not before another event.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Now> {
-        None
+        self.board.next_timer()
     }
 
-    /// All media, ordered by path, from `skip` on, at most `limit`.
-    #[must_use]
-    pub fn media_list(&self, skip: usize, limit: usize) -> Vec<MediaView> {
-        let _ = (skip, limit);
-        Vec::new()
+    fn media_of(&self, message: &ToTracker) -> Option<MediaIx> {
+        let id = match message {
+            ToTracker::Focus(m) => &m.media,
+            ToTracker::Have(m) => &m.media,
+            ToTracker::Report(m) => &m.media,
+            ToTracker::Leave(m) => &m.media,
+            ToTracker::Slices(m) => &m.media,
+            ToTracker::Locate(m) => &m.media,
+            ToTracker::Withdraw(m) => &m.media,
+            _ => return None,
+        };
+        self.board.ids.get(id).copied()
     }
 
-    /// One media, in short: constant time.
-    #[must_use]
-    pub fn media_view(&self, media: &MediaId) -> Option<MediaView> {
-        let _ = media;
-        None
+    fn obey(&mut self, now: Now, conn: ConnId, peer: PeerIx, message: ToTracker) -> Result<(), Refused> {
+        match message {
+            ToTracker::Publish(m) => self.publish(now, conn, peer, m)?,
+            ToTracker::Join(m) => self.join(now, conn, peer, m)?,
+            ToTracker::Focus(m) => self.focus(now, peer, &m)?,
+            ToTracker::Have(m) => self.have(now, peer, &m)?,
+            ToTracker::Report(m) => self.board.report(now, peer, &m),
+            ToTracker::Served(m) => {
+                m.items.iter().for_each(|i| self.board.served(peer, i.assignment, i.bytes));
+            }
+            ToTracker::Leave(Leave { media }) => {
+                let ix = self.find_media(&media)?;
+                self.leave_swarm(ix, peer);
+            }
+            ToTracker::Slices(m) => self.upload(peer, &m)?,
+            ToTracker::Locate(m) => self.locate(conn, &m)?,
+            ToTracker::Withdraw(m) => self.withdraw(now, peer, &m)?,
+            ToTracker::InfoRequest(m) => self.info(conn, peer, &m)?,
+            ToTracker::Ping(m) => self.send(conn, Pong { nonce: m.nonce, time: self.board.wall(now) }),
+            ToTracker::Reach(m) => self.set_reach(now, peer, &m.reach),
+            // Hello is handled before; whatever else there is comes from a later version.
+            other => {
+                return Err(refuse(
+                    ErrorCode::UNSUPPORTED,
+                    format!("message {} is not known here", other.number()),
+                ));
+            }
+        }
+        Ok(())
     }
 
-    /// One media, with `parts` parts of availability (at most 1000).
-    #[must_use]
-    pub fn media_detail(&self, media: &MediaId, parts: usize) -> Option<MediaDetail> {
-        let _ = (media, parts);
-        None
+    fn answer(&mut self, conn: ConnId, request: Option<u64>, media: Option<MediaIx>, error: Refused) {
+        let media = media.and_then(|ix| self.board.media.get(&ix)).map(|m| m.id);
+        self.send(
+            conn,
+            Refused { request: error.request.or(request), media: error.media.or(media), ..error },
+        );
+    }
+
+    /// Lets the scheduler answer to what changed, and sends what it ordered.
+    fn turn(&mut self, now: Now) {
+        // Orders change the board in turn; what they change is told in the next round. Each round only ends or begins
+        // assignments, of which there is a bounded number, but a scheduler's fault must not hang the tracker.
+        for _ in 0..64 {
+            let mut events = std::mem::take(&mut self.board.events);
+            if events.is_empty() {
+                break;
+            }
+            events.sort_unstable();
+            events.dedup();
+            for event in events {
+                self.scheduler.handle(now, &mut self.board, event);
+            }
+        }
+        for (conn, assignments) in std::mem::take(&mut self.board.cancel) {
+            for some in assignments.chunks(icet::limits::ITEMS) {
+                self.send(conn, Cancel { assignments: some.to_vec() });
+            }
+        }
+        for (conn, mut assignments) in std::mem::take(&mut self.board.assign) {
+            while !assignments.is_empty() {
+                let rest = assignments.split_off(assignments.len().min(ASSIGN));
+                self.send(conn, Assign { assignments: std::mem::replace(&mut assignments, rest) });
+            }
+        }
+    }
+
+    fn flush(&mut self, now: Now) {
+        self.by_address.sweep(now);
+        let changed = self.board.peers.iter().filter(|(_, p)| p.contribution != p.contribution_stored);
+        let mut changed: Vec<PeerIx> = changed.map(|(ix, _)| *ix).collect();
+        changed.sort_unstable();
+        changed.into_iter().for_each(|ix| self.store_contribution(ix));
+        let mut hits: Vec<_> = self.board.media.values_mut().filter(|m| m.hits != m.hits_stored).collect();
+        hits.sort_unstable_by_key(|m| m.ix);
+        for m in hits {
+            m.hits_stored = m.hits;
+            self.effects.push_back(Effect::Store(Store::Hits { media: m.id, hits: m.hits }));
+        }
+        self.board.at(now + FLUSH, Timer::Flush);
     }
 
     /// The media at a path.
     #[must_use]
-    pub fn find(&self, path: &icet::MediaPath) -> Option<MediaId> {
-        let _ = path;
-        None
-    }
-
-    /// Peers with a session, ordered by key, from `skip` on, at most `limit`.
-    #[must_use]
-    pub fn peers(&self, skip: usize, limit: usize) -> Vec<PeerView> {
-        let _ = (skip, limit);
-        Vec::new()
-    }
-
-    /// Each protocol that was ever offered.
-    #[must_use]
-    pub fn protocols(&self) -> Vec<ProtocolView> {
-        Vec::new()
-    }
-
-    /// Figures of the whole tracker.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        Totals::default()
+    pub fn find(&self, path: &MediaPath) -> Option<icet::MediaId> {
+        Some(self.board.media.get(&self.names.media(path)?)?.id)
     }
 }

@@ -1,0 +1,428 @@
+//! What the tracker knows: peers, media with their crowds, and the assignments that run. A scheduler reads it, and orders.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::time::Duration;
+
+use icet::message::{Assignment, Dial, Need, Source};
+use icet::ticket::TicketBody;
+use icet::{HostAddr, MediaId, Now, PageNo, PageSet, PeerKey, TicketKey};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::bits::Table;
+use super::learn::{Expected, ProtoIx, Protocols};
+use super::media::{Media, Member};
+use super::peer::Peer;
+use super::reach::{self, Proof};
+use super::schedule::Event;
+use super::{ConnId, SwarmConfig, Totals};
+
+/// Number of a peer; never used twice, so that a stale one finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PeerIx(pub(crate) u64);
+
+/// Number of a media; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct MediaIx(pub(crate) u64);
+
+/// An assignment lapses if it is not taken up in this time (more, if the host has much to send before).
+pub(crate) const LAPSE: Duration = Duration::from_secs(2);
+/// How often a running assignment is looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+/// How long an assignment that ended is remembered, for late acknowledgements and hosts' reports.
+pub(crate) const REMEMBER: Duration = Duration::from_secs(30);
+/// How long a ticket is good for.
+const TICKET_LIFE_MS: u64 = 120_000;
+/// Least trust of a host.
+pub(crate) const LEAST_TRUST: f64 = 0.2;
+/// Bytes a second of a host that nothing is known of.
+pub(crate) const UNKNOWN_RATE: f64 = 500e3;
+
+/// What happens at a given time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// Look at an assignment.
+    Look(u64),
+    /// Forget an assignment that ended.
+    Forget(u64),
+    /// Hungry receivers of a media.
+    Tick(MediaIx),
+    /// Forget a peer that is gone.
+    Purge(PeerIx),
+    /// A session that said no hello.
+    Hello(ConnId),
+    /// Addresses to be dialed.
+    Dial(PeerIx),
+    /// Write totals, sweep.
+    Flush,
+}
+
+/// One of the hosts of an assignment.
+#[derive(Debug, Clone)]
+pub(crate) struct Tried {
+    pub(crate) peer: PeerIx,
+    pub(crate) key: PeerKey,
+    pub(crate) proto: ProtoIx,
+    /// Bytes that it says it sent.
+    pub(crate) served: u64,
+    /// Of them, what was acknowledged too.
+    pub(crate) credited: u64,
+    pub(crate) reported: bool,
+}
+
+/// How far an assignment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It runs.
+    Runs,
+    /// Its receiver's session is gone, it may run on.
+    Detached,
+    /// It is over; remembered for what comes late.
+    Ended,
+}
+
+/// An assignment.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) media: MediaIx,
+    pub(crate) receiver: PeerIx,
+    /// The host, and the stand-ins after it.
+    pub(crate) hosts: Vec<Tried>,
+    /// Which of them has it now.
+    pub(crate) with: usize,
+    pub(crate) first: PageNo,
+    pub(crate) last: PageNo,
+    pub(crate) need: Need,
+    pub(crate) bytes: u64,
+    pub(crate) acked: u64,
+    pub(crate) made: Now,
+    pub(crate) progress: Option<Now>,
+    pub(crate) lapse: Duration,
+    pub(crate) deadline: Option<Now>,
+    pub(crate) state: State,
+    /// It repeats pages that are under way from elsewhere.
+    pub(crate) hedge: bool,
+    /// The receiver reported its end; until when acknowledgements may still come.
+    pub(crate) done: Option<Now>,
+    /// Somebody else was ordered to send some of it too.
+    pub(crate) hedged: bool,
+}
+
+impl Run {
+    pub(crate) fn host(&self) -> PeerIx {
+        self.hosts[self.with.min(self.hosts.len() - 1)].peer
+    }
+
+    pub(crate) fn left(&self) -> u64 {
+        self.bytes.saturating_sub(self.acked)
+    }
+
+    /// Seconds until it will be complete, going by how it went so far.
+    pub(crate) fn eta(&self, now: Now) -> f64 {
+        let age = now.since(self.made).as_secs_f64();
+        if self.acked == 0 {
+            return age + self.lapse.as_secs_f64() / 2.0;
+        }
+        self.left() as f64 * age.max(0.01) / self.acked as f64
+    }
+}
+
+/// What a scheduler orders: `receiver` fetches `first ..= last` from `host` over `proto`.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) media: MediaIx,
+    pub(crate) receiver: PeerIx,
+    pub(crate) host: PeerIx,
+    pub(crate) proto: ProtoIx,
+    pub(crate) first: PageNo,
+    pub(crate) last: PageNo,
+    pub(crate) need: Need,
+    pub(crate) deadline: Option<Now>,
+    pub(crate) hedge: bool,
+    /// At most two, each holding the pages.
+    pub(crate) stand_ins: Vec<(PeerIx, ProtoIx)>,
+}
+
+/// A way from a host to a receiver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) proto: ProtoIx,
+    pub(crate) expected: Expected,
+}
+
+/// All facts, and what is to be sent because of orders.
+#[derive(Debug)]
+pub(crate) struct Board {
+    pub(crate) config: SwarmConfig,
+    pub(crate) rng: SmallRng,
+    wall: (Now, u64),
+    pub(crate) peers: Table<PeerIx, Peer>,
+    pub(crate) keys: HashMap<PeerKey, PeerIx>,
+    pub(crate) media: Table<MediaIx, Media>,
+    pub(crate) ids: HashMap<MediaId, MediaIx>,
+    pub(crate) runs: Table<u64, Run>,
+    pub(crate) protocols: Protocols,
+    timers: BinaryHeap<Reverse<(Now, Timer)>>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) assign: BTreeMap<ConnId, Vec<Assignment>>,
+    pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
+    pub(crate) totals: Totals,
+    last_ix: u64,
+    last_run: u64,
+}
+
+impl Board {
+    pub(crate) fn new(config: SwarmConfig) -> Board {
+        Board {
+            rng: SmallRng::seed_from_u64(config.seed),
+            config,
+            wall: (Now::ZERO, 0),
+            peers: Table::default(),
+            keys: HashMap::new(),
+            media: Table::default(),
+            ids: HashMap::new(),
+            runs: Table::default(),
+            protocols: Protocols::default(),
+            timers: BinaryHeap::new(),
+            events: Vec::new(),
+            assign: BTreeMap::new(),
+            cancel: BTreeMap::new(),
+            totals: Totals::default(),
+            last_ix: 0,
+            last_run: 0,
+        }
+    }
+
+    pub(crate) fn next_ix(&mut self) -> u64 {
+        self.last_ix += 1;
+        self.last_ix
+    }
+
+    pub(crate) fn set_wall(&mut self, now: Now, wall_ms: u64) {
+        self.wall = (now, wall_ms);
+    }
+
+    /// Tracker time in milliseconds, carried on from when it was last told.
+    pub(crate) fn wall(&self, now: Now) -> u64 {
+        let since = u64::try_from(now.since(self.wall.0).as_millis()).unwrap_or(u64::MAX);
+        self.wall.1.saturating_add(since)
+    }
+
+    /// The latest time that the wall clock was told at.
+    pub(crate) fn latest(&self) -> Now {
+        self.wall.0
+    }
+
+    pub(crate) fn at(&mut self, when: Now, timer: Timer) {
+        self.timers.push(Reverse((when, timer)));
+    }
+
+    pub(crate) fn due(&mut self, now: Now) -> Option<Timer> {
+        if self.timers.peek()?.0.0 > now {
+            return None;
+        }
+        self.timers.pop().map(|Reverse((_, t))| t)
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Now> {
+        self.timers.peek().map(|Reverse((t, _))| *t)
+    }
+
+    pub(crate) fn by_id(&self, id: &MediaId) -> Option<&Media> {
+        self.media.get(self.ids.get(id)?)
+    }
+
+    pub(crate) fn member(&self, media: MediaIx, peer: PeerIx) -> Option<&Member> {
+        self.media.get(&media)?.members.get(&peer)
+    }
+
+    pub(crate) fn member_mut(&mut self, media: MediaIx, peer: PeerIx) -> Option<&mut Member> {
+        self.media.get_mut(&media)?.members.get_mut(&peer)
+    }
+
+    /// Whether `peer` could serve in `media`, room aside.
+    fn could_serve(&self, now: Now, media: MediaIx, peer: PeerIx) -> bool {
+        let (Some(p), Some(m)) = (self.peers.get(&peer), self.member(media, peer)) else { return false };
+        let holds = m.holds.part().is_none_or(|p| p.pages.ones() > 0);
+        holds && p.conn.is_some() && p.servable && !m.distrusted && p.trust(now) >= LEAST_TRUST
+    }
+
+    /// Puts a member into the pools that it belongs to now: hosts with room, receivers with room that lack something.
+    pub(crate) fn refresh(&mut self, now: Now, media: MediaIx, peer: PeerIx) {
+        let serves = self.could_serve(now, media, peer);
+        let (Some(m), Some(p)) = (self.media.get_mut(&media), self.peers.get_mut(&peer)) else { return };
+        if serves && p.up.room() > 0 {
+            m.free.insert(peer);
+        } else {
+            m.free.remove(peer);
+            if serves && !p.missed_up.contains(&media) {
+                p.missed_up.push(media);
+            }
+        }
+        let lacks = p.conn.is_some() && m.members.get(&peer).is_some_and(Member::has_open);
+        if lacks && p.down.room() > 0 {
+            m.hungry.insert(peer);
+        } else {
+            m.hungry.remove(peer);
+            if lacks && !p.missed_down.contains(&media) {
+                p.missed_down.push(media);
+            }
+        }
+    }
+
+    /// The best way from `host` to `receiver`, if there is one. With `explore`, now and then another one.
+    pub(crate) fn route(
+        &mut self,
+        now: Now,
+        host: PeerIx,
+        receiver: PeerIx,
+        need: Need,
+        bytes: u64,
+    ) -> Option<Route> {
+        const EXPLORE: f64 = 0.03;
+        let (h, r) = (self.peers.get(&host)?, self.peers.get(&receiver)?);
+        let mut ways: Vec<(f64, Route)> = Vec::new();
+        for o in h.offers.iter().filter(|o| o.offer.serves && r.offered(o.proto).is_some()) {
+            let reachable = match o.offer.dials {
+                None => true,
+                Some(kind) => h.reach.iter().any(|a| {
+                    a.addr.kind == kind
+                        && a.proof == Proof::Proved
+                        && reach::may_tell(a.addr.at.ip(), h.ip(), r.ip())
+                }),
+            };
+            if reachable {
+                let expected = self.protocols.expect(now, o.proto, &o.arm);
+                ways.push((expected.score(need, bytes), Route { proto: o.proto, expected }));
+            }
+        }
+        ways.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let best = ways.first()?.1;
+        if need >= Need::Bulk && ways.len() > 1 && self.rng.random_bool(EXPLORE) {
+            let i = self.rng.random_range(1..ways.len());
+            // A way that fails more often than not is not worth a try with somebody's pages.
+            return Some(ways.get(i).map(|w| w.1).filter(|w| w.expected.success > 0.3).unwrap_or(best));
+        }
+        Some(best)
+    }
+
+    fn source(&self, now: Now, id: u64, o: &Order, host: PeerIx, proto: ProtoIx) -> Option<Source> {
+        let (h, r, m) = (self.peers.get(&host)?, self.peers.get(&o.receiver)?, self.media.get(&o.media)?);
+        let offer = &h.offered(proto)?.offer;
+        let tell = |ip| reach::may_tell(ip, h.ip(), r.ip());
+        let proved = h.reach.iter().filter(|a| a.proof == Proof::Proved && Some(a.addr.kind) == offer.dials);
+        let mut addrs: Vec<_> = proved.map(|a| a.addr).filter(|a| tell(a.at.ip())).collect();
+        // The nearest first.
+        addrs.sort_by_key(|a| match reach::scope(a.at.ip()) {
+            reach::Scope::Loopback => 0,
+            reach::Scope::Private => 1,
+            _ => 2,
+        });
+        let ticket = TicketKey::derive(&self.config.secret, &h.key).issue(&TicketBody {
+            tracker: self.config.tracker,
+            epoch: self.config.epoch,
+            assignment: id,
+            receiver: r.key,
+            host: h.key,
+            media: m.id,
+            version: m.manifest.version,
+            pages: PageSet::range(o.first, o.last),
+            protocol: offer.name.clone(),
+            rate: None,
+            expiry: self.wall(now).saturating_add(TICKET_LIFE_MS),
+        });
+        let host = HostAddr {
+            key: h.key,
+            protocol: offer.name.clone(),
+            addrs,
+            endpoint: offer.endpoint.clone(),
+            abilities: offer.abilities,
+        };
+        Some(Source { host, dial: Dial::Receiver, ticket })
+    }
+
+    /// Carries out an order: claims its pages, counts its bytes, and queues the assignment for its receiver. None if it
+    /// cannot be (somebody is gone, or the host does not hold the pages).
+    pub(crate) fn issue(&mut self, now: Now, order: &Order) -> Option<u64> {
+        let id = self.last_run + 1;
+        let m = self.media.get(&order.media)?;
+        let conn = self.peers.get(&order.receiver)?.conn?;
+        let holds = |h: PeerIx| m.members.get(&h).is_some_and(|x| x.holds.all(order.first, order.last));
+        let fits = order.first <= order.last && order.last < m.pages() && order.host != order.receiver;
+        if !fits || !holds(order.host) || !m.members.get(&order.receiver).is_some_and(Member::receives) {
+            debug_assert!(false, "an order that cannot be carried out: {order:?}");
+            return None;
+        }
+        let source = self.source(now, id, order, order.host, order.proto)?;
+        let stand_ins: Vec<_> = order
+            .stand_ins
+            .iter()
+            .filter(|(h, _)| *h != order.host && *h != order.receiver && holds(*h))
+            .filter_map(|(h, p)| Some((*h, *p, self.source(now, id, order, *h, *p)?)))
+            .collect();
+        let bytes = m.table.bytes_of(order.first, order.last);
+        let (media_id, proto) = (m.id, order.proto);
+        let mut hosts = vec![(order.host, proto, source.host.key)];
+        hosts.extend(stand_ins.iter().map(|(h, p, s)| (*h, *p, s.host.key)));
+        let wait = self.peers.get(&order.host)?.up.eta(bytes, UNKNOWN_RATE).min(20.0);
+        let lapse = LAPSE + Duration::from_secs_f64(wait);
+        self.last_run = id;
+        self.peers.get_mut(&order.host)?.up.begin(now, bytes);
+        self.peers.get_mut(&order.receiver)?.down.begin(now, bytes);
+        let m = self.media.get_mut(&order.media)?;
+        m.claim(order.receiver, order.first, order.last);
+        m.running += 1;
+        if let Some(member) = m.members.get_mut(&order.receiver) {
+            member.running.push(id);
+            member.fed = now;
+        }
+        let tried = |(peer, proto, key)| Tried { peer, key, proto, served: 0, credited: 0, reported: false };
+        let run = Run {
+            media: order.media,
+            receiver: order.receiver,
+            hosts: hosts.into_iter().map(tried).collect(),
+            with: 0,
+            first: order.first,
+            last: order.last,
+            need: order.need,
+            bytes,
+            acked: 0,
+            made: now,
+            progress: None,
+            lapse,
+            deadline: order.deadline,
+            state: State::Runs,
+            hedge: order.hedge,
+            done: None,
+            hedged: false,
+        };
+        self.runs.insert(id, run);
+        let look = if order.need == Need::Urgent { LOOK / 3 } else { LOOK };
+        self.at(now + look, Timer::Look(id));
+        self.totals.assigned += 1;
+        self.totals.running += 1;
+        if let Some(p) = self.protocols.get_mut(proto) {
+            p.assigned += 1;
+        }
+        let ms = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+        self.assign.entry(conn).or_default().push(Assignment {
+            id,
+            media: media_id,
+            pages: PageSet::range(order.first, order.last),
+            need: order.need,
+            source,
+            stand_ins: stand_ins.into_iter().map(|(_, _, s)| s).collect(),
+            deadline: order.deadline.map(|d| ms(d.since(now)).max(1)),
+            lapse: ms(lapse),
+        });
+        self.refresh(now, order.media, order.host);
+        self.refresh(now, order.media, order.receiver);
+        Some(id)
+    }
+
+    /// Whether `host` holds `first ..= last` of `media`.
+    pub(crate) fn holds(&self, media: MediaIx, host: PeerIx, first: PageNo, last: PageNo) -> bool {
+        self.member(media, host).is_some_and(|m| m.holds.all(first, last))
+    }
+}

@@ -1,0 +1,246 @@
+//! What reports teach about protocols: decayed estimates per (host, protocol), backed by those per (protocol).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use icet::message::Need;
+use icet::{Now, ProtocolName};
+
+use super::peer::Fading;
+
+/// Number of a protocol's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ProtoIx(pub(crate) u32);
+
+/// Half-lives: of what is known of one host's protocol, and of a protocol at large.
+const HOST: Duration = Duration::from_secs(90);
+const WORLD: Duration = Duration::from_secs(600);
+/// Samples that the estimate of the level above is worth.
+const PRIOR: f64 = 4.0;
+/// Names that are remembered; strangers choose them.
+const MOST_NAMES: usize = 1024;
+/// Bytes a second, and seconds to the first byte, of what nobody ever tried.
+const UNKNOWN_RATE: f64 = 1e6;
+const UNKNOWN_FIRST: f64 = 0.1;
+
+/// Decayed estimates of one way to fetch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Arm {
+    ok: Fading,
+    bad: Fading,
+    /// Natural logarithm of bytes a second, and of seconds to the first byte; means over about the last 16 samples.
+    rate: Mean,
+    first: Mean,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    mean: f64,
+    n: f64,
+}
+
+impl Mean {
+    fn add(&mut self, x: f64, weight: f64) {
+        self.n = (self.n + weight).min(16.0);
+        if self.n > 0.0 {
+            self.mean += (x - self.mean) * weight / self.n;
+        }
+    }
+
+    fn over(&self, above: f64) -> f64 {
+        (self.mean * self.n + above * PRIOR) / (self.n + PRIOR)
+    }
+
+    fn value(&self) -> Option<f64> {
+        (self.n > 0.0).then(|| self.mean.exp())
+    }
+}
+
+/// One report, as it is learned from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) ok: bool,
+    /// How much it counts, 0 to 1.
+    pub(crate) weight: f64,
+    /// Bytes a second, if enough came to tell.
+    pub(crate) rate: Option<f64>,
+    /// Seconds to the first byte.
+    pub(crate) first: Option<f64>,
+}
+
+impl Arm {
+    fn add(&mut self, now: Now, half_life: Duration, s: Sample) {
+        (if s.ok { &mut self.ok } else { &mut self.bad }).add(now, half_life, s.weight);
+        if let Some(r) = s.rate.filter(|r| *r > 0.0) {
+            self.rate.add(r.ln(), s.weight);
+        }
+        if let Some(f) = s.first {
+            self.first.add(f.max(1e-4).ln(), s.weight);
+        }
+    }
+
+    fn success(&self, now: Now, half_life: Duration, above: f64) -> f64 {
+        let (ok, bad) = (self.ok.now(now, half_life), self.bad.now(now, half_life));
+        (ok + PRIOR * above) / (ok + bad + PRIOR)
+    }
+}
+
+/// What is expected of a way to fetch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    /// Probability that it ends well.
+    pub(crate) success: f64,
+    /// Bytes a second.
+    pub(crate) rate: f64,
+    /// Seconds to the first byte.
+    pub(crate) first: f64,
+}
+
+impl Expected {
+    /// How good it is for `bytes` bytes: more is better. Bulk wants throughput, a playhead wants it soon and surely.
+    pub(crate) fn score(&self, need: Need, bytes: u64) -> f64 {
+        let seconds = self.first + bytes as f64 / self.rate.max(1.0);
+        match need {
+            Need::Urgent | Need::Steady => self.success.powi(3) / seconds,
+            Need::Bulk | Need::Spare => self.success * bytes as f64 / seconds,
+        }
+    }
+}
+
+/// Statistics of a protocol over all hosts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Proto {
+    pub(crate) arm: Arm,
+    /// Peers with a session that offer it.
+    pub(crate) peers: u64,
+    /// Peers with a session that serve over it.
+    pub(crate) hosts: u64,
+    pub(crate) assigned: u64,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) bytes: u64,
+}
+
+/// All protocols that were ever offered (of which the first 1024 names in use are remembered).
+#[derive(Debug, Default)]
+pub(crate) struct Protocols {
+    by_name: BTreeMap<ProtocolName, ProtoIx>,
+    protos: BTreeMap<ProtoIx, Proto>,
+    last: u32,
+}
+
+impl Protocols {
+    /// The number of a name; none if there are too many names in use.
+    pub(crate) fn intern(&mut self, name: &ProtocolName) -> Option<ProtoIx> {
+        if let Some(ix) = self.by_name.get(name) {
+            return Some(*ix);
+        }
+        if self.by_name.len() >= MOST_NAMES {
+            let protos = &mut self.protos;
+            self.by_name.retain(|_, ix| {
+                let used = protos.get(ix).is_some_and(|p| p.peers > 0);
+                if !used {
+                    protos.remove(ix);
+                }
+                used
+            });
+            if self.by_name.len() >= MOST_NAMES {
+                return None;
+            }
+        }
+        self.last += 1;
+        let ix = ProtoIx(self.last);
+        self.by_name.insert(name.clone(), ix);
+        self.protos.insert(ix, Proto::default());
+        Some(ix)
+    }
+
+    pub(crate) fn get_mut(&mut self, ix: ProtoIx) -> Option<&mut Proto> {
+        self.protos.get_mut(&ix)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ProtocolName, &Proto)> {
+        self.by_name.iter().filter_map(|(n, ix)| Some((n, self.protos.get(ix)?)))
+    }
+
+    /// Learns from a report.
+    pub(crate) fn learn(&mut self, now: Now, ix: ProtoIx, host: Option<&mut Arm>, sample: Sample) {
+        if let Some(p) = self.protos.get_mut(&ix) {
+            p.arm.add(now, WORLD, sample);
+            if sample.ok {
+                p.done += 1;
+            } else {
+                p.failed += 1;
+            }
+        }
+        if let Some(arm) = host {
+            arm.add(now, HOST, sample);
+        }
+    }
+
+    /// What to expect of a host's protocol.
+    pub(crate) fn expect(&self, now: Now, ix: ProtoIx, host: &Arm) -> Expected {
+        let world = self.protos.get(&ix).map(|p| p.arm).unwrap_or_default();
+        // Who was never tried is expected to do well: else nobody new is ever tried.
+        let success = host.success(now, HOST, world.success(now, WORLD, 0.9));
+        let rate = host.rate.over(world.rate.over(UNKNOWN_RATE.ln())).exp();
+        let first = host.first.over(world.first.over(UNKNOWN_FIRST.ln())).exp();
+        Expected { success, rate, first }
+    }
+}
+
+impl Proto {
+    /// Decayed share of fetches that end well.
+    pub(crate) fn success(&self, now: Now) -> f64 {
+        self.arm.success(now, WORLD, 0.9)
+    }
+
+    /// Decayed mean of bytes a second.
+    pub(crate) fn goodput(&self) -> Option<f64> {
+        self.arm.rate.value()
+    }
+
+    /// Decayed mean of milliseconds to the first byte.
+    pub(crate) fn first_byte_ms(&self) -> Option<f64> {
+        self.arm.first.value().map(|s| s * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_that_fails_is_expected_to_fail_and_is_forgiven() {
+        let mut all = Protocols::default();
+        let (a, b) = (all.intern(&"a".parse().unwrap()).unwrap(), all.intern(&"b".parse().unwrap()).unwrap());
+        let (mut good, mut bad) = (Arm::default(), Arm::default());
+        let sample = |ok| Sample { ok, weight: 1.0, rate: ok.then_some(2e6), first: ok.then_some(0.02) };
+        for i in 0..10 {
+            all.learn(Now(i * 100_000), a, Some(&mut good), sample(true));
+            all.learn(Now(i * 100_000), b, Some(&mut bad), sample(false));
+        }
+        let now = Now(1_000_000);
+        let (ea, eb) = (all.expect(now, a, &good), all.expect(now, b, &bad));
+        assert!(ea.success > 0.9 && eb.success < 0.3, "{ea:?} {eb:?}");
+        for need in [Need::Urgent, Need::Bulk] {
+            assert!(ea.score(need, 65_536) > 2.0 * eb.score(need, 65_536));
+        }
+        // After an hour little of it weighs.
+        let later = Now(3_600_000_000);
+        assert!(all.expect(later, b, &bad).success > 0.7);
+    }
+
+    #[test]
+    fn strangers_cannot_fill_the_memory_with_names() {
+        let mut all = Protocols::default();
+        for i in 0..5000 {
+            let ix = all.intern(&format!("x{i}").parse().unwrap());
+            if i == 7 {
+                all.get_mut(ix.unwrap()).unwrap().peers = 1;
+            }
+        }
+        assert!(all.by_name.len() <= MOST_NAMES && all.protos.len() == all.by_name.len());
+        assert!(all.by_name.contains_key(&"x7".parse().unwrap()));
+    }
+}

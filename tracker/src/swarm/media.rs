@@ -1,0 +1,422 @@
+//! One media: its manifest, where its slices lie, and the crowd around it.
+
+use std::collections::BTreeMap;
+
+use icet::message::Intent;
+use icet::{MediaId, Now, PageNo, PageRanges, SignedManifest};
+
+use super::bits::{Bits, Pool};
+use super::board::{MediaIx, PeerIx};
+use super::rarity::{Rarity, UNIT};
+use super::table::SliceTable;
+
+/// Which pages a member has, and which it needs no more orders for.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Pages held.
+    pub(crate) pages: Bits,
+    /// Pages held or under way to it.
+    pub(crate) claimed: Bits,
+    /// Units held in full.
+    pub(crate) units: Bits,
+    /// Units with a page that is not claimed.
+    pub(crate) open: Bits,
+}
+
+/// What a member holds.
+#[derive(Debug)]
+pub(crate) enum Holds {
+    /// All.
+    Full,
+    /// Some.
+    Part(Box<Part>),
+}
+
+impl Part {
+    fn new(pages: u64) -> Part {
+        let units = pages.div_ceil(UNIT);
+        let (held, units, open) = (Bits::new(pages), Bits::new(units), Bits::full(units));
+        Part { claimed: held.clone(), pages: held, units, open }
+    }
+
+    fn claim(&mut self, first: PageNo, last: PageNo) {
+        self.claimed.set(first, last);
+        for u in first / UNIT..=last / UNIT {
+            if self.claimed.all(u * UNIT, u * UNIT + UNIT - 1) {
+                self.open.clear(u, u);
+            }
+        }
+    }
+}
+
+impl Holds {
+    /// Memory of a map of `pages` pages, in bytes.
+    pub(crate) fn cost(pages: u64) -> u64 {
+        2 * Bits::bytes(pages) + 2 * Bits::bytes(pages.div_ceil(UNIT))
+    }
+
+    pub(crate) fn all(&self, first: PageNo, last: PageNo) -> bool {
+        match self {
+            Holds::Full => true,
+            Holds::Part(p) => p.pages.all(first, last),
+        }
+    }
+
+    pub(crate) fn part(&self) -> Option<&Part> {
+        match self {
+            Holds::Full => None,
+            Holds::Part(p) => Some(p),
+        }
+    }
+}
+
+/// Where a player is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Playhead {
+    /// Its page.
+    pub(crate) page: PageNo,
+    /// Bytes a second that it eats.
+    pub(crate) rate: u64,
+    /// Bytes from `page` on that are wanted at once.
+    pub(crate) urgent: u64,
+    /// When it was there.
+    pub(crate) since: Now,
+}
+
+/// One peer in the crowd of a media.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) intent: Intent,
+    pub(crate) holds: Holds,
+    pub(crate) playhead: Option<Playhead>,
+    /// Assignments by which it fetches.
+    pub(crate) running: Vec<u64>,
+    /// Hosts that it shall not be sent to again before the given time.
+    pub(crate) avoid: Vec<(PeerIx, Now)>,
+    /// Peers that did not get from it what it said it had, since it last delivered to somebody.
+    pub(crate) blamed_by: Vec<PeerIx>,
+    /// Its map is not believed: it counts as no copy, and is nobody's host.
+    pub(crate) distrusted: bool,
+    /// No bulk is ordered for it before this (assignments of an earlier epoch may still run).
+    pub(crate) hold_until: Now,
+    /// When it last was given something, or joined.
+    pub(crate) fed: Now,
+}
+
+impl Member {
+    /// Whether it wants pages at all, and lacks some.
+    pub(crate) fn receives(&self) -> bool {
+        self.intent != Intent::Share && matches!(self.holds, Holds::Part(_))
+    }
+
+    /// Whether there is a page it wants and nobody was told to send it.
+    pub(crate) fn has_open(&self) -> bool {
+        self.intent != Intent::Share && self.holds.part().is_some_and(|p| p.open.ones() > 0)
+    }
+
+    pub(crate) fn avoids(&self, host: PeerIx, now: Now) -> bool {
+        self.avoid.iter().any(|(h, until)| *h == host && *until > now)
+    }
+
+    /// Sends it to `host` no more before `until`.
+    pub(crate) fn avoid(&mut self, host: PeerIx, now: Now, until: Now) {
+        self.avoid.retain(|(h, u)| *h != host && *u > now);
+        if self.avoid.len() < 64 {
+            self.avoid.push((host, until));
+        }
+    }
+}
+
+/// A media and its crowd.
+#[derive(Debug)]
+pub(crate) struct Media {
+    pub(crate) ix: MediaIx,
+    pub(crate) id: MediaId,
+    pub(crate) manifest: SignedManifest,
+    pub(crate) table: SliceTable,
+    pub(crate) hits: u64,
+    pub(crate) hits_stored: u64,
+    pub(crate) members: BTreeMap<PeerIx, Member>,
+    /// Members other than the publisher that hold everything.
+    pub(crate) complete: u64,
+    /// Members that hold a part.
+    parts: u64,
+    /// Members that play or fetch.
+    listeners: u64,
+    /// The publisher, while it is a member.
+    pub(crate) publisher: Option<PeerIx>,
+    /// Counts of copies; none while nobody holds a part.
+    pub(crate) rarity: Option<Box<Rarity>>,
+    /// Hosts that may have room for another assignment.
+    pub(crate) free: Pool<PeerIx>,
+    /// Receivers that may have room for another assignment, and lack one.
+    pub(crate) hungry: Pool<PeerIx>,
+    /// Whether a tick is due for hungry receivers.
+    pub(crate) ticking: bool,
+    pub(crate) running: u64,
+    pub(crate) delivered: u64,
+    pub(crate) delivered_by_publisher: u64,
+}
+
+impl Media {
+    pub(crate) fn new(ix: MediaIx, manifest: SignedManifest, hits: u64) -> Media {
+        Media {
+            ix,
+            id: manifest.id(),
+            table: SliceTable::new(&manifest),
+            manifest,
+            hits,
+            hits_stored: hits,
+            members: BTreeMap::new(),
+            complete: 0,
+            parts: 0,
+            listeners: 0,
+            publisher: None,
+            rarity: None,
+            free: Pool::default(),
+            hungry: Pool::default(),
+            ticking: false,
+            running: 0,
+            delivered: 0,
+            delivered_by_publisher: 0,
+        }
+    }
+
+    /// Memory that a media takes beside its members' page maps, in bytes: marks of slices, counts of copies.
+    pub(crate) fn cost(manifest: &SignedManifest) -> u64 {
+        SliceTable::cost(manifest) + Rarity::bytes(manifest.pages.div_ceil(UNIT))
+    }
+
+    pub(crate) fn pages(&self) -> u64 {
+        self.manifest.pages
+    }
+
+    pub(crate) fn units(&self) -> u64 {
+        self.pages().div_ceil(UNIT)
+    }
+
+    pub(crate) fn listeners(&self) -> u64 {
+        self.listeners
+    }
+
+    /// A member wants something else than before.
+    pub(crate) fn set_intent(&mut self, peer: PeerIx, intent: Intent) {
+        if let Some(m) = self.members.get_mut(&peer) {
+            self.listeners -= u64::from(m.intent != Intent::Share);
+            self.listeners += u64::from(intent != Intent::Share);
+            m.intent = intent;
+        }
+    }
+
+    pub(crate) fn is_publisher(&self, peer: PeerIx) -> bool {
+        self.publisher == Some(peer)
+    }
+
+    /// Whether nobody but the publisher has a unit, nor is about to get it.
+    pub(crate) fn is_fresh(&self, unit: u64) -> bool {
+        self.complete == 0 && self.rarity.as_ref().is_none_or(|r| r.copies(unit) == 0 && r.flying(unit) == 0)
+    }
+
+    /// Adds a member that holds nothing yet, or everything.
+    pub(crate) fn add(&mut self, now: Now, peer: PeerIx, intent: Intent, full: bool, publisher: bool) {
+        let holds = if full {
+            Holds::Full
+        } else {
+            let units = self.units();
+            self.rarity.get_or_insert_with(|| Box::new(Rarity::new(units)));
+            self.parts += 1;
+            Holds::Part(Box::new(Part::new(self.pages())))
+        };
+        self.listeners += u64::from(intent != Intent::Share);
+        if publisher {
+            self.publisher = Some(peer);
+        } else if full {
+            self.complete += 1;
+        }
+        let member = Member {
+            intent,
+            holds,
+            playhead: None,
+            running: Vec::new(),
+            avoid: Vec::new(),
+            blamed_by: Vec::new(),
+            distrusted: false,
+            hold_until: now,
+            fed: now,
+        };
+        self.members.insert(peer, member);
+    }
+
+    /// Takes a member out. Its assignments are the caller's to end before.
+    pub(crate) fn remove(&mut self, peer: PeerIx) -> Option<Member> {
+        let member = self.members.remove(&peer)?;
+        self.listeners -= u64::from(member.intent != Intent::Share);
+        match &member.holds {
+            Holds::Full if self.is_publisher(peer) || member.distrusted => {}
+            Holds::Full => self.complete -= 1,
+            Holds::Part(p) => {
+                self.parts -= 1;
+                if !member.distrusted
+                    && let Some(r) = self.rarity.as_mut()
+                {
+                    p.units.runs(0, u64::MAX).for_each(|(a, b)| (a..=b).for_each(|u| r.remove_copy(u)));
+                }
+            }
+        }
+        if self.is_publisher(peer) {
+            self.publisher = None;
+        }
+        if self.running == 0 && self.parts == 0 {
+            self.rarity = None;
+        }
+        self.free.remove(peer);
+        self.hungry.remove(peer);
+        Some(member)
+    }
+
+    /// A member holds pages now. Calls `new` with each run of pages that it did not hold before; says whether it completed
+    /// its copy by it.
+    pub(crate) fn insert(
+        &mut self,
+        peer: PeerIx,
+        first: PageNo,
+        last: PageNo,
+        mut new: impl FnMut(PageNo, PageNo),
+    ) -> bool {
+        let last = last.min(self.pages().saturating_sub(1));
+        let publisher = self.is_publisher(peer);
+        let Some(Member { holds, distrusted, .. }) = self.members.get_mut(&peer) else { return false };
+        let (Holds::Part(part), believed) = (&mut *holds, !*distrusted) else { return false };
+        if first > last {
+            return false;
+        }
+        let gaps: Vec<_> = part.pages.gaps(first, last).collect();
+        for (a, b) in gaps {
+            part.pages.set(a, b);
+            part.claim(a, b);
+            new(a, b);
+            for u in a / UNIT..=b / UNIT {
+                if part.pages.all(u * UNIT, u * UNIT + UNIT - 1) && part.units.set(u, u) == 1 && believed {
+                    self.rarity.iter_mut().for_each(|r| r.add_copy(u));
+                }
+            }
+        }
+        if !part.pages.is_full() {
+            return false;
+        }
+        if believed && let Some(r) = self.rarity.as_mut() {
+            part.units.runs(0, u64::MAX).for_each(|(a, b)| (a..=b).for_each(|u| r.remove_copy(u)));
+        }
+        *holds = Holds::Full;
+        self.parts -= 1;
+        self.complete += u64::from(!publisher && believed);
+        true
+    }
+
+    /// A member holds pages no longer. Says whether its copy was complete before.
+    pub(crate) fn lose(&mut self, peer: PeerIx, ranges: &PageRanges) -> bool {
+        let (pages, publisher) = (self.pages(), self.is_publisher(peer));
+        let lost: Vec<_> =
+            ranges.runs().filter(|(a, _)| *a < pages).map(|(a, b)| (a, b.min(pages - 1))).collect();
+        let units = self.units();
+        let Some(Member { holds, distrusted, .. }) = self.members.get_mut(&peer) else { return false };
+        let believed = !*distrusted;
+        if lost.is_empty() {
+            return false;
+        }
+        let rarity = self.rarity.get_or_insert_with(|| Box::new(Rarity::new(units)));
+        let was_full = matches!(holds, Holds::Full);
+        if was_full {
+            let mut part = Part::new(pages);
+            part.claim(0, pages - 1);
+            part.pages.set(0, pages - 1);
+            part.units.set(0, units - 1);
+            if believed {
+                (0..units).for_each(|u| rarity.add_copy(u));
+            }
+            *holds = Holds::Part(Box::new(part));
+            self.parts += 1;
+            self.complete -= u64::from(!publisher && believed);
+        }
+        let Holds::Part(part) = holds else { return false };
+        for (a, b) in lost {
+            if part.pages.clear(a, b) > 0 {
+                part.claimed.clear(a, b);
+                for u in a / UNIT..=b / UNIT {
+                    if !part.pages.all(u * UNIT, u * UNIT + UNIT - 1)
+                        && part.units.clear(u, u) == 1
+                        && believed
+                    {
+                        rarity.remove_copy(u);
+                    }
+                    if !part.claimed.all(u * UNIT, u * UNIT + UNIT - 1) {
+                        part.open.set(u, u);
+                    }
+                }
+            }
+        }
+        was_full
+    }
+
+    /// Believes a member's map no longer, until it leaves.
+    pub(crate) fn distrust(&mut self, peer: PeerIx) {
+        let publisher = self.is_publisher(peer);
+        let Some(member) = self.members.get_mut(&peer).filter(|m| !m.distrusted && !publisher) else {
+            return;
+        };
+        member.distrusted = true;
+        match (&member.holds, self.rarity.as_mut()) {
+            (Holds::Full, _) => self.complete -= 1,
+            (Holds::Part(p), Some(r)) => {
+                p.units.runs(0, u64::MAX).for_each(|(a, b)| (a..=b).for_each(|u| r.remove_copy(u)));
+            }
+            (Holds::Part(_), None) => {}
+        }
+        self.free.remove(peer);
+    }
+
+    /// Pages are under way to a member.
+    pub(crate) fn claim(&mut self, peer: PeerIx, first: PageNo, last: PageNo) {
+        if let Some(Holds::Part(p)) = self.members.get_mut(&peer).map(|m| &mut m.holds) {
+            p.claim(first, last);
+        }
+        self.rarity.iter_mut().for_each(|r| r.take_off(first / UNIT, last / UNIT));
+    }
+
+    /// They are under way no longer; `still`: other ranges that are.
+    pub(crate) fn unclaim(
+        &mut self,
+        peer: PeerIx,
+        first: PageNo,
+        last: PageNo,
+        still: impl Iterator<Item = (PageNo, PageNo)>,
+    ) {
+        self.rarity.iter_mut().for_each(|r| r.land(first / UNIT, last / UNIT));
+        let Some(Holds::Part(p)) = self.members.get_mut(&peer).map(|m| &mut m.holds) else { return };
+        let gaps: Vec<_> = p.pages.gaps(first, last).collect();
+        for (a, b) in gaps {
+            p.claimed.clear(a, b);
+            p.open.set(a / UNIT, b / UNIT);
+        }
+        for (a, b) in still.filter(|(a, b)| *a <= last && *b >= first) {
+            p.claim(a, b);
+        }
+    }
+
+    /// Pages of `first ..= last` that a member holds.
+    pub(crate) fn held_of(&self, peer: PeerIx, first: PageNo, last: PageNo) -> u64 {
+        match self.members.get(&peer).map(|m| &m.holds) {
+            Some(Holds::Full) => last - first + 1,
+            Some(Holds::Part(p)) => p.pages.runs(first, last).map(|(a, b)| b - a + 1).sum(),
+            None => 0,
+        }
+    }
+
+    /// Memory of its members' page maps, in bytes.
+    #[cfg(test)]
+    pub(crate) fn map_bytes(&self) -> u64 {
+        let maps = self.members.values().filter(|m| m.holds.part().is_some()).count() as u64;
+        assert_eq!(maps, self.parts);
+        maps * Holds::cost(self.pages())
+    }
+}

@@ -1,0 +1,256 @@
+//! What the tracker knows of one peer: its session, its rates, and how far it is trusted.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use icet::{NetKind, Now, Offer, PeerKey};
+
+use super::board::MediaIx;
+use super::learn::{Arm, ProtoIx};
+use super::quota::Bucket;
+use super::reach::Reachable;
+use super::{ConnId, Contribution};
+
+/// What one direction of a peer may have under way: enough for this long at the learned rate.
+const HORIZON: f64 = 1.0;
+/// Bytes under way as long as the rate is unknown.
+const FIRST_WINDOW: u64 = 256 << 10;
+/// Least window, so that a slow peer gets something.
+const LEAST_WINDOW: u64 = 32 << 10;
+/// Most assignments of one peer in one direction.
+pub(crate) const MOST_RUNNING: u32 = 64;
+/// Shortest and longest time over which a rate is sampled.
+const SAMPLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Acknowledgements come in batches: once busy, a rate over less than this is noise.
+const BUSY_SAMPLE: Duration = Duration::from_millis(250);
+
+/// One direction of a peer's line: what is under way, and the rate that was learned from acknowledgements.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Meter {
+    /// What the peer allows, bytes a second.
+    pub(crate) limit: Option<u64>,
+    /// Learned, bytes a second.
+    pub(crate) rate: Option<f64>,
+    /// Bytes under way.
+    pub(crate) bytes: u64,
+    /// Assignments under way.
+    pub(crate) count: u32,
+    since: Now,
+    acked: u64,
+    fresh: bool,
+    was_full: bool,
+}
+
+impl Meter {
+    /// The best guess at its rate: learned, else declared; none if nothing is known.
+    pub(crate) fn known_rate(&self) -> Option<f64> {
+        let limit = self.limit.map(|l| (l as f64).max(1.0));
+        match (self.rate, limit) {
+            (Some(r), Some(l)) => Some(r.min(l)),
+            (r, l) => r.or(l),
+        }
+    }
+
+    /// Bytes that may be under way.
+    pub(crate) fn window(&self) -> u64 {
+        // A declared limit alone says only what it will not exceed: begin carefully.
+        let by_rate = |r: f64| (r * HORIZON).min(1e12);
+        let learned = self.rate.map_or(FIRST_WINDOW as f64, by_rate);
+        let most = self.limit.map_or(f64::MAX, |l| by_rate(l as f64));
+        // In range: between LEAST_WINDOW and 1e12.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let window = learned.min(most) as u64;
+        window.max(LEAST_WINDOW)
+    }
+
+    /// Bytes that may be added now.
+    pub(crate) fn room(&self) -> u64 {
+        if self.count >= MOST_RUNNING { 0 } else { self.window().saturating_sub(self.bytes) }
+    }
+
+    pub(crate) fn begin(&mut self, now: Now, bytes: u64) {
+        if self.count == 0 {
+            (self.since, self.acked, self.fresh, self.was_full) = (now, 0, true, false);
+        }
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.was_full |= self.bytes >= self.window() / 2;
+    }
+
+    /// `bytes` of what is under way have arrived.
+    pub(crate) fn progress(&mut self, now: Now, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.acked = self.acked.saturating_add(bytes);
+        let span = now.since(self.since);
+        let least = if self.fresh { SAMPLE.0 } else { BUSY_SAMPLE };
+        if span < least || (span < SAMPLE.1 && self.acked < self.window() / 2) {
+            return;
+        }
+        let sample = self.acked as f64 / span.as_secs_f64();
+        self.rate = Some(match self.rate {
+            None => sample,
+            Some(r) if sample > r => r + (sample - r) * 0.6,
+            // Less than before counts only if there was enough to do.
+            Some(r) if self.was_full => r + (sample - r) * 0.25,
+            Some(r) => r,
+        });
+        (self.since, self.acked, self.fresh) = (now, 0, false);
+        self.was_full = self.bytes >= self.window() / 2;
+    }
+
+    /// An assignment ended of which `bytes` never arrived.
+    pub(crate) fn end(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.count = self.count.saturating_sub(1);
+        if self.count == 0 {
+            self.bytes = 0;
+        }
+    }
+
+    /// Seconds until what is under way, and `more` bytes behind it, will have arrived.
+    pub(crate) fn eta(&self, more: u64, unknown: f64) -> f64 {
+        (self.bytes.saturating_add(more)) as f64 / self.known_rate().unwrap_or(unknown).max(1.0)
+    }
+}
+
+/// A sum that fades with a half-life.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fading {
+    value: f64,
+    at: Now,
+}
+
+impl Fading {
+    pub(crate) fn now(&self, now: Now, half_life: Duration) -> f64 {
+        self.value * (-now.since(self.at).as_secs_f64() / half_life.as_secs_f64()).exp2()
+    }
+
+    pub(crate) fn add(&mut self, now: Now, half_life: Duration, n: f64) {
+        self.value = self.now(now, half_life) + n;
+        self.at = now;
+    }
+}
+
+/// Half-life of distrust.
+pub(crate) const DISTRUST: Duration = Duration::from_secs(600);
+
+/// An offer, with what was learned of this host over it.
+#[derive(Debug, Clone)]
+pub(crate) struct Offered {
+    pub(crate) offer: Offer,
+    pub(crate) proto: ProtoIx,
+    pub(crate) arm: Arm,
+}
+
+/// A peer whose session said hello, or that did so a short while ago.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) key: PeerKey,
+    /// Its session; none if it is gone.
+    pub(crate) conn: Option<ConnId>,
+    pub(crate) gone: Option<Now>,
+    pub(crate) observed: SocketAddr,
+    pub(crate) kind: NetKind,
+    pub(crate) agent: String,
+    pub(crate) offers: Vec<Offered>,
+    pub(crate) reach: Vec<Reachable>,
+    /// Whether somebody could fetch from it: an offer that needs no address, or one whose address was proved.
+    pub(crate) servable: bool,
+    pub(crate) up: Meter,
+    pub(crate) down: Meter,
+    /// Sum of what speaks against it; see [`Peer::trust`].
+    pub(crate) distrust: Fading,
+    /// Who accused it of altering pages lately, and from where.
+    pub(crate) accusers: Vec<(PeerKey, IpAddr, Now)>,
+    /// Accusations of that kind that it made lately.
+    pub(crate) accused: Fading,
+    /// Failures that it reported lately.
+    pub(crate) complaints: Fading,
+    /// When it last acknowledged something that was assigned.
+    pub(crate) acked: Now,
+    pub(crate) contribution: Contribution,
+    pub(crate) contribution_stored: Contribution,
+    pub(crate) media: BTreeSet<MediaIx>,
+    /// Media in which it was wanted as a host, but had no room.
+    pub(crate) missed_up: Vec<MediaIx>,
+    /// Media in which it could have been fed, but had no room.
+    pub(crate) missed_down: Vec<MediaIx>,
+    /// Bytes of page maps held for it.
+    pub(crate) map_bytes: u64,
+    pub(crate) messages: Bucket,
+    pub(crate) joins: Bucket,
+    pub(crate) publishes: Bucket,
+}
+
+impl Peer {
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.observed.ip()
+    }
+
+    /// 1 is full trust, 0 none.
+    pub(crate) fn trust(&self, now: Now) -> f64 {
+        (-self.distrust.now(now, DISTRUST)).exp()
+    }
+
+    pub(crate) fn offered(&self, proto: ProtoIx) -> Option<&Offered> {
+        self.offers.iter().find(|o| o.proto == proto)
+    }
+
+    /// Sent over received, 0 to 4; newcomers stand at 1.
+    pub(crate) fn merit(&self) -> f64 {
+        const GRACE: f64 = 4e6;
+        ((self.contribution.sent as f64 + GRACE) / (self.contribution.received as f64 + GRACE)).min(4.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Now {
+        Now(n * 1000)
+    }
+
+    #[test]
+    fn a_meter_learns_the_rate_of_a_line() {
+        for rate in [10_000.0, 1e6, 1e8] {
+            let mut m = Meter::default();
+            let mut now = 0;
+            for _ in 0..400 {
+                // Keep it full, and let a tenth of a second's bytes arrive.
+                while m.room() > 0 {
+                    m.begin(ms(now), (m.window() / 4).max(1));
+                }
+                now += 50;
+                let got = f64::min(rate * 0.05, m.bytes as f64) as u64;
+                m.progress(ms(now), got);
+                while m.count > 4 {
+                    m.end(0);
+                }
+            }
+            let learned = m.rate.unwrap();
+            assert!((0.7..1.5).contains(&(learned / rate)), "learned {learned} of {rate}");
+        }
+    }
+
+    #[test]
+    fn a_declared_limit_bounds_the_window() {
+        let m = Meter { limit: Some(50_000), rate: Some(1e7), ..Meter::default() };
+        assert_eq!(m.window(), 50_000);
+        assert_eq!(m.known_rate(), Some(50_000.0));
+        let m = Meter { limit: Some(1), ..Meter::default() };
+        assert_eq!(m.window(), LEAST_WINDOW);
+        let m = Meter { limit: Some(u64::MAX), rate: Some(f64::MAX), ..Meter::default() };
+        assert!(m.window() > 0);
+    }
+
+    #[test]
+    fn what_fades_halves() {
+        let mut f = Fading::default();
+        f.add(ms(0), Duration::from_secs(10), 4.0);
+        assert!((f.now(ms(10_000), Duration::from_secs(10)) - 2.0).abs() < 1e-9);
+        f.add(ms(10_000), Duration::from_secs(10), 1.0);
+        assert!((f.now(ms(20_000), Duration::from_secs(10)) - 1.5).abs() < 1e-9);
+    }
+}

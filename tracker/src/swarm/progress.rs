@@ -1,0 +1,414 @@
+//! What becomes of assignments: acknowledgements, ends, lapses, and who is credited or blamed.
+
+use std::time::Duration;
+
+use icet::message::{Outcome, Report};
+use icet::{Now, PageNo, PageRanges};
+
+use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, State, Timer};
+use super::learn::Sample;
+use super::peer::DISTRUST;
+use super::reach::{Scope, scope};
+use super::schedule::Event;
+
+/// How long a receiver is not sent again to a host that failed it.
+const AVOID: Duration = Duration::from_secs(10);
+/// The same after an altered page.
+const AVOID_ALTERED: Duration = Duration::from_secs(3600);
+/// Peers in a row that found less than a host said it had, until its map is not believed.
+const BLAMES: usize = 3;
+/// Accusations that a reporter may make, as they fade, before they weigh nothing.
+const ACCUSATIONS: f64 = 3.0;
+/// Failures that a reporter may report a minute before they weigh nothing.
+const COMPLAINTS: f64 = 60.0;
+
+impl Board {
+    /// A member holds pages now, which came by assignment `id` (0: by none that we know).
+    pub(crate) fn got(&mut self, now: Now, media: MediaIx, peer: PeerIx, id: u64, pages: &PageRanges) {
+        let known = self.runs.get(&id).filter(|r| r.receiver == peer && r.media == media);
+        let set = known.map(|r| (r.first, r.last));
+        let Some(m) = self.media.get_mut(&media) else { return };
+        let mut of_assignment: Vec<(PageNo, PageNo)> = Vec::new();
+        let (mut span, mut completed) = (None::<(PageNo, PageNo)>, false);
+        for (a, b) in pages.runs() {
+            completed |= m.insert(peer, a, b, |a, b| {
+                span = Some(span.map_or((a, b), |(x, y)| (x.min(a), y.max(b))));
+                if let Some((first, last)) = set.filter(|(f, l)| a <= *l && b >= *f) {
+                    of_assignment.push((a.max(first), b.min(last)));
+                }
+            });
+        }
+        let bytes: u64 = of_assignment.iter().map(|(a, b)| m.table.bytes_of(*a, *b)).sum();
+        let count: u64 = of_assignment.iter().map(|(a, b)| b - a + 1).sum();
+        if completed {
+            self.shrink(media, peer);
+        }
+        if count > 0 {
+            self.acknowledged(now, id, bytes, count);
+        }
+        let Some((from, to)) = span else { return };
+        // Whatever of its assignments brings nothing new any more is over.
+        let running = self.member(media, peer).map(|m| m.running.clone()).unwrap_or_default();
+        for other in running {
+            let Some(run) = self.runs.get(&other).filter(|r| r.first <= to && r.last >= from) else {
+                continue;
+            };
+            let (first, last, done) = (run.first, run.last, run.done.is_some());
+            let held = self.media.get(&media).map_or(0, |m| m.held_of(peer, first, last));
+            if held == last - first + 1 {
+                self.end(now, other);
+                if other != id && !done {
+                    self.cancel(other);
+                }
+            }
+        }
+        self.refresh(now, media, peer);
+        self.events.push(Event::Got { media, peer });
+    }
+
+    fn acknowledged(&mut self, now: Now, id: u64, bytes: u64, pages: u64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let bytes = bytes.min(run.left());
+        run.acked += bytes;
+        run.progress = Some(now);
+        let (host, receiver, media, state) = (run.host(), run.receiver, run.media, run.state);
+        let proto = run.hosts.get(run.with).map(|t| t.proto);
+        self.totals.acked_pages += pages;
+        self.totals.acked_bytes += bytes;
+        if state != State::Ended
+            && let Some(h) = self.peers.get_mut(&host)
+        {
+            h.up.progress(now, bytes);
+        }
+        if let Some(r) = self.peers.get_mut(&receiver) {
+            r.acked = now;
+            if state != State::Ended {
+                r.down.progress(now, bytes);
+            }
+        }
+        if let Some(p) = proto.and_then(|p| self.protocols.get_mut(p)) {
+            p.bytes += bytes;
+        }
+        if let Some(m) = self.media.get_mut(&media) {
+            m.delivered += bytes;
+            if m.is_publisher(host) {
+                m.delivered_by_publisher += bytes;
+                self.totals.acked_from_publisher += bytes;
+            }
+        }
+        self.credit(id);
+        self.events.push(Event::Room { media, host, receiver });
+    }
+
+    /// Credits what both ends said: the receiver that it came, the host that it was sent.
+    pub(crate) fn credit(&mut self, id: u64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let mut left = run.acked;
+        let mut given = Vec::new();
+        for t in &mut run.hosts {
+            let due = t.served.min(left);
+            left -= due;
+            if due > t.credited {
+                given.push((t.peer, due - t.credited));
+                t.credited = due;
+            }
+        }
+        let receiver = run.receiver;
+        for (host, bytes) in given {
+            if let Some(h) = self.peers.get_mut(&host) {
+                h.contribution.sent = h.contribution.sent.saturating_add(bytes);
+            }
+            if let Some(r) = self.peers.get_mut(&receiver) {
+                r.contribution.received = r.contribution.received.saturating_add(bytes);
+            }
+        }
+    }
+
+    /// A host says that it sent `bytes` for assignment `id`.
+    pub(crate) fn served(&mut self, peer: PeerIx, id: u64, bytes: u64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let most = run.bytes;
+        let Some(t) = run.hosts.iter_mut().find(|t| t.peer == peer) else { return };
+        t.served = t.served.saturating_add(bytes).min(most);
+        self.credit(id);
+    }
+
+    /// An assignment is over: its pages are free for others, its bytes no longer under way.
+    pub(crate) fn end(&mut self, now: Now, id: u64) {
+        let Some(run) = self.runs.get_mut(&id).filter(|r| r.state != State::Ended) else { return };
+        let attached = run.state == State::Runs;
+        run.state = State::Ended;
+        let (media, host, receiver) = (run.media, run.host(), run.receiver);
+        let (first, last, left) = (run.first, run.last, run.left());
+        if attached {
+            self.detach(media, receiver, id, first, last);
+        }
+        if let Some(h) = self.peers.get_mut(&host) {
+            h.up.end(left);
+        }
+        if let Some(r) = self.peers.get_mut(&receiver) {
+            r.down.end(left);
+        }
+        self.totals.running = self.totals.running.saturating_sub(1);
+        self.at(now + REMEMBER, Timer::Forget(id));
+        self.refresh(now, media, receiver);
+        self.refresh(now, media, host);
+        self.events.push(Event::Room { media, host, receiver });
+    }
+
+    fn detach(&mut self, media: MediaIx, receiver: PeerIx, id: u64, first: PageNo, last: PageNo) {
+        let Some(m) = self.media.get_mut(&media) else { return };
+        let mut still = Vec::new();
+        if let Some(member) = m.members.get_mut(&receiver) {
+            member.running.retain(|r| *r != id);
+            still = member.running.clone();
+        }
+        let still = still.iter().filter_map(|r| self.runs.get(r)).map(|r| (r.first, r.last));
+        m.unclaim(receiver, first, last, still);
+        m.running = m.running.saturating_sub(1);
+    }
+
+    /// Tells the receiver that an assignment is wanted no longer.
+    pub(crate) fn cancel(&mut self, id: u64) {
+        let Some(conn) = self.runs.get(&id).and_then(|r| self.peers.get(&r.receiver)).and_then(|p| p.conn)
+        else {
+            return;
+        };
+        // One that was not sent yet need not be.
+        if let Some(queued) = self.assign.get_mut(&conn) {
+            let before = queued.len();
+            queued.retain(|a| a.id != id);
+            if queued.len() < before {
+                return;
+            }
+        }
+        self.cancel.entry(conn).or_default().push(id);
+    }
+
+    /// The receiver's session is gone or it left the media: its assignments may run on, but nothing waits for them.
+    pub(crate) fn detach_all(&mut self, media: MediaIx, receiver: PeerIx) {
+        for id in self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default() {
+            if let Some(run) = self.runs.get_mut(&id).filter(|r| r.state == State::Runs) {
+                run.state = State::Detached;
+                let (first, last) = (run.first, run.last);
+                self.detach(media, receiver, id, first, last);
+            }
+        }
+    }
+
+    /// A receiver that came back says that `id` still runs. False if we know nothing of it.
+    pub(crate) fn reattach(&mut self, now: Now, media: MediaIx, receiver: PeerIx, id: u64) -> bool {
+        let Some(run) = self.runs.get_mut(&id) else { return false };
+        if run.receiver != receiver || run.media != media || run.state != State::Detached {
+            return false;
+        }
+        run.state = State::Runs;
+        run.progress = Some(now);
+        let (first, last) = (run.first, run.last);
+        if let Some(m) = self.media.get_mut(&media) {
+            m.claim(receiver, first, last);
+            m.running += 1;
+            if let Some(member) = m.members.get_mut(&receiver) {
+                member.running.push(id);
+            }
+        }
+        self.at(now + LOOK, Timer::Look(id));
+        true
+    }
+
+    /// A receiver says how one host did with an assignment.
+    pub(crate) fn report(&mut self, now: Now, peer: PeerIx, report: &Report) {
+        let Some(run) = self.runs.get_mut(&report.assignment).filter(|r| r.receiver == peer) else { return };
+        let Some(i) = run.hosts.iter().position(|t| t.key == report.host && !t.reported) else { return };
+        run.hosts[i].reported = true;
+        let (host, proto, media) = (run.hosts[i].peer, run.hosts[i].proto, run.media);
+        let (believable, state) = (report.bytes.min(run.bytes + run.bytes / 4), run.state);
+        let id = report.assignment;
+        self.judge(now, peer, host, proto, media, report, believable);
+        if state != State::Runs {
+            return;
+        }
+        if report.last {
+            self.reported_end(now, id, report.outcome);
+        } else {
+            self.pass_on(now, id, i + 1);
+        }
+    }
+
+    fn reported_end(&mut self, now: Now, id: u64, outcome: Outcome) {
+        if outcome == Outcome::Done
+            && let Some(run) = self.runs.get_mut(&id)
+        {
+            // Acknowledgements that are held back may follow.
+            let until = now + Duration::from_millis(2 * u64::from(self.config.ack_delay_ms) + 100);
+            run.done = Some(until);
+            self.at(until, Timer::Look(id));
+        } else {
+            self.end(now, id);
+        }
+    }
+
+    /// The stand-in number `to` has the assignment now.
+    fn pass_on(&mut self, now: Now, id: u64, to: usize) {
+        let Some(run) = self.runs.get_mut(&id).filter(|r| to < r.hosts.len() && to > r.with) else { return };
+        let (media, before, left, receiver) = (run.media, run.host(), run.left(), run.receiver);
+        run.with = to;
+        run.progress = Some(now);
+        let after = run.host();
+        if let Some(h) = self.peers.get_mut(&before) {
+            h.up.end(left);
+        }
+        if let Some(h) = self.peers.get_mut(&after) {
+            h.up.begin(now, left);
+        }
+        self.refresh(now, media, before);
+        self.refresh(now, media, after);
+        self.events.push(Event::Room { media, host: before, receiver });
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn judge(
+        &mut self,
+        now: Now,
+        by: PeerIx,
+        host: PeerIx,
+        proto: super::learn::ProtoIx,
+        media: MediaIx,
+        report: &Report,
+        bytes: u64,
+    ) {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let failed = report.outcome.is_failure();
+        let Some(reporter) = self.peers.get_mut(&by) else { return };
+        let mut weight = reporter.trust(now);
+        if failed {
+            if reporter.complaints.now(now, MINUTE) >= COMPLAINTS {
+                weight = 0.0;
+            }
+            reporter.complaints.add(now, MINUTE, 1.0);
+        }
+        if report.outcome != Outcome::Stopped && weight > 0.0 {
+            let seconds = f64::from(report.total.max(1)) / 1000.0;
+            let sample = Sample {
+                ok: !failed,
+                weight,
+                rate: (bytes >= 16 << 10).then(|| bytes as f64 / seconds),
+                first: report.first_byte.map(|ms| f64::from(ms) / 1000.0),
+            };
+            let arm = self
+                .peers
+                .get_mut(&host)
+                .and_then(|h| h.offers.iter_mut().find(|o| o.proto == proto))
+                .map(|o| &mut o.arm);
+            self.protocols.learn(now, proto, arm, sample);
+        }
+        if failed && let Some(m) = self.member_mut(media, by) {
+            let pause = if report.outcome == Outcome::Altered { AVOID_ALTERED } else { AVOID };
+            m.avoid(host, now, now + pause);
+        }
+        match report.outcome {
+            Outcome::Altered => self.accuse(now, by, host),
+            Outcome::Refused | Outcome::Incomplete if weight > 0.1 => self.blame(media, by, host),
+            Outcome::Done => {
+                if let Some(m) = self.member_mut(media, host) {
+                    m.blamed_by.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// `by` did not find at `host` what it said it had.
+    fn blame(&mut self, media: MediaIx, by: PeerIx, host: PeerIx) {
+        let Some(m) = self.media.get_mut(&media) else { return };
+        let Some(member) = m.members.get_mut(&host) else { return };
+        if !member.blamed_by.contains(&by) {
+            member.blamed_by.push(by);
+        }
+        if member.blamed_by.len() >= BLAMES {
+            m.distrust(host);
+        }
+    }
+
+    /// `by` got an altered page from `host`. One voice weighs little: it may lie. Another one from elsewhere is decisive. Who
+    /// accuses many weighs nothing.
+    fn accuse(&mut self, now: Now, by: PeerIx, host: PeerIx) {
+        let Some(reporter) = self.peers.get_mut(&by) else { return };
+        let spent = reporter.accused.now(now, DISTRUST) >= ACCUSATIONS;
+        reporter.accused.add(now, DISTRUST, 1.0);
+        let (key, ip, trust) = (reporter.key, reporter.ip(), reporter.trust(now));
+        let Some(h) = self.peers.get_mut(&host) else { return };
+        h.accusers.retain(|(_, _, at)| now.since(*at) < 3 * DISTRUST);
+        let near =
+            |a, b| scope(a) == Scope::Public && super::quota::Prefix::of(a) == super::quota::Prefix::of(b);
+        let heard = h.accusers.iter().any(|(k, from, _)| *k == key || near(*from, ip));
+        if spent || heard || h.accusers.len() >= 16 {
+            return;
+        }
+        let alone = h.accusers.is_empty();
+        h.accusers.push((key, ip, now));
+        h.distrust.add(now, DISTRUST, trust * if alone { 0.5 } else { 2.0 });
+        for media in h.media.iter().copied().take(64).collect::<Vec<_>>() {
+            self.refresh(now, media, host);
+        }
+    }
+
+    /// Looks at a running assignment: it may have lapsed, or be late.
+    pub(crate) fn look(&mut self, now: Now, id: u64) {
+        let Some(run) = self.runs.get(&id).filter(|r| r.state != State::Ended) else { return };
+        let (media, receiver, host) = (run.media, run.receiver, run.host());
+        if run.done.is_some_and(|d| d <= now)
+            || (run.state == State::Detached && now.since(run.made) > run.lapse)
+        {
+            self.end(now, id);
+            return;
+        }
+        // One that waits behind others of the same host is not idle while those move.
+        let running = self.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
+        let siblings = running.iter().filter_map(|r| self.runs.get(r)).filter(|r| r.host() == host);
+        let moved = siblings.filter_map(|r| r.progress).chain([run.made]).max().unwrap_or(run.made);
+        let old = now.since(run.made) > 4 * run.lapse + Duration::from_secs(10);
+        if now.since(moved) >= run.lapse || old {
+            self.lapsed(now, id);
+            return;
+        }
+        self.at(now + LOOK, Timer::Look(id));
+        self.events.push(Event::Slow { run: id });
+    }
+
+    fn lapsed(&mut self, now: Now, id: u64) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let (media, receiver, host, made) = (run.media, run.receiver, run.host(), run.made);
+        let proto = run.hosts.get(run.with).map(|t| t.proto);
+        let ignored = self.peers.get(&receiver).is_some_and(|r| r.acked < made);
+        if ignored {
+            // It took nothing up, from nobody: that is its own doing, or its line is dead.
+            if let Some(r) = self.peers.get_mut(&receiver) {
+                r.distrust.add(now, DISTRUST, 0.02);
+            }
+        } else if let Some(proto) = proto {
+            let arm = self
+                .peers
+                .get_mut(&host)
+                .and_then(|h| h.offers.iter_mut().find(|o| o.proto == proto))
+                .map(|o| &mut o.arm);
+            let sample = Sample { ok: false, weight: 0.5, rate: None, first: None };
+            self.protocols.learn(now, proto, arm, sample);
+        }
+        if let Some(m) = self.member_mut(media, receiver) {
+            m.avoid(host, now, now + AVOID);
+        }
+        self.cancel(id);
+        self.end(now, id);
+    }
+
+    /// A member completed its copy: its map takes no memory any more.
+    pub(crate) fn shrink(&mut self, media: MediaIx, peer: PeerIx) {
+        let Some(m) = self.media.get(&media) else { return };
+        let cost = super::media::Holds::cost(m.pages());
+        if let Some(p) = self.peers.get_mut(&peer) {
+            p.map_bytes = p.map_bytes.saturating_sub(cost);
+        }
+        self.totals.map_bytes = self.totals.map_bytes.saturating_sub(cost);
+    }
+}

@@ -1,0 +1,220 @@
+//! Nobody can be aimed: which addresses may be dialed back, and to whom one may be told.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use icet::{NetAddr, Now};
+
+use super::DialId;
+
+/// What an address is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// This machine only.
+    Loopback,
+    /// A private, link-local or carrier's network.
+    Private,
+    /// The Internet.
+    Public,
+    /// Not an address of one peer: unspecified, multicast, broadcast, reserved, or one that embeds another.
+    Never,
+}
+
+/// The scope of an address.
+pub(crate) fn scope(ip: IpAddr) -> Scope {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            if ip.is_loopback() {
+                Scope::Loopback
+            } else if a == 0 || a >= 224 {
+                Scope::Never
+            } else if ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64) {
+                Scope::Private
+            } else {
+                Scope::Public
+            }
+        }
+        IpAddr::V6(ip) => {
+            let s = ip.segments();
+            if ip.is_loopback() {
+                Scope::Loopback
+            } else if ip.is_unspecified() || ip.is_multicast() || s[0] == 0x2002 || s[..2] == [0x64, 0xff9b] {
+                // 6to4 and NAT64 (RFC 3056, RFC 6052) lead to any IPv4 address there is.
+                Scope::Never
+            } else if s[..6] == [0; 6] {
+                Scope::Never
+            } else if s[0] & 0xfe00 == 0xfc00 || s[0] & 0xffc0 == 0xfe80 {
+                Scope::Private
+            } else {
+                Scope::Public
+            }
+        }
+    }
+}
+
+/// Whether two addresses lie in the same private network, as far as that can be told without its mask.
+pub(crate) fn same_private_network(a: IpAddr, b: IpAddr) -> bool {
+    fn block4(ip: Ipv4Addr) -> u8 {
+        match ip.octets() {
+            [10, ..] => 1,
+            [172, ..] => 2,
+            [192, ..] => 3,
+            [169, ..] => 4,
+            _ => 5,
+        }
+    }
+    fn block6(ip: Ipv6Addr) -> [u16; 3] {
+        let [a, b, c, ..] = ip.segments();
+        [a, b, c]
+    }
+    if scope(a) != Scope::Private || scope(b) != Scope::Private {
+        return false;
+    }
+    match (a.to_canonical(), b.to_canonical()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => block4(a) == block4(b),
+        (IpAddr::V6(a), IpAddr::V6(b)) => block6(a) == block6(b),
+        _ => false,
+    }
+}
+
+/// Whether the tracker may dial `addr` on behalf of a peer that it sees at `observed`.
+///
+/// # Errors
+/// Why not, for people.
+pub(crate) fn may_dial(addr: NetAddr, observed: IpAddr) -> Result<(), &'static str> {
+    let (ip, observed) = (addr.at.ip().to_canonical(), observed.to_canonical());
+    if addr.at.port() == 0 {
+        return Err("port 0 is no address");
+    }
+    match scope(ip) {
+        Scope::Never => Err("not an address of one peer"),
+        Scope::Loopback if observed.is_loopback() => Ok(()),
+        Scope::Loopback => Err("a loopback address is for peers on the tracker's own machine"),
+        // A peer on the tracker's own machine could dial these itself.
+        Scope::Private if observed.is_loopback() || ip == observed || same_private_network(ip, observed) => {
+            Ok(())
+        }
+        Scope::Private => Err("a private address is for peers in the tracker's own private network"),
+        Scope::Public if ip != observed && addr.at.port() < 1024 && !observed.is_loopback() => {
+            Err("an address that you do not come from needs a port from 1024 on")
+        }
+        Scope::Public => Ok(()),
+    }
+}
+
+/// Whether a proved address of a host seen at `host` may be told to a receiver seen at `receiver`.
+pub(crate) fn may_tell(ip: IpAddr, host: IpAddr, receiver: IpAddr) -> bool {
+    let (host, receiver) = (host.to_canonical(), receiver.to_canonical());
+    // A receiver on loopback is on the machine whose dial-back just worked.
+    receiver.is_loopback()
+        || match scope(ip) {
+            Scope::Public => true,
+            Scope::Loopback | Scope::Never => false,
+            Scope::Private => {
+                host == receiver
+                    || (same_private_network(ip, receiver)
+                        && (host.is_loopback() || scope(host) == Scope::Private))
+            }
+        }
+}
+
+/// How far the proof of an address has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// To be dialed, not before.
+    Waits(Now),
+    /// Being dialed.
+    Dialing(DialId),
+    /// The peer's key answered there.
+    Proved,
+    /// It did not; counts the failures so far.
+    Failed { tries: u32, at: Now },
+    /// May not be dialed.
+    Refused,
+}
+
+/// An announced address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reachable {
+    pub(crate) addr: NetAddr,
+    pub(crate) proof: Proof,
+}
+
+#[cfg(test)]
+mod tests {
+    use icet::NetKind;
+
+    use super::*;
+
+    fn ip(s: &str) -> IpAddr {
+        s.parse().unwrap()
+    }
+
+    fn dial(a: &str, from: &str) -> bool {
+        may_dial(NetAddr { kind: NetKind::Udp, at: a.parse().unwrap() }, ip(from)).is_ok()
+    }
+
+    #[test]
+    fn scopes() {
+        for (s, is) in [
+            ("127.0.0.1", Scope::Loopback),
+            ("::1", Scope::Loopback),
+            ("::ffff:127.0.0.1", Scope::Loopback),
+            ("10.1.2.3", Scope::Private),
+            ("172.16.0.1", Scope::Private),
+            ("172.32.0.1", Scope::Public),
+            ("192.168.1.1", Scope::Private),
+            ("169.254.1.1", Scope::Private),
+            ("100.64.0.1", Scope::Private),
+            ("100.128.0.1", Scope::Public),
+            ("fd00::1", Scope::Private),
+            ("fe80::1", Scope::Private),
+            ("2001:db8::1", Scope::Public),
+            ("8.8.8.8", Scope::Public),
+            ("0.0.0.0", Scope::Never),
+            ("0.1.2.3", Scope::Never),
+            ("224.0.0.1", Scope::Never),
+            ("255.255.255.255", Scope::Never),
+            ("240.0.0.1", Scope::Never),
+            ("::", Scope::Never),
+            ("ff02::1", Scope::Never),
+            ("::10.0.0.1", Scope::Never),
+            ("2002:0a00:0001::1", Scope::Never),
+            ("64:ff9b::a00:1", Scope::Never),
+        ] {
+            assert_eq!(scope(ip(s)), is, "{s}");
+        }
+    }
+
+    #[test]
+    fn who_may_have_what_dialed() {
+        assert!(dial("127.0.0.1:4000", "127.0.0.1"));
+        assert!(!dial("127.0.0.1:4000", "198.51.100.7"));
+        assert!(!dial("127.0.0.1:4000", "192.168.1.7"));
+        assert!(dial("192.168.1.9:4000", "192.168.1.7"));
+        assert!(dial("192.168.1.9:4000", "127.0.0.1"));
+        assert!(!dial("10.0.0.9:4000", "192.168.1.7"));
+        assert!(!dial("192.168.1.9:4000", "198.51.100.7"));
+        assert!(dial("198.51.100.7:80", "198.51.100.7"));
+        assert!(!dial("198.51.100.8:80", "198.51.100.7"));
+        assert!(dial("198.51.100.8:4000", "198.51.100.7"));
+        assert!(!dial("198.51.100.7:0", "198.51.100.7"));
+        assert!(!dial("224.0.0.1:4000", "127.0.0.1"));
+    }
+
+    #[test]
+    fn who_may_be_told_what() {
+        let tell = |a: &str, host: &str, receiver: &str| may_tell(ip(a), ip(host), ip(receiver));
+        assert!(tell("198.51.100.7", "198.51.100.7", "203.0.113.5"));
+        assert!(tell("127.0.0.1", "127.0.0.1", "127.0.0.1"));
+        assert!(!tell("127.0.0.1", "127.0.0.1", "198.51.100.7"));
+        // Behind one NAT, or seen on the same private network.
+        assert!(tell("192.168.1.9", "198.51.100.7", "198.51.100.7"));
+        assert!(!tell("192.168.1.9", "198.51.100.7", "198.51.100.8"));
+        assert!(tell("192.168.1.9", "192.168.1.9", "192.168.1.10"));
+        assert!(tell("192.168.1.9", "127.0.0.1", "192.168.1.10"));
+        assert!(!tell("192.168.1.9", "127.0.0.1", "203.0.113.5"));
+        assert!(!tell("192.168.1.9", "192.168.1.9", "10.0.0.1"));
+        assert!(tell("192.168.1.9", "192.168.1.9", "127.0.0.1"));
+    }
+}

@@ -1,0 +1,268 @@
+//! Choices: how much, which pages, which host, which receiver.
+
+use icet::message::{Intent, Need};
+use icet::{Now, PageNo};
+use rand::Rng;
+
+use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Route, UNKNOWN_RATE};
+use crate::swarm::media::{Holds, Media, Member};
+use crate::swarm::peer::Peer;
+use crate::swarm::quota::Prefix;
+use crate::swarm::rarity::{CLASSES, UNIT};
+
+/// Candidates looked at in one decision.
+pub(super) const DRAW: usize = 12;
+/// Most assignments from one host to one receiver.
+pub(super) const PER_PAIR: usize = 8;
+/// An assignment should take about so long.
+const SPAN: f64 = 0.35;
+/// Least and most pages of an assignment.
+const PAGES: (u64, u64) = (4, 4096);
+/// Most bytes of an assignment.
+const MOST_BYTES: f64 = 16e6;
+/// Words of a bitmap (64 units, about 4 MB, each) that are searched at most for one class of copies.
+const SEARCH: usize = 2048;
+/// How far ahead of the playhead bulk goes, in seconds, and at least and at most in bytes.
+const AHEAD: (f64, u64, u64) = (30.0, 1 << 20, 8 << 20);
+
+/// How a host that holds everything may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Any page that it holds.
+    Any,
+    /// The publisher: only what nobody else has or is about to get.
+    Fresh,
+    /// The publisher, since nobody else has room: anything but what is just on its way to somebody who can pass it on.
+    Help,
+}
+
+/// About how many pages `host` should send `receiver` in one assignment.
+pub(super) fn size(board: &Board, media: &Media, host: PeerIx, receiver: PeerIx) -> u64 {
+    let rate = |p: PeerIx, up: bool| {
+        let p = board.peers.get(&p)?;
+        if up { p.up.rate } else { p.down.rate }
+    };
+    let unit = (UNIT * media.table.mean_page()) as f64;
+    let by_host = rate(host, true).map_or(unit, |r| r * SPAN);
+    let by_receiver = rate(receiver, false).map_or(f64::MAX, |r| r * SPAN);
+    // Many receivers trade better with many pieces.
+    let crowd = (8 * media.listeners().clamp(1, 16)) as f64;
+    let by_crowd =
+        if media.listeners() > 1 { (media.manifest.bytes as f64 / crowd).max(unit) } else { f64::MAX };
+    let bytes = by_host.min(by_receiver).min(by_crowd).clamp(1.0, MOST_BYTES);
+    // In range: at most 16e6.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let bytes = bytes as u64;
+    (bytes / media.table.mean_page()).clamp(PAGES.0, PAGES.1)
+}
+
+/// Which pages a player wants in bulk: from its playhead so far ahead.
+pub(super) fn window(media: &Media, member: &Member) -> (PageNo, PageNo) {
+    let end = media.pages().saturating_sub(1);
+    let (Intent::Play, Some(p)) = (member.intent, member.playhead) else { return (0, end) };
+    // In range: clamped to AHEAD.2.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let ahead = ((p.rate as f64 * AHEAD.0) as u64).clamp(AHEAD.1, AHEAD.2);
+    let byte = media.table.offset(p.page).saturating_add(p.urgent).saturating_add(ahead);
+    (p.page, media.table.page_at(icet::message::Position::Byte(byte)).max(p.page))
+}
+
+/// The rarest pages within `range` that `host` holds and `receiver` lacks, at most `size` in a row.
+pub(super) fn rarest(
+    board: &mut Board,
+    media: MediaIx,
+    host: PeerIx,
+    receiver: PeerIx,
+    range: (PageNo, PageNo),
+    size: u64,
+    how: Use,
+) -> Option<(PageNo, PageNo)> {
+    let Board { media: all, rng, .. } = board;
+    let m = all.get(&media)?;
+    let held = match &m.members.get(&host)?.holds {
+        Holds::Full => None,
+        Holds::Part(p) => Some(&p.units),
+    };
+    let wants = m.members.get(&receiver)?.holds.part()?;
+    let rarity = m.rarity.as_ref()?;
+    let (low, high) = (range.0 / UNIT, range.1 / UNIT);
+    let index = |u: u64| usize::try_from(u / 64).unwrap_or(usize::MAX);
+    let words = index(high) - index(low) + 1;
+    let start = rng.random_range(0..words);
+    let usable = |unit: u64| match how {
+        Use::Any => true,
+        Use::Fresh => m.is_fresh(unit),
+        Use::Help => m.complete > 0 || rarity.copies(unit) > 0 || rarity.flying(unit) == 0,
+    };
+    if how == Use::Fresh && m.complete > 0 {
+        return None;
+    }
+    let classes = if how == Use::Fresh { 1 } else { CLASSES };
+    for class in 0..classes {
+        let of_class = rarity.class(class);
+        for i in 0..words.min(SEARCH) {
+            let w = index(low) + (start + i) % words;
+            let mut word =
+                of_class.word_at(w) & wants.open.word_at(w) & held.map_or(u64::MAX, |h| h.word_at(w));
+            while word != 0 {
+                let unit = w as u64 * 64 + u64::from(word.trailing_zeros());
+                word &= word - 1;
+                if unit < low || unit > high || !usable(unit) {
+                    continue;
+                }
+                if let Some(run) = extend(m, wants, held, unit, class, range, size, &usable) {
+                    return Some(run);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// From the first open page of `unit` on, as long as units are as rare.
+#[allow(clippy::too_many_arguments)]
+fn extend(
+    m: &Media,
+    wants: &crate::swarm::media::Part,
+    held: Option<&crate::swarm::bits::Bits>,
+    unit: u64,
+    class: usize,
+    range: (PageNo, PageNo),
+    size: u64,
+    usable: &impl Fn(u64) -> bool,
+) -> Option<(PageNo, PageNo)> {
+    let rarity = m.rarity.as_ref()?;
+    let first = wants.claimed.next_clear((unit * UNIT).max(range.0))?;
+    if first > range.1 || first / UNIT != unit {
+        return None;
+    }
+    let free_to = wants.claimed.next_set(first).map_or(range.1, |p| (p - 1).min(range.1));
+    let most = free_to.min(first + size - 1);
+    let mut last = most.min(unit * UNIT + UNIT - 1);
+    let good =
+        |u: u64| held.is_none_or(|h| h.get(u)) && usable(u) && (0..=class).any(|c| rarity.class(c).get(u));
+    while last < most && good(last / UNIT + 1) {
+        last = most.min(last + UNIT);
+    }
+    Some((first, last))
+}
+
+/// How well a host and a receiver fit, room aside: trust and nearness, 0 to about 1.5.
+fn affinity(now: Now, h: &Peer, r: &Peer) -> f64 {
+    let near = if h.ip() == r.ip() {
+        1.5
+    } else if Prefix::of(h.ip()) == Prefix::of(r.ip()) {
+        1.3
+    } else {
+        1.0
+    };
+    h.trust(now) * near
+}
+
+/// Score of `host` for bulk to `receiver`: more is better.
+fn bulk_score(board: &mut Board, now: Now, host: PeerIx, receiver: PeerIx, route: &Route) -> f64 {
+    let (Some(h), Some(r)) = (board.peers.get(&host), board.peers.get(&receiver)) else { return 0.0 };
+    let rate = h.up.known_rate().unwrap_or(UNKNOWN_RATE);
+    let free = h.up.room() as f64 / h.up.window() as f64;
+    let score = affinity(now, h, r) * route.expected.success * rate.sqrt() * (0.3 + free);
+    score * board.rng.random_range(0.9..1.1)
+}
+
+/// Hosts with room for bulk to `receiver`, the best first, the publisher last; with the way to fetch from each.
+pub(super) fn hosts(board: &mut Board, now: Now, media: MediaIx, receiver: PeerIx) -> Vec<(PeerIx, Route)> {
+    let mut scored: Vec<(bool, f64, PeerIx, Route)> = Vec::new();
+    for host in draw_free(board, now, media) {
+        let Some(m) = board.media.get(&media) else { break };
+        let publisher = m.is_publisher(host);
+        let avoided = m.members.get(&receiver).is_none_or(|x| x.avoids(host, now));
+        if host == receiver || avoided || pairs(board, media, host, receiver) >= PER_PAIR {
+            continue;
+        }
+        if let Some(route) = board.route(now, host, receiver, Need::Bulk, 64 << 10) {
+            let score = bulk_score(board, now, host, receiver, &route);
+            scored.push((publisher, score, host, route));
+        }
+    }
+    scored.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    scored.into_iter().map(|(_, _, h, r)| (h, r)).collect()
+}
+
+/// Some hosts that have room, the publisher among them if it has.
+pub(super) fn draw_free(board: &mut Board, now: Now, media: MediaIx) -> Vec<PeerIx> {
+    let Board { media: all, rng, .. } = board;
+    let Some(m) = all.get(&media) else { return Vec::new() };
+    let publisher = m.publisher.filter(|p| m.free.has(*p));
+    let mut drawn = m.free.draw(DRAW, rng);
+    if let Some(p) = publisher.filter(|p| !drawn.contains(p)) {
+        drawn.push(p);
+    }
+    // What another media took since shows only now.
+    drawn.retain(|h| {
+        let room = board.peers.get(h).is_some_and(|p| p.up.room() > 0);
+        if !room {
+            board.refresh(now, media, *h);
+        }
+        room
+    });
+    drawn
+}
+
+/// Assignments that run from `host` to `receiver` in this media.
+pub(super) fn pairs(board: &Board, media: MediaIx, host: PeerIx, receiver: PeerIx) -> usize {
+    let running = board.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
+    running.iter().filter(|r| board.runs.get(r).is_some_and(|r| r.host() == host)).count()
+}
+
+/// Hungry receivers that `host` may feed, who should get something first.
+pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerIx) -> Vec<PeerIx> {
+    let Board { media: all, rng, .. } = board;
+    let Some(m) = all.get(&media) else { return Vec::new() };
+    let publisher = m.is_publisher(host);
+    let drawn = m.hungry.draw(DRAW, rng);
+    let mut scored: Vec<(f64, PeerIx)> = Vec::new();
+    for r in drawn {
+        let Some(p) = board.peers.get(&r).filter(|p| p.down.room() > 0) else {
+            board.refresh(now, media, r);
+            continue;
+        };
+        let Some(m) = board.media.get(&media) else { break };
+        let Some(x) = m.members.get(&r) else { continue };
+        let pairs = pairs(board, media, host, r);
+        if r == host || x.avoids(host, now) || now < x.hold_until || pairs >= PER_PAIR {
+            continue;
+        }
+        let held = x.holds.part().map_or(m.pages(), |p| p.pages.ones());
+        // Who gives most comes first; who is new gets enough to begin to give; nobody waits for ever.
+        let mut score = 0.5 * p.merit().min(2.0) + 1.0 - held as f64 / m.pages() as f64;
+        score += if held < 4 * UNIT { 1.5 } else { 0.0 };
+        score += if p.down.count == 0 { 1.0 } else { 0.0 };
+        score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);
+        if publisher {
+            // To those who spread it fastest, and spread over them.
+            score += 0.3 * (p.up.known_rate().unwrap_or(UNKNOWN_RATE) / UNKNOWN_RATE).max(0.01).ln();
+            score += if p.servable { 1.0 } else { 0.0 } - 0.5 * pairs as f64;
+        }
+        let h = board.peers.get(&host);
+        score += h.map_or(0.0, |h| affinity(now, h, p) - h.trust(now));
+        scored.push((score + board.rng.random_range(0.0..0.2), r));
+    }
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().map(|(_, r)| r).collect()
+}
+
+/// Up to two others that hold the pages of an order.
+pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order) {
+    for host in draw_free(board, now, order.media) {
+        if order.stand_ins.len() >= 2 {
+            return;
+        }
+        let avoided = board.member(order.media, order.receiver).is_none_or(|m| m.avoids(host, now));
+        let fits = host != order.host && host != order.receiver && !avoided;
+        if fits
+            && board.holds(order.media, host, order.first, order.last)
+            && let Some(route) = board.route(now, host, order.receiver, Need::Urgent, 64 << 10)
+        {
+            order.stand_ins.push((host, route.proto));
+        }
+    }
+}

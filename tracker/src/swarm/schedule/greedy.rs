@@ -1,0 +1,248 @@
+//! The first scheduler: greedy with true counts.
+//!
+//! Whenever a host or a receiver has room, it looks at a few receivers or hosts drawn at random, and orders the rarest
+//! pages between the best of them. A publisher sends what nobody else has; once all of it is out, it helps only where
+//! nobody else has room. Urgent pages go before all that, see [`super::urgent`].
+
+use std::time::Duration;
+
+use icet::Now;
+use icet::message::{Intent, Need};
+
+use super::choose::{self, Use};
+use super::{Event, Scheduler, urgent};
+use crate::swarm::board::{Board, MediaIx, Order, PeerIx, State, Timer};
+
+/// Most orders for one peer in one turn.
+const TURN: usize = 8;
+/// Media that one event may reach through a host that serves many.
+const MEDIA: usize = 16;
+/// How soon who went hungry is tried again, if somebody has room, and if not.
+const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+/// An assignment that will take longer than this is taken back.
+const TOO_SLOW: f64 = 15.0;
+
+/// Greedy with true counts. Has no state of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Greedy;
+
+impl Scheduler for Greedy {
+    fn handle(&mut self, now: Now, board: &mut Board, event: Event) {
+        match event {
+            Event::Joined { media, peer } | Event::Got { media, peer } => {
+                board.refresh(now, media, peer);
+                feed(now, board, media, peer);
+                serve(now, board, media, peer);
+            }
+            Event::Wants { media, peer } => {
+                drop_stale(now, board, media, peer);
+                board.refresh(now, media, peer);
+                feed(now, board, media, peer);
+            }
+            Event::Room { media, host, receiver } => {
+                for media in missed(board, host, media, true) {
+                    board.refresh(now, media, host);
+                    serve(now, board, media, host);
+                }
+                for media in missed(board, receiver, media, false) {
+                    board.refresh(now, media, receiver);
+                    feed(now, board, media, receiver);
+                }
+            }
+            Event::Ready { peer } => {
+                let media: Vec<_> =
+                    board.peers.get(&peer).map(|p| p.media.iter().copied().collect()).unwrap_or_default();
+                for (i, media) in media.into_iter().enumerate() {
+                    board.refresh(now, media, peer);
+                    if i < MEDIA {
+                        serve(now, board, media, peer);
+                    }
+                }
+            }
+            Event::Slow { run } => late(now, board, run),
+            Event::Tick { media } => {
+                let Board { media: all, rng, .. } = board;
+                let Some(m) = all.get_mut(&media) else { return };
+                m.ticking = false;
+                for peer in m.hungry.draw(choose::DRAW, rng) {
+                    feed(now, board, media, peer);
+                }
+                tick(now, board, media);
+            }
+        }
+    }
+}
+
+/// The media in which a peer missed its turn for want of room, beginning with `media`.
+fn missed(board: &mut Board, peer: PeerIx, media: MediaIx, up: bool) -> Vec<MediaIx> {
+    let Some(p) = board.peers.get_mut(&peer) else { return Vec::new() };
+    let (meter, list) = if up { (&p.up, &mut p.missed_up) } else { (&p.down, &mut p.missed_down) };
+    let mut out = vec![media];
+    if meter.room() > 0 {
+        let n = list.len().saturating_sub(MEDIA);
+        out.extend(list.drain(n..).filter(|m| *m != media));
+    }
+    out
+}
+
+/// Makes sure that somebody comes back to who is hungry.
+fn tick(now: Now, board: &mut Board, media: MediaIx) {
+    let Some(m) = board.media.get_mut(&media) else { return };
+    if m.hungry.is_empty() || m.ticking {
+        return;
+    }
+    m.ticking = true;
+    let wait = if m.free.is_empty() { TICK.1 } else { TICK.0 };
+    board.at(now + wait, Timer::Tick(media));
+}
+
+/// Gives a receiver what it should have under way.
+fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
+    urgent::feed(now, board, media, receiver);
+    for _ in 0..TURN {
+        let wants = board.member(media, receiver).is_some_and(|m| m.has_open() && now >= m.hold_until);
+        let room = board.peers.get(&receiver).is_some_and(|p| p.conn.is_some() && p.down.room() > 0);
+        if !wants || !room || !feed_bulk(now, board, media, receiver) {
+            break;
+        }
+    }
+    tick(now, board, media);
+}
+
+/// One order of bulk for a receiver, from whoever fits best. False if nobody has room and pages for it.
+fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> bool {
+    choose::hosts(board, now, media, receiver).into_iter().any(|(host, route)| {
+        let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(host));
+        let ways: &[Use] = if publisher { &[Use::Fresh, Use::Help] } else { &[Use::Any] };
+        ways.iter().any(|how| order_bulk(now, board, media, host, receiver, Some(route.proto), *how))
+    })
+}
+
+/// Gives a host something to send, as long as it has room.
+fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
+    for _ in 0..TURN {
+        let has_room = board.media.get(&media).is_some_and(|m| m.free.has(host))
+            && board.peers.get(&host).is_some_and(|p| p.up.room() > 0);
+        if !has_room {
+            break;
+        }
+        let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(host));
+        let how = if publisher { Use::Fresh } else { Use::Any };
+        let receivers = choose::receivers(board, now, media, host);
+        let served = receivers.iter().any(|r| order_bulk(now, board, media, host, *r, None, how))
+            || (publisher && receivers.iter().take(4).any(|r| feed_bulk(now, board, media, *r)));
+        if !served {
+            break;
+        }
+    }
+    tick(now, board, media);
+}
+
+/// Orders bulk from `host` to `receiver`, if there are pages for it.
+fn order_bulk(
+    now: Now,
+    board: &mut Board,
+    media: MediaIx,
+    host: PeerIx,
+    receiver: PeerIx,
+    proto: Option<crate::swarm::learn::ProtoIx>,
+    how: Use,
+) -> bool {
+    let Some(m) = board.media.get(&media) else { return false };
+    let Some(member) = m.members.get(&receiver).filter(|x| x.has_open()) else { return false };
+    let size = choose::size(board, m, host, receiver);
+    let all = (0, m.pages() - 1);
+    let near = choose::window(m, member);
+    let play = member.intent == Intent::Play;
+    let mut found = choose::rarest(board, media, host, receiver, near, size, how).map(|r| (r, Need::Bulk));
+    if found.is_none() && play && may_spare(board, media, host, how) {
+        found = choose::rarest(board, media, host, receiver, all, size, how).map(|r| (r, Need::Spare));
+    }
+    let Some(((first, last), need)) = found else { return false };
+    let Some(proto) = proto.or_else(|| Some(board.route(now, host, receiver, need, 64 << 10)?.proto)) else {
+        return false;
+    };
+    let stand_ins = Vec::new();
+    let mut order =
+        Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };
+    choose::stand_ins(board, now, &mut order);
+    board.issue(now, &order).is_some()
+}
+
+/// Whether a host has so much room that it may send what nobody waits for.
+fn may_spare(board: &Board, media: MediaIx, host: PeerIx, how: Use) -> bool {
+    let Some(h) = board.peers.get(&host) else { return false };
+    let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(host));
+    if publisher { how == Use::Fresh && h.up.bytes == 0 } else { h.up.bytes < h.up.window() / 4 }
+}
+
+/// After a seek: takes back what is wanted no longer.
+fn drop_stale(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
+    let Some(m) = board.media.get(&media) else { return };
+    let Some(member) = m.members.get(&receiver) else { return };
+    let wanted: Vec<_> = match member.intent {
+        Intent::Whole => return,
+        Intent::Share => Vec::new(),
+        Intent::Play => {
+            let spans = urgent::spans(now, m, member);
+            spans.iter().map(|s| (s.first, s.last)).chain([choose::window(m, member)]).collect()
+        }
+    };
+    let stale: Vec<u64> = member
+        .running
+        .iter()
+        .filter(|id| {
+            board.runs.get(id).is_some_and(|r| !wanted.iter().any(|(a, b)| r.first <= *b && r.last >= *a))
+        })
+        .copied()
+        .collect();
+    for id in stale {
+        board.cancel(id);
+        board.end(now, id);
+    }
+}
+
+/// An assignment is slow: sends another host after it if it holds up the end or a deadline, or takes it back.
+fn late(now: Now, board: &mut Board, id: u64) {
+    let Some(run) = board.runs.get(&id).filter(|r| r.state == State::Runs && !r.hedged && r.done.is_none())
+    else {
+        return;
+    };
+    let (media, receiver, host, eta) = (run.media, run.receiver, run.host(), run.eta(now));
+    let (range, need, deadline) = ((run.first, run.last), run.need, run.deadline);
+    let Some(m) = board.media.get(&media) else { return };
+    let Some(member) = m.members.get(&receiver) else { return };
+    let in_danger = deadline.is_some_and(|d| now + Duration::from_secs_f64(eta.min(600.0)) > d);
+    let holds_up_the_end = !member.has_open();
+    if !(in_danger || holds_up_the_end || eta > TOO_SLOW) || eta < 0.75 {
+        return;
+    }
+    // What is missing at the end of it; the slow host goes on from the beginning.
+    let Some(part) = member.holds.part() else { return };
+    let Some((a, b)) = part.pages.gaps(range.0, range.1).last() else { return };
+    let first = if in_danger || b - a < 8 { a } else { a + (b - a) / 2 };
+    let Some(best) = urgent::best(now, board, media, receiver, (first, b), deadline, Some(host)) else {
+        return;
+    };
+    if best.eta > eta / 2.0 || best.last < b {
+        return;
+    }
+    let (host, proto) = (best.host, best.proto);
+    let order = Order {
+        media,
+        receiver,
+        host,
+        proto,
+        first,
+        last: b,
+        need,
+        deadline,
+        hedge: true,
+        stand_ins: Vec::new(),
+    };
+    if board.issue(now, &order).is_some()
+        && let Some(run) = board.runs.get_mut(&id)
+    {
+        run.hedged = true;
+    }
+}

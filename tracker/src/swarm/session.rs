@@ -1,0 +1,457 @@
+//! Sessions: hello, quotas, addresses and their proof, and what remains of a peer when its session ends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use icet::message::{ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, ToTracker, Welcome};
+use icet::{NetAddr, NetKind, Now, PeerKey, TicketKey};
+
+use super::board::{PeerIx, Timer};
+use super::peer::{Fading, Meter, Offered, Peer};
+use super::quota::Bucket;
+use super::reach::{self, Proof, Reachable};
+use super::schedule::Event;
+use super::{ConnId, Contribution, DialId, Effect, Store, Swarm};
+
+/// A session that says no hello is closed after this.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long a peer is remembered after its session ended.
+pub(crate) const LINGER: Duration = Duration::from_secs(60);
+/// First pause before an address that failed may be announced again; doubles.
+const REDIAL: Duration = Duration::from_secs(60);
+/// Errors after which a session is closed, as they fade.
+const STRIKES: f64 = 32.0;
+const STRIKE: Duration = Duration::from_secs(60);
+
+/// A session whose key is proved.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) key: PeerKey,
+    pub(crate) observed: SocketAddr,
+    pub(crate) kind: NetKind,
+    pub(crate) contribution: Contribution,
+    /// Once it said hello.
+    pub(crate) peer: Option<PeerIx>,
+    pub(crate) strikes: Fading,
+    /// Closed by us: nothing of it is heard any more.
+    pub(crate) closed: bool,
+    counted: bool,
+}
+
+/// An error that is answered; built by what handles a message.
+pub(crate) type Refused = ErrorMessage;
+
+pub(crate) fn refuse(code: ErrorCode, text: impl Into<String>) -> Refused {
+    ErrorMessage { code, request: None, media: None, text: text.into(), retry: None }
+}
+
+pub(crate) fn quota(text: impl Into<String>, wait: Duration) -> Refused {
+    let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(100);
+    ErrorMessage { retry: Some(ms), ..refuse(ErrorCode::QUOTA, text) }
+}
+
+impl Swarm {
+    pub(crate) fn connect(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        key: PeerKey,
+        from: SocketAddr,
+        kind: NetKind,
+        contribution: Contribution,
+    ) {
+        let observed = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let quotas = &self.board.config.quotas;
+        let room = self.sessions.len() < quotas.sessions;
+        let counted = room && self.by_address.enter(now, quotas, observed.ip());
+        let session = Session {
+            key,
+            observed,
+            kind,
+            contribution,
+            peer: None,
+            strikes: Fading::default(),
+            closed: false,
+            counted,
+        };
+        self.sessions.insert(conn, session);
+        if counted {
+            self.board.at(now + HELLO_WITHIN, Timer::Hello(conn));
+        } else {
+            self.send(conn, quota("too many sessions from your network", Duration::from_secs(60)));
+            self.close(conn, "too many sessions");
+        }
+    }
+
+    pub(crate) fn close(&mut self, conn: ConnId, why: &str) {
+        if let Some(s) = self.sessions.get_mut(&conn).filter(|s| !s.closed) {
+            s.closed = true;
+            // Orders of this turn would come after the close.
+            self.board.assign.remove(&conn);
+            self.board.cancel.remove(&conn);
+            self.effects.push_back(Effect::Close { conn, why: why.to_owned() });
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, now: Now, conn: ConnId) {
+        let Some(session) = self.sessions.remove(&conn) else { return };
+        if session.counted {
+            self.by_address.leave(session.observed.ip());
+        }
+        if let Some(peer) = session.peer {
+            self.part(now, peer, conn);
+        }
+    }
+
+    /// Ends what a peer did in session `conn`; it is remembered for a while, should it come back.
+    fn part(&mut self, now: Now, ix: PeerIx, conn: ConnId) {
+        let Some(peer) = self.board.peers.get(&ix).filter(|p| p.conn == Some(conn)) else { return };
+        for media in peer.media.iter().copied().collect::<Vec<_>>() {
+            self.leave_swarm(media, ix);
+        }
+        self.store_contribution(ix);
+        let Some(peer) = self.board.peers.get_mut(&ix) else { return };
+        peer.conn = None;
+        peer.gone = Some(now);
+        peer.servable = false;
+        for o in std::mem::take(&mut peer.offers) {
+            self.count_offer(&o, false);
+        }
+        if let Some(peer) = self.board.peers.get_mut(&ix) {
+            for r in std::mem::take(&mut peer.reach) {
+                if let Proof::Dialing(d) = r.proof {
+                    self.dials.remove(&d);
+                }
+            }
+        }
+        self.board.assign.remove(&conn);
+        self.board.cancel.remove(&conn);
+        self.board.at(now + LINGER, Timer::Purge(ix));
+    }
+
+    fn count_offer(&mut self, o: &Offered, add: bool) {
+        if let Some(p) = self.board.protocols.get_mut(o.proto) {
+            let count = |n: &mut u64, yes: bool| {
+                if yes {
+                    *n = if add { *n + 1 } else { n.saturating_sub(1) };
+                }
+            };
+            count(&mut p.peers, true);
+            count(&mut p.hosts, o.offer.serves);
+        }
+    }
+
+    /// Forgets a peer that did not come back.
+    pub(crate) fn purge(&mut self, now: Now, ix: PeerIx) {
+        let Some(peer) = self.board.peers.get(&ix) else { return };
+        if peer.conn.is_some() || peer.gone.is_none_or(|g| now.since(g) < LINGER) {
+            return;
+        }
+        self.store_contribution(ix);
+        if let Some(peer) = self.board.peers.remove(&ix) {
+            self.board.keys.remove(&peer.key);
+        }
+    }
+
+    pub(crate) fn store_contribution(&mut self, ix: PeerIx) {
+        if let Some(p) = self.board.peers.get_mut(&ix).filter(|p| p.contribution != p.contribution_stored) {
+            p.contribution_stored = p.contribution;
+            let (peer, contribution) = (p.key, p.contribution);
+            self.effects.push_back(Effect::Store(Store::Contribution { peer, contribution }));
+        }
+    }
+
+    /// Checks quotas of a message, and finds who it is from. Errors are answered here.
+    pub(crate) fn admit(&mut self, now: Now, conn: ConnId, message: &ToTracker) -> Option<PeerIx> {
+        let session = self.sessions.get(&conn).filter(|s| !s.closed)?;
+        let (ip, peer) = (session.observed.ip(), session.peer);
+        let Some(peer) = peer else {
+            if let ToTracker::Hello(hello) = message {
+                self.hello(now, conn, hello);
+            } else {
+                self.send(conn, refuse(ErrorCode::BAD_MESSAGE, "a session begins with a hello"));
+                self.close(conn, "no hello");
+            }
+            return None;
+        };
+        if matches!(message, ToTracker::Hello(_)) {
+            self.send(conn, refuse(ErrorCode::BAD_MESSAGE, "a second hello"));
+            self.close(conn, "a second hello");
+            return None;
+        }
+        let full = match message {
+            ToTracker::Have(h) => self.board.by_id(&h.media).and_then(|m| m.members.get(&peer)),
+            _ => None,
+        };
+        let cost = weight(message, full.is_some_and(|m| m.holds.part().is_none()));
+        let quotas = &self.board.config.quotas;
+        let by_key =
+            self.board.peers.get_mut(&peer).map_or(Ok(()), |p| {
+                p.messages.take(now, quotas.messages_per_second, quotas.message_burst, cost)
+            });
+        if let Err(wait) = by_key.and_then(|()| self.by_address.message(now, quotas, ip, cost)) {
+            self.board.totals.refused += 1;
+            let mut error = quota("too many messages; slow down", wait);
+            error.request = request_of(message);
+            self.send(conn, error);
+            self.strike(now, conn);
+            return None;
+        }
+        Some(peer)
+    }
+
+    /// An error was the peer's own fault; too many end its session.
+    pub(crate) fn strike(&mut self, now: Now, conn: ConnId) {
+        let Some(s) = self.sessions.get_mut(&conn) else { return };
+        s.strikes.add(now, STRIKE, 1.0);
+        if s.strikes.now(now, STRIKE) >= STRIKES {
+            self.close(conn, "too many errors");
+        }
+    }
+
+    fn hello(&mut self, now: Now, conn: ConnId, hello: &Hello) {
+        if hello.version == 0 {
+            self.send(conn, refuse(ErrorCode::VERSION, "this tracker speaks IceT version 1"));
+            self.close(conn, "no common version");
+            return;
+        }
+        let Some(session) = self.sessions.get(&conn) else { return };
+        let (key, observed, kind, contribution) =
+            (session.key, session.observed, session.kind, session.contribution);
+        // The newest session of a key wins.
+        if let Some(old) =
+            self.board.keys.get(&key).and_then(|ix| self.board.peers.get(ix)).and_then(|p| p.conn)
+        {
+            self.send(old, refuse(ErrorCode::FORBIDDEN, "another session of this key began"));
+            self.close(old, "another session of this key began");
+            if let Some(ix) = self.sessions.get_mut(&old).and_then(|s| s.peer.take()) {
+                self.part(now, ix, old);
+            }
+        }
+        let quotas = &self.board.config.quotas;
+        let (messages, joins, publishes) =
+            (quotas.message_burst, quotas.joins_per_minute, quotas.publishes_per_minute);
+        let mut offers = Vec::with_capacity(hello.offers.len());
+        for offer in &hello.offers {
+            if let Some(proto) = self.board.protocols.intern(&offer.name) {
+                let offered = Offered { offer: offer.clone(), proto, arm: super::learn::Arm::default() };
+                self.count_offer(&offered, true);
+                offers.push(offered);
+            }
+        }
+        let ix = self.board.keys.get(&key).copied().filter(|ix| self.board.peers.contains_key(ix));
+        let ix = ix.unwrap_or_else(|| {
+            let ix = PeerIx(self.board.next_ix());
+            let peer = Peer {
+                key,
+                conn: None,
+                gone: None,
+                observed,
+                kind,
+                agent: String::new(),
+                offers: Vec::new(),
+                reach: Vec::new(),
+                servable: false,
+                up: Meter::default(),
+                down: Meter::default(),
+                distrust: Fading::default(),
+                accusers: Vec::new(),
+                accused: Fading::default(),
+                complaints: Fading::default(),
+                acked: now,
+                contribution,
+                contribution_stored: contribution,
+                media: std::collections::BTreeSet::new(),
+                missed_up: Vec::new(),
+                missed_down: Vec::new(),
+                map_bytes: 0,
+                messages: Bucket::full(messages, now),
+                joins: Bucket::full(joins, now),
+                publishes: Bucket::full(publishes, now),
+            };
+            self.board.peers.insert(ix, peer);
+            self.board.keys.insert(key, ix);
+            ix
+        });
+        if let Some(p) = self.board.peers.get_mut(&ix) {
+            p.conn = Some(conn);
+            p.gone = None;
+            (p.observed, p.kind) = (observed, kind);
+            p.agent.clone_from(&hello.agent);
+            p.offers = offers;
+            p.up.limit = hello.limits.up;
+            p.down.limit = hello.limits.down;
+        }
+        if let Some(s) = self.sessions.get_mut(&conn) {
+            s.peer = Some(ix);
+        }
+        let config = &self.board.config;
+        let welcome = Welcome {
+            version: hello.version.min(icet::VERSION),
+            epoch: config.epoch,
+            time: self.board.wall(now),
+            observed: NetAddr { kind, at: observed },
+            ticket_key: TicketKey::derive(&config.secret, &key),
+            ack_delay: config.ack_delay_ms,
+        };
+        self.send(conn, welcome);
+        self.set_reach(now, ix, &hello.reach);
+    }
+
+    /// The peer announces all its addresses.
+    pub(crate) fn set_reach(&mut self, now: Now, ix: PeerIx, announced: &[NetAddr]) {
+        let Some(p) = self.board.peers.get_mut(&ix) else { return };
+        let (conn, seen) = (p.conn, p.ip());
+        let before = std::mem::take(&mut p.reach);
+        let mut refused = Vec::new();
+        let mut reach: Vec<Reachable> = Vec::new();
+        for a in announced {
+            let mut addr = *a;
+            if addr.at.ip().is_unspecified() {
+                addr.at.set_ip(seen);
+            }
+            addr.at.set_ip(addr.at.ip().to_canonical());
+            if reach.iter().any(|r| r.addr == addr) {
+                continue;
+            }
+            let known = before.iter().find(|r| r.addr == addr).map(|r| r.proof);
+            let proof = match (known, reach::may_dial(addr, seen)) {
+                (_, Err(why)) => {
+                    refused.push((addr, why));
+                    Proof::Refused
+                }
+                (Some(Proof::Failed { tries, at }), _) if now.since(at) < REDIAL * (1 << tries.min(8)) => {
+                    refused.push((addr, "it failed a short while ago"));
+                    Proof::Failed { tries, at }
+                }
+                (Some(known @ (Proof::Proved | Proof::Dialing(_) | Proof::Failed { .. })), _) => known,
+                _ => Proof::Waits(now),
+            };
+            reach.push(Reachable { addr, proof });
+        }
+        for r in &before {
+            if let Proof::Dialing(d) = r.proof
+                && !reach.iter().any(|n| n.proof == r.proof)
+            {
+                self.dials.remove(&d);
+            }
+        }
+        p.reach = reach;
+        if let Some(conn) = conn {
+            for (addr, why) in refused {
+                self.send(conn, ReachResult { addr, proved: false, why: why.to_owned() });
+            }
+        }
+        self.set_servable(now, ix);
+        self.dial(now, ix);
+    }
+
+    /// Dials what waits to be dialed, as far as quotas let.
+    pub(crate) fn dial(&mut self, now: Now, ix: PeerIx) {
+        let Some(p) = self.board.peers.get_mut(&ix).filter(|p| p.conn.is_some()) else { return };
+        let (key, seen) = (p.key, p.ip());
+        // The likeliest first: where the peer comes from.
+        p.reach.sort_by_key(|r| r.addr.at.ip() != seen);
+        let mut later: Option<Duration> = None;
+        for r in &mut p.reach {
+            let again = match r.proof {
+                Proof::Waits(at) => at <= now,
+                Proof::Failed { tries, at } => now.since(at) >= REDIAL * (1 << tries.min(8)) && tries < 4,
+                _ => false,
+            };
+            if !again {
+                continue;
+            }
+            let quotas = &self.board.config.quotas;
+            let wait = if self.dials.len() >= quotas.dials {
+                Err(Duration::from_secs(1))
+            } else {
+                self.by_address.dial(now, quotas, r.addr.at.ip())
+            };
+            match wait {
+                Ok(()) => {
+                    self.last_dial += 1;
+                    let id = DialId(self.last_dial);
+                    let tries = if let Proof::Failed { tries, .. } = r.proof { tries } else { 0 };
+                    r.proof = Proof::Dialing(id);
+                    self.dials.insert(id, (ix, r.addr, tries));
+                    self.board.totals.dials += 1;
+                    self.effects.push_back(Effect::Dial { id, addr: r.addr, key });
+                }
+                Err(wait) => {
+                    let wait = wait.max(Duration::from_millis(100));
+                    if matches!(r.proof, Proof::Waits(_)) {
+                        r.proof = Proof::Waits(now + wait);
+                    }
+                    later = Some(later.map_or(wait, |l| l.min(wait)));
+                }
+            }
+        }
+        if let Some(wait) = later {
+            self.board.at(now + wait, Timer::Dial(ix));
+        }
+    }
+
+    pub(crate) fn dialed(&mut self, now: Now, id: DialId, outcome: Result<(), String>) {
+        let Some((ix, addr, tries)) = self.dials.remove(&id) else { return };
+        let Some(p) = self.board.peers.get_mut(&ix) else { return };
+        let Some(r) = p.reach.iter_mut().find(|r| r.proof == Proof::Dialing(id)) else { return };
+        let proved = outcome.is_ok();
+        r.proof = if proved { Proof::Proved } else { Proof::Failed { tries: tries + 1, at: now } };
+        let why = super::join::truncated(outcome.err().unwrap_or_default());
+        if let Some(conn) = p.conn {
+            self.send(conn, ReachResult { addr, proved, why });
+        }
+        self.set_servable(now, ix);
+    }
+
+    fn set_servable(&mut self, now: Now, ix: PeerIx) {
+        let Some(p) = self.board.peers.get_mut(&ix) else { return };
+        let proved = |kind| p.reach.iter().any(|r| r.addr.kind == kind && r.proof == Proof::Proved);
+        let servable = p.offers.iter().any(|o| o.offer.serves && o.offer.dials.is_none_or(proved));
+        let before = std::mem::replace(&mut p.servable, servable);
+        if servable {
+            // Even if it was before: another address may reach other receivers.
+            self.board.events.push(Event::Ready { peer: ix });
+        } else if before {
+            for media in p.media.iter().copied().collect::<Vec<_>>() {
+                self.board.refresh(now, media, ix);
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, conn: ConnId, message: impl Into<ToPeer>) {
+        if self.sessions.get(&conn).is_some_and(|s| !s.closed) {
+            self.effects.push_back(Effect::Send { conn, message: message.into() });
+        }
+    }
+}
+
+/// The request that a message makes, for the error that answers it.
+pub(crate) fn request_of(message: &ToTracker) -> Option<u64> {
+    match message {
+        ToTracker::Publish(m) => Some(m.request),
+        ToTracker::Join(m) => Some(m.request),
+        ToTracker::Locate(m) => Some(m.request),
+        ToTracker::InfoRequest(m) => Some(m.request),
+        _ => None,
+    }
+}
+
+/// How many tokens a message costs: 1, and more for what takes long to work through. `full`: its sender holds all pages.
+fn weight(message: &ToTracker, full: bool) -> f64 {
+    // 64 pages a word of a map: a unit for each 256 words that ranges touch.
+    let pages = |r: &icet::PageRanges| r.runs().map(|(a, b)| (b - a) / 16_384 + 1).sum::<u64>();
+    let heavy = match message {
+        ToTracker::Have(h) => {
+            let got: u64 = h.got.iter().map(|g| pages(&g.pages)).sum();
+            (if full { 0 } else { got / 64 }) + pages(&h.lost) / 16
+        }
+        ToTracker::Join(j) => pages(&j.have) / 64,
+        ToTracker::Served(s) => s.items.len() as u64 / 64,
+        ToTracker::Slices(s) => s.slices.len() as u64 / 8,
+        ToTracker::Publish(p) => 4 + p.slices.len() as u64 / 8,
+        _ => 0,
+    };
+    1.0 + heavy as f64
+}
