@@ -2,4 +2,5 @@
 
 mod crash;
 mod errors;
+mod house;
 mod main_job;

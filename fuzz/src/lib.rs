@@ -1,0 +1,5 @@
+//! What the fuzz targets do, so that plain tests can replay their corpora: each crate's `tests/corpus.rs` takes its
+//! module from here by path.
+
+pub mod icet;
+pub mod ogg;
