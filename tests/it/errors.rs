@@ -15,8 +15,11 @@ fn clear(proc: &Proc, needle: &str) {
 #[test]
 fn unreachable_tracker_is_3_unknown_media_4_usage_2() {
     let net = Network::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap_or_else(|e| panic!("{e}"));
-    let mut get = net.run("a", &["get", &format!("icet://{free}/x.ogg"), "-o", &net.path("x").to_string_lossy()]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .unwrap_or_else(|e| panic!("{e}"));
+    let mut get =
+        net.run("a", &["get", &format!("icet://{free}/x.ogg"), "-o", &net.path("x").to_string_lossy()]);
     get.ends_with(3);
     clear(&get, &free.to_string());
     let url = format!("{}/not/there.ogg", net.tracker.url);

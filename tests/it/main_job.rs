@@ -10,7 +10,9 @@ fn sound_fixtures() -> Vec<std::path::PathBuf> {
     let mut all: Vec<_> = std::fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
         .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|p| p.extension().is_some_and(|x| ["ogg", "opus", "oga", "ogv", "spx", "ogx"].iter().any(|y| x == *y)))
+        .filter(|p| {
+            p.extension().is_some_and(|x| ["ogg", "opus", "oga", "ogv", "spx", "ogx"].iter().any(|y| x == *y))
+        })
         .filter(|p| !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("damaged")))
         .collect();
     all.sort();
