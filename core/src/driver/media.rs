@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use icet::message::{Focus, Intent, Position};
-use icet::{IcetUrl, MediaId, PeerKey, ProtocolName, SignedManifest};
+use icet::{IcetUrl, MediaId, MediaPath, PeerKey, ProtocolName, SignedManifest};
 use tokio::sync::{mpsc, watch};
 
 use super::OpenError;
@@ -233,7 +233,16 @@ impl Media {
 
     /// Takes own media off the tracker (`release`: and gives up its path).
     pub fn withdraw(&self, release: bool) {
-        let _ = self.shared.orders.send(Order::Withdraw(self.shared.handle, release));
+        let _ = self.shared.orders.send(Order::Withdraw { handle: self.shared.handle, moved: None, release });
+    }
+
+    /// The same for media that are published as `to` now: the tracker tells those who ask for the old path.
+    pub fn moved(&self, to: MediaPath) {
+        let _ = self.shared.orders.send(Order::Withdraw {
+            handle: self.shared.handle,
+            moved: Some(to),
+            release: false,
+        });
     }
 }
 

@@ -12,5 +12,5 @@ mod session;
 
 pub use error::{OpenError, StartError};
 pub use media::{Flow, Media, Progress};
-pub use peer::{Info, OpenOptions, Peer, PeerConfig, PeerStats};
+pub use peer::{Info, OpenOptions, Peer, PeerConfig, PeerStats, TRUST_FILE};
 pub use reader::MediaReader;

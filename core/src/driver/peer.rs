@@ -24,7 +24,7 @@ use crate::shelf::{Anonymous, Clock, ServedTotals, Shelf, ShelfConfig};
 use crate::store::{Store, Target};
 
 /// Where first-use trust is kept, in the data folder.
-const TRUST_FILE: &str = "trust.json";
+pub const TRUST_FILE: &str = "trust.json";
 /// How often hosts tell trackers what they served.
 const SERVED: Duration = Duration::from_millis(500);
 

@@ -42,7 +42,7 @@ pub(crate) enum Order {
     /// See [`super::Media::leave`].
     Leave(Handle),
     /// See [`super::Media::withdraw`].
-    Withdraw(Handle, bool),
+    Withdraw { handle: Handle, moved: Option<MediaPath>, release: bool },
     /// Leave everything and end; answered when the last message was sent.
     Shutdown(oneshot::Sender<()>),
 }
@@ -238,8 +238,8 @@ impl Task {
             }
             Order::Disk(handle, why) => self.fail(handle, OpenError::Store(why)),
             Order::Leave(handle) => self.leave(handle),
-            Order::Withdraw(handle, release) => {
-                self.engine.handle_command(now, Command::Withdraw { handle, moved: None, release });
+            Order::Withdraw { handle, moved, release } => {
+                self.engine.handle_command(now, Command::Withdraw { handle, moved, release });
                 self.leave(handle);
             }
             Order::Shutdown(_) => {}

@@ -42,11 +42,12 @@ pub enum Target {
 }
 
 /// All media of this peer under a data directory. Files there are named by media ids, never by media paths.
-#[derive(Debug)]
+/// Clones are the same store.
+#[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
     pool: Arc<Pool>,
-    open: Mutex<HashMap<MediaId, Weak<MediaStore>>>,
+    open: Arc<Mutex<HashMap<MediaId, Weak<MediaStore>>>>,
 }
 
 /// Side files of media published from here, of media fetched to files elsewhere, and (with their files) of media kept here.
@@ -64,7 +65,7 @@ impl Store {
             let folder = dir.join(folder);
             disk::private_dir(&folder).map_err(|e| StoreError::io("create", &folder, e))?;
         }
-        Ok(Store { dir, pool: Arc::default(), open: Mutex::default() })
+        Ok(Store { dir, pool: Arc::default(), open: Arc::default() })
     }
 
     /// The data directory.
