@@ -14,6 +14,7 @@
 
 mod body;
 mod guard;
+mod media;
 mod page;
 mod playable;
 pub mod range;

@@ -101,10 +101,8 @@ fn join(runs: &[Run]) -> Option<Run> {
 /// Figures for people.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Stats {
-    /// Bytes of the media held.
-    pub bytes: u64,
-    /// Bytes a second at which they arrive now.
-    pub rate: u64,
+    /// Bytes that came over the network since it was opened, verified.
+    pub fetched: u64,
     /// From the start to the first page, in milliseconds.
     pub first_page_ms: Option<u64>,
     /// Pages that failed their check.
