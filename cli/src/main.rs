@@ -6,13 +6,18 @@ mod config;
 mod demo;
 mod escape;
 mod failure;
+mod figures;
 mod output;
+mod peer;
 mod progress;
 mod rate;
+mod share;
 mod transports;
+mod tree;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -78,6 +83,9 @@ fn start(cli: Cli) -> Outcome {
     outcome
 }
 
+/// One Ctrl-C may come as several signals (to the process, and to its group).
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
 /// Cancels `stop` at the first SIGINT or SIGTERM, returns at the second.
 async fn signals(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
@@ -86,20 +94,30 @@ async fn signals(stop: CancellationToken) {
     else {
         return std::future::pending().await;
     };
-    for _ in 0..2 {
+    let mut first = None;
+    loop {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
         stop.cancel();
+        if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
+            return;
+        }
     }
 }
 
 async fn run(command: Command, settings: &Settings, stop: &CancellationToken) -> Outcome {
     match command {
+        Command::Publish(args) => commands::publish(&args, settings, stop).await,
+        Command::Serve(args) => commands::serve(&args, settings, stop).await,
+        Command::Get(args) => commands::get(&args, settings, stop).await,
+        Command::Play(args) => commands::play(&args, settings, stop).await,
+        Command::Info(args) => commands::info(&args, settings, stop).await,
         Command::Protocols(args) => commands::protocols(&args, settings),
         Command::Verify(args) => blocking(move || commands::verify(&args), stop).await,
-        _ => Err(Failure::failed("not yet")),
+        Command::Trust(args) => commands::trust(&args, settings),
+        Command::Demo(args) => demo::demo(&args, settings, stop).await,
     }
 }
 

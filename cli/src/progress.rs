@@ -1,6 +1,10 @@
 //! Progress bars, on a terminal only, and numbers for people.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use iceshare::Media;
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use crate::escape::printable;
 use crate::output::BARS;
@@ -33,6 +37,48 @@ pub(crate) fn fetch_bar(total: u64) -> ProgressBar {
     bar
 }
 
+const TICK: Duration = Duration::from_millis(200);
+
+/// Moves the bar of a media that arrives; never ends by itself.
+pub(crate) async fn watch(media: &Media, bar: &ProgressBar) {
+    let total = media.manifest().bytes;
+    let mut rate = Rate::default();
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        let p = media.progress();
+        // Pages are told exactly; bytes that were here before this run are not.
+        let share = u128::from(total) * u128::from(p.held) / u128::from(p.pages.max(1));
+        bar.set_position(u64::try_from(share).unwrap_or(total));
+        let now = rate.update(p.bytes, Instant::now());
+        let hosts = p.flows.values().filter(|f| f.active > 0).count();
+        let bad = if p.bad > 0 { format!(", {} bad pages refused", p.bad) } else { String::new() };
+        let s = if hosts == 1 { "" } else { "s" };
+        bar.set_message(format!("{}/s from {hosts} host{s}{bad}", DecimalBytes(now)));
+    }
+}
+
+/// Bytes a second over the last two seconds or so.
+#[derive(Debug, Default)]
+pub(crate) struct Rate {
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl Rate {
+    const WINDOW: Duration = Duration::from_secs(2);
+
+    /// `bytes` is the sum since the start.
+    pub(crate) fn update(&mut self, bytes: u64, now: Instant) -> u64 {
+        self.samples.push_back((now, bytes));
+        while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(t, _)| now - *t >= Rate::WINDOW) {
+            self.samples.pop_front();
+        }
+        let Some((since, before)) = self.samples.front() else { return 0 };
+        let ms = u64::try_from((now - *since).as_millis()).unwrap_or(u64::MAX);
+        bytes.saturating_sub(*before).saturating_mul(1000).checked_div(ms).unwrap_or(0)
+    }
+}
+
 /// Microseconds as `m:ss` or `h:mm:ss`.
 pub(crate) fn clock(us: u64) -> String {
     let s = us / 1_000_000;
@@ -52,5 +98,17 @@ mod tests {
         for (s, text) in [(0, "0:00"), (59, "0:59"), (60, "1:00"), (3599, "59:59"), (3723, "1:02:03")] {
             assert_eq!(clock(s * 1_000_000 + 999_999), text);
         }
+    }
+
+    #[test]
+    fn rates_look_back_two_seconds() {
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(rate.update(0, at(0)), 0);
+        assert_eq!(rate.update(1000, at(1000)), 1000);
+        assert_eq!(rate.update(5000, at(2000)), 2500);
+        assert_eq!(rate.update(5000, at(3000)), 2000);
+        assert_eq!(rate.update(5000, at(4000)), 0);
+        assert_eq!(rate.update(5000, at(9000)), 0);
     }
 }

@@ -109,3 +109,108 @@ fn verify_for_programs() {
     let size = std::fs::metadata(&files[1]).expect("there").len();
     assert_eq!(reports[1]["bytes"], size);
 }
+
+#[test]
+fn protocols_are_listed_and_unknown_ones_are_told_from_them() {
+    let list = iceshare(&["protocols"]);
+    assert_eq!((list.code, list.err.as_str()), (Some(0), ""));
+    assert!(list.out.contains("http ") && list.out.contains("can: pages"), "{}", list.out);
+    let json = iceshare(&["protocols", "--json"]);
+    let entries: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!(entries[0]["name"], "http");
+    assert!(entries[0]["abilities"].as_array().is_some_and(|a| a.iter().any(|n| n == "pages")));
+    for args in [
+        &["protocols", "--transport", "http,pigeon"][..],
+        &["protocols", "--set", "pigeon.speed=1"],
+        &["get", "icet://127.0.0.1:1/a.ogg", "--transport", "pigeon"],
+    ] {
+        let ended = iceshare(args);
+        assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.err);
+        assert!(ended.err.contains("pigeon") && ended.err.contains("this build has: http"), "{}", ended.err);
+    }
+    let setting = iceshare(&["protocols", "--set", "http.speed=1"]);
+    assert_eq!(setting.code, Some(2));
+    assert!(setting.err.contains("speed") && setting.err.contains("it has: "), "{}", setting.err);
+}
+
+#[test]
+fn trackers_that_do_not_answer_end_with_3() {
+    // A port that was free a moment ago, and that nobody listens on.
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let tracker = format!("icet://127.0.0.1:{port}");
+    let media = format!("{tracker}/a.ogg");
+    let file = fixture("opus.opus");
+    for args in [
+        &["info", &media][..],
+        &["play", &media],
+        &["get", &media, "-o", "/nonexistent.ogg"],
+        &["publish", &file, "--tracker", &tracker],
+    ] {
+        let ended = iceshare(&[args, &["--listen", "127.0.0.1:0"]].concat());
+        assert_eq!(ended.code, Some(3), "{args:?}: {}", ended.err);
+        assert!(ended.err.contains(&port.to_string()), "{args:?}: {}", ended.err);
+        assert_eq!(ended.out, "", "{args:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_published_are_refused_before_anything_is_said() {
+    for (name, word) in
+        [("README.md", "not an Ogg file"), ("damaged-crc.opus", "--repair"), ("nothing.ogg", "nothing.ogg")]
+    {
+        let ended = iceshare(&[
+            "publish",
+            &fixture(name),
+            "--tracker",
+            "icet://127.0.0.1:1",
+            "--listen",
+            "127.0.0.1:0",
+        ]);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{name}: {}", ended.err);
+        assert!(ended.err.contains(word), "{name}: {}", ended.err);
+    }
+    let none = iceshare(&["publish", &fixture("opus.opus")]);
+    assert_eq!(none.code, Some(2));
+    assert!(none.err.contains("--tracker"), "{}", none.err);
+}
+
+#[test]
+fn outputs_that_exist_are_never_overwritten() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a.ogg");
+    std::fs::write(&file, "mine").expect("written");
+    for output in [file.to_str().expect("UTF-8"), dir.path().to_str().expect("UTF-8")] {
+        let ended = iceshare(&["get", "icet://127.0.0.1:1/a.ogg", "-o", output]);
+        assert_eq!(ended.code, Some(1), "{}", ended.err);
+        assert!(ended.err.contains("never overwritten"), "{}", ended.err);
+    }
+    assert_eq!(std::fs::read_to_string(&file).expect("there"), "mine");
+}
+
+#[test]
+fn gateways_are_for_this_machine() {
+    let ended = iceshare(&["play", "icet://127.0.0.1:1/a.ogg", "--gateway", "0.0.0.0:0"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("loopback"), "{}", ended.err);
+    let quotes = iceshare(&["play", "icet://127.0.0.1:1/a.ogg", "--player", "mpv 'x"]);
+    assert_eq!(quotes.code, Some(2), "{}", quotes.err);
+}
+
+#[test]
+fn nothing_is_trusted_at_first() {
+    let list = iceshare(&["trust", "--json"]);
+    assert_eq!((list.code, list.out.trim()), (Some(0), "[]"));
+    let forget = iceshare(&["trust", "--forget", "icet://nowhere.example"]);
+    assert_eq!(forget.code, Some(1));
+    assert!(forget.err.contains("no key of icet://nowhere.example"), "{}", forget.err);
+}
+
+#[test]
+fn the_demo_ends_by_itself_with_equal_copies() {
+    // A generous uplink: the point is that all of it works, not to watch it.
+    let ended = iceshare(&["demo", "--once", "--up", "1MB"]);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    assert!(ended.out.starts_with("http://127.0.0.1:"), "{}", ended.out);
+    assert!(ended.out.contains("6 of 6 copies"), "{}", ended.out);
+}

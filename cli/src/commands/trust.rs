@@ -24,7 +24,9 @@ pub(crate) fn trust(args: &args::Trust, settings: &Settings) -> Outcome {
             output::note(format!("{url} is forgotten; its key is trusted anew the next time"));
             Ok(())
         } else {
-            Err(Failure::failed(format!("no key of {url} was remembered; `iceshare trust` lists those that are")))
+            Err(Failure::failed(format!(
+                "no key of {url} was remembered; `iceshare trust` lists those that are"
+            )))
         };
     }
     let entries: Vec<Entry> = store

@@ -91,7 +91,7 @@ fn heading(s: &Snapshot, rows: &mut Rows, buffer: &mut Buffer) {
     let title = Span::styled(printable(&s.title), STRONG);
     rows.line(buffer, Line::from(vec![title, Span::styled(facts, SOFT)]));
     let underlined = Style::new().add_modifier(Modifier::UNDERLINED);
-    for (label, link) in [("Listen   ", &s.player), ("Watch    ", &s.page)] {
+    for (label, link) in [("Listen   ", &s.player), ("Watch    ", &s.page), ("Tracker  ", &s.tracker)] {
         rows.line(
             buffer,
             Line::from(vec![Span::styled(label, SOFT), Span::styled(link.as_str(), underlined)]),
@@ -320,7 +320,7 @@ mod tests {
             duration: Duration::from_secs(90),
             player: "http://127.0.0.1:4000/t/song.opus".into(),
             page: "http://127.0.0.1:4000/t/".into(),
-            url: "icet://127.0.0.1:1/song.opus".into(),
+            tracker: "http://127.0.0.1:4001/".into(),
             elapsed: Duration::from_millis(4200),
             hosts: (0..=peers).map(host).collect(),
             verdict: None,

@@ -19,8 +19,8 @@ pub(crate) struct Snapshot {
     pub(crate) player: String,
     /// Link to the page with a player and the seek bar.
     pub(crate) page: String,
-    /// Link to the media in the swarm.
-    pub(crate) url: String,
+    /// Link to the tracker's page.
+    pub(crate) tracker: String,
     /// Since the peers joined.
     pub(crate) elapsed: Duration,
     /// The origin first, then the peers.

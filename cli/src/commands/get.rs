@@ -1,0 +1,191 @@
+//! `iceshare get`: an exact copy, into a file or a pipe.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use iceshare::icet::MediaPath;
+use iceshare::icet::message::{Intent, Position};
+use iceshare::store::Target;
+use iceshare::{Media, OpenOptions, Peer};
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use crate::args;
+use crate::config::Settings;
+use crate::escape::printable;
+use crate::failure::{FAILED, Failure, Outcome};
+use crate::figures::Figures;
+use crate::output::{self, note};
+use crate::peer;
+use crate::progress::{fetch_bar, watch};
+
+/// So long without a good page, and the fetch is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Read at once for a pipe.
+const BLOCK: usize = 256 * 1024;
+
+/// Where the copy goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Output {
+    File(PathBuf),
+    Pipe,
+}
+
+pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &CancellationToken) -> Outcome {
+    let path = args.url.path.as_ref().ok_or_else(|| Failure::usage("the link names no media"))?;
+    let output = output_for(args, path)?;
+    if args.json && output == Output::Pipe {
+        return Err(Failure::usage("--json and -o - both want standard output: choose one"));
+    }
+    let (peer, _) = peer::start(settings).await?;
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Err(Failure::interrupted()),
+        media = open(&peer, args, &output) => media,
+    };
+    let outcome = match outcome {
+        Ok(media) => {
+            // What was complete before is somebody's: shared, or kept.
+            let ours = !media.store().is_complete();
+            let fetched = tokio::select! {
+                () = stop.cancelled() => Err(Failure::interrupted()),
+                fetched = fetch(&media, args, settings, &output) => fetched,
+            };
+            if fetched.is_ok() {
+                share(args.share_for, stop).await;
+            }
+            media.leave();
+            finish(&peer, media, output == Output::Pipe && ours, fetched.is_ok()).await;
+            fetched
+        }
+        Err(failure) => Err(failure),
+    };
+    peer.shutdown().await;
+    outcome
+}
+
+fn output_for(args: &args::Get, path: &MediaPath) -> Result<Output, Failure> {
+    let file = match &args.output {
+        Some(o) if o == "-" => return Ok(Output::Pipe),
+        Some(o) if Path::new(o).is_dir() => Path::new(o).join(plain_name(path)),
+        Some(o) => PathBuf::from(o),
+        None => PathBuf::from(plain_name(path)),
+    };
+    if file.symlink_metadata().is_ok() {
+        let e = iceshare::store::StoreError::Exists(file);
+        return Err(Failure::from_error(FAILED, &e));
+    }
+    Ok(Output::File(file))
+}
+
+/// The last part of a media path as a name for a file that hides nowhere and is taken for no flag.
+fn plain_name(path: &MediaPath) -> String {
+    let name = path.file_name();
+    if name.starts_with(['.', '-']) { format!("_{name}") } else { name.to_owned() }
+}
+
+async fn open(peer: &Peer, args: &args::Get, output: &Output) -> Result<Media, Failure> {
+    let target = match output {
+        Output::File(file) => Target::File(file.clone()),
+        Output::Pipe => Target::Own,
+    };
+    let at = (*output == Output::Pipe).then_some(Position::Byte(0));
+    peer.open(&args.url, OpenOptions { intent: Intent::Whole, target, at }).await.map_err(peer::opened)
+}
+
+async fn fetch(media: &Media, args: &args::Get, settings: &Settings, output: &Output) -> Outcome {
+    let started = Instant::now();
+    let bytes = media.manifest().bytes;
+    // At a low download limit even a page may take longer.
+    let slowest = settings.down.map_or(0, |r| 4 * 65_307 / r.0);
+    let patience = PATIENCE.max(Duration::from_secs(slowest));
+    let complete = media.complete(Some(patience));
+    let copy = async {
+        match output {
+            Output::Pipe => pipe(media, bytes).await,
+            Output::File(_) => Ok(()),
+        }
+    };
+    let both = async {
+        let (complete, copy) = (async { complete.await.map_err(peer::opened) }, copy);
+        tokio::try_join!(complete, copy).map(|_| ())
+    };
+    let bar = fetch_bar(bytes);
+    tokio::select! {
+        done = both => {
+            bar.finish_and_clear();
+            done?;
+        }
+        () = watch(media, &bar) => {}
+    }
+    let figures = Figures::new(&media.progress(), bytes, started.elapsed());
+    note(format!("{}: {}", printable(&name_of(output, media)), figures.line()));
+    if args.json {
+        output::json(&figures)?;
+    }
+    Ok(())
+}
+
+fn name_of(output: &Output, media: &Media) -> String {
+    match output {
+        Output::File(file) => file.display().to_string(),
+        Output::Pipe => media.manifest().path.to_string(),
+    }
+}
+
+/// Writes all bytes in order, as they arrive.
+async fn pipe(media: &Media, bytes: u64) -> Outcome {
+    let mut reader = BufReader::with_capacity(BLOCK, media.reader());
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    let mut out = tokio::fs::File::from_std(stdout.into());
+    let copied = async {
+        let n = tokio::io::copy_buf(&mut reader, &mut out).await?;
+        out.flush().await?;
+        Ok::<_, io::Error>(n)
+    };
+    match copied.await {
+        Ok(n) if n == bytes => Ok(()),
+        Ok(n) => Err(Failure::failed(format!("only {n} of {bytes} bytes could be read"))),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed("the program that reads the pipe went away"))
+        }
+        Err(e) => Err(Failure::failed(format!("cannot write to the pipe: {e}"))),
+    }
+}
+
+async fn share(share_for: Option<Duration>, stop: &CancellationToken) {
+    if let Some(time) = share_for {
+        note(format!("sharing for {}; Ctrl-C ends it", humantime::format_duration(time)));
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Leaves the disk in order: a part that can be resumed at once, and nothing of what went to a pipe.
+async fn finish(peer: &Peer, media: Media, remove: bool, done: bool) {
+    let store = media.store().clone();
+    let id = media.id();
+    if !done {
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::warn!(%error, "the unfinished copy was not closed in order; it is checked when it is resumed");
+        }
+    } else if remove && let Err(error) = peer.store().remove(&id) {
+        tracing::warn!(%error, "the copy behind the pipe was not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_neither_hide_nor_look_like_flags() {
+        for (path, name) in [("a/song.opus", "song.opus"), ("a/.bashrc", "_.bashrc"), ("-rf", "_-rf")] {
+            assert_eq!(plain_name(&path.parse().expect("a path")), name);
+        }
+    }
+}

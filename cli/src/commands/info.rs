@@ -1,0 +1,149 @@
+//! `iceshare info`: what a tracker knows of a media.
+
+use iceshare::Info;
+use indicatif::DecimalBytes;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::args;
+use crate::config::Settings;
+use crate::escape::printable;
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::peer;
+use crate::progress::clock;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    url: String,
+    media: String,
+    title: &'a str,
+    kind: &'static str,
+    mime: &'static str,
+    publisher: String,
+    version: u64,
+    /// The signature was checked, and the key stands to what is pinned or remembered.
+    signature: &'static str,
+    /// Seconds since 1970.
+    signed_at: u64,
+    bytes: u64,
+    pages: u64,
+    duration_us: u64,
+    links: u64,
+    streams: Vec<Stream<'a>>,
+    tags: Vec<(&'a str, &'a str)>,
+    listeners: u64,
+    hits: u64,
+    complete: u64,
+    alternatives: Vec<&'a str>,
+    /// Bytes of ours that the tracker could confirm.
+    sent: u64,
+    received: u64,
+}
+
+#[derive(Serialize)]
+struct Stream<'a> {
+    serial: u32,
+    codec: &'a str,
+    rate: Option<u64>,
+    channels: Option<u8>,
+    size: Option<(u32, u32)>,
+}
+
+pub(crate) async fn info(args: &args::Info, settings: &Settings, stop: &CancellationToken) -> Outcome {
+    let (peer, _) = peer::start(settings).await?;
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Err(Failure::interrupted()),
+        info = peer.info(&args.url) => info.map_err(peer::opened),
+    };
+    peer.shutdown().await;
+    let info = outcome?;
+    let report = report(&info);
+    if args.json {
+        output::json(&report)?;
+    } else {
+        show(&report)?;
+    }
+    Ok(())
+}
+
+fn report(info: &Info) -> Report<'_> {
+    let m = info.manifest.manifest();
+    let a = &info.answer;
+    Report {
+        url: info.url.to_string(),
+        media: m.id().to_string(),
+        title: &m.title,
+        kind: match m.kind {
+            iceshare::icet::Kind::File => "file",
+            iceshare::icet::Kind::Live => "live",
+        },
+        mime: m.mime(),
+        publisher: m.publisher.to_string(),
+        version: m.version,
+        signature: "good",
+        signed_at: m.signed_at,
+        bytes: m.bytes,
+        pages: m.pages,
+        duration_us: m.duration,
+        links: m.links,
+        streams: m
+            .streams
+            .iter()
+            .map(|s| Stream {
+                serial: s.serial,
+                codec: &s.codec,
+                rate: s.rate,
+                channels: s.channels,
+                size: s.size,
+            })
+            .collect(),
+        tags: m.tags.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect(),
+        listeners: a.listeners,
+        hits: a.hits,
+        complete: a.complete,
+        alternatives: a.alternatives.iter().map(|p| p.as_str()).collect(),
+        sent: a.sent,
+        received: a.received,
+    }
+}
+
+/// Titles, tags and codec names were written by strangers: escaped, each on its line.
+fn show(r: &Report<'_>) -> Outcome {
+    let mut lines = vec![("link", r.url.clone())];
+    if !r.title.is_empty() {
+        lines.push(("title", printable(r.title)));
+    }
+    let duration = if r.duration_us > 0 { format!(", {}", clock(r.duration_us)) } else { String::new() };
+    let chain = if r.links > 1 { format!(", {} links", r.links) } else { String::new() };
+    lines.push((r.kind, format!("{}{duration}, {} pages{chain}", DecimalBytes(r.bytes), r.pages)));
+    for s in &r.streams {
+        let mut text = printable(s.codec);
+        match (s.rate, s.size) {
+            (Some(rate), Some((w, h))) => {
+                text += &format!(", {w}×{h}, {}.{:03} frames/s", rate / 1000, rate % 1000);
+            }
+            (Some(rate), None) => text += &format!(", {rate} Hz"),
+            (None, Some((w, h))) => text += &format!(", {w}×{h}"),
+            (None, None) => {}
+        }
+        if let Some(channels) = s.channels {
+            text += &format!(", {channels} channel{}", if channels == 1 { "" } else { "s" });
+        }
+        lines.push(("stream", text));
+    }
+    for (name, value) in &r.tags {
+        lines.push(("tag", format!("{}={}", printable(name), printable(value))));
+    }
+    lines.push(("signature", format!("good, version {} by {}", r.version, r.publisher)));
+    lines.push((
+        "swarm",
+        format!("{} listeners, {} hits, {} with all of it", r.listeners, r.hits, r.complete),
+    ));
+    lines.extend(r.alternatives.iter().map(|a| ("also as", printable(a))));
+    lines.push(("we", format!("sent {} and received {}", DecimalBytes(r.sent), DecimalBytes(r.received))));
+    for (name, value) in lines {
+        output::result(format!("{name:<10} {value}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! `iceshare play`: a link for a player, and the player too if wanted.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use iceshare::icet::message::{Intent, Position};
+use iceshare::store::Target;
+use iceshare::{Media, OpenOptions, Peer};
+use iceshare_gateway::Gateway;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::args;
+use crate::config::Settings;
+use crate::failure::{FAILED, Failure, Outcome};
+use crate::figures::Figures;
+use crate::output::{self, note};
+use crate::peer;
+use crate::progress::{fetch_bar, watch};
+
+/// How long a player may take to end after an interrupt, which it mostly gets itself from the terminal.
+const GRACE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(250);
+
+pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &CancellationToken) -> Outcome {
+    // Mistakes in the player's command come before anything is fetched.
+    let player = args.player.as_deref().map(words).transpose()?;
+    let gateway = Gateway::start(args.gateway).await.map_err(|e| {
+        let usage = matches!(e, iceshare_gateway::GatewayError::NotLoopback(_));
+        Failure::from_error(if usage { crate::failure::USAGE } else { FAILED }, &e)
+    })?;
+    let (peer, _) = peer::start(settings).await?;
+    let options = OpenOptions { intent: Intent::Play, target: Target::Own, at: Some(Position::Byte(0)) };
+    let opened = tokio::select! {
+        () = stop.cancelled() => Err(Failure::interrupted()),
+        opened = peer.open(&args.url, options) => opened.map_err(peer::opened),
+    };
+    let outcome = match opened {
+        Ok(media) => {
+            // What was complete before is somebody's: shared, or kept.
+            let keep = args.keep || media.store().is_complete();
+            let outcome = with(&media, &gateway, player, stop).await;
+            drop(gateway);
+            media.leave();
+            tidy(&peer, &media, keep).await;
+            outcome
+        }
+        Err(failure) => Err(failure),
+    };
+    peer.shutdown().await;
+    outcome
+}
+
+async fn with(
+    media: &Media,
+    gateway: &Gateway,
+    player: Option<Vec<String>>,
+    stop: &CancellationToken,
+) -> Outcome {
+    let started = Instant::now();
+    let offered = gateway.offer(media.clone()).map_err(|e| Failure::from_error(FAILED, &e))?;
+    output::result(&offered.media)?;
+    note(format!("seek bar and figures: {}", offered.page));
+    let child = player.map(|p| start(p, &offered.media)).transpose()?;
+    let ended = async {
+        match child {
+            Some(child) => until_ended(child, stop).await,
+            None => {
+                stop.cancelled().await;
+                Err(Failure::interrupted())
+            }
+        }
+    };
+    let bar = fetch_bar(media.manifest().bytes);
+    let outcome = tokio::select! {
+        outcome = ended => outcome,
+        failure = failed(media) => Err(failure),
+        () = watch(media, &bar) => Ok(()),
+    };
+    bar.finish_and_clear();
+    note(Figures::new(&media.progress(), media.manifest().bytes, started.elapsed()).line());
+    outcome
+}
+
+/// The player's command as words, in a shell's quoting.
+fn words(command: &str) -> Result<Vec<String>, Failure> {
+    match shlex::split(command) {
+        Some(words) if !words.is_empty() => Ok(words),
+        _ => Err(Failure::usage("--player needs a command, its quotes closed: --player 'mpv --no-video'")),
+    }
+}
+
+fn with_link(mut words: Vec<String>, link: &str) -> Vec<String> {
+    if words.iter().any(|w| w.contains("{}")) {
+        words.iter_mut().for_each(|w| *w = w.replace("{}", link));
+    } else {
+        words.push(link.to_owned());
+    }
+    words
+}
+
+fn start(player: Vec<String>, link: &str) -> Result<Child, Failure> {
+    let words = with_link(player, link);
+    let (program, arguments) =
+        words.split_first().ok_or_else(|| Failure::usage("--player needs a command"))?;
+    Command::new(program)
+        .args(arguments)
+        // Results of ours go to standard output; what a player says does not belong there.
+        .stdout(Stdio::from(std::io::stderr()))
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| Failure::failed(format!("cannot start the player {program}: {e}")))
+}
+
+async fn until_ended(mut child: Child, stop: &CancellationToken) -> Outcome {
+    let said = |status: std::io::Result<ExitStatus>| match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::failed(format!("the player ended with {status}"))),
+        Err(e) => Err(Failure::failed(format!("the player: {e}"))),
+    };
+    tokio::select! {
+        status = child.wait() => said(status),
+        () = stop.cancelled() => {
+            // Dropped, and so killed, if it does not end.
+            let _ = tokio::time::timeout(GRACE, child.wait()).await;
+            Err(Failure::interrupted())
+        }
+    }
+}
+
+/// Ends when the media does (withdrawn, refused), which a player sees as a broken connection.
+async fn failed(media: &Media) -> Failure {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        if let Some(e) = media.failure() {
+            return peer::opened(e);
+        }
+    }
+}
+
+/// What was fetched to be played is not kept, unless it is wanted.
+async fn tidy(peer: &Peer, media: &Media, keep: bool) {
+    let (store, id) = (media.store().clone(), media.id());
+    if keep {
+        let _ = tokio::task::spawn_blocking(move || {
+            if store.is_complete() { store.finish().map(drop) } else { store.close() }
+        })
+        .await;
+    } else if let Err(error) = peer.store().remove(&id) {
+        tracing::warn!(%error, "what was played was not removed from the data folder");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_goes_to_the_player() {
+        let line = |c: &str| words(c).map(|w| with_link(w, "http://l/").join("|"));
+        assert_eq!(line("mpv"), Ok("mpv|http://l/".into()));
+        assert_eq!(line("mpv --title='a b' {} --x"), Ok("mpv|--title=a b|http://l/|--x".into()));
+        assert_eq!(line("sh -c 'ffplay {} # \"'"), Ok("sh|-c|ffplay http://l/ # \"".into()));
+        assert!(line("").is_err() && line("mpv 'x").is_err());
+    }
+}

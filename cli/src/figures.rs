@@ -1,0 +1,129 @@
+//! How a fetch went, in figures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use iceshare::Progress;
+use indicatif::DecimalBytes;
+use serde::Serialize;
+
+/// Of a fetch that ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Figures {
+    /// Bytes of the media.
+    pub(crate) bytes: u64,
+    /// Pages of the media.
+    pub(crate) pages: u64,
+    /// Pages that were held when it began, or came otherwise than over the network.
+    pub(crate) resumed_pages: u64,
+    /// Milliseconds from the start of the fetch to its end.
+    pub(crate) elapsed_ms: u64,
+    /// Milliseconds from the start to the first verified page.
+    pub(crate) first_page_ms: Option<u64>,
+    /// Bytes received of pages that were verified, by payload protocol.
+    pub(crate) by_protocol: BTreeMap<String, u64>,
+    /// The same by the sender's key.
+    pub(crate) by_host: BTreeMap<String, u64>,
+    /// Pages that failed their check.
+    pub(crate) bad_pages: u64,
+    /// Pages that came twice.
+    pub(crate) duplicate_pages: u64,
+}
+
+impl Figures {
+    pub(crate) fn new(progress: &Progress, bytes: u64, elapsed: Duration) -> Figures {
+        let (mut by_protocol, mut by_host) = (BTreeMap::new(), BTreeMap::new());
+        for ((host, protocol), flow) in progress.flows.iter().filter(|(_, f)| f.bytes > 0) {
+            *by_protocol.entry(protocol.to_string()).or_default() += flow.bytes;
+            *by_host.entry(host.to_string()).or_default() += flow.bytes;
+        }
+        let fetched: u64 = progress.flows.values().map(|f| f.pages).sum();
+        Figures {
+            bytes,
+            pages: progress.pages,
+            resumed_pages: progress.held.saturating_sub(fetched),
+            elapsed_ms: millis(elapsed),
+            first_page_ms: progress.first_page.map(millis),
+            by_protocol,
+            by_host,
+            bad_pages: progress.bad,
+            duplicate_pages: progress.duplicates,
+        }
+    }
+
+    /// One line for people.
+    pub(crate) fn line(&self) -> String {
+        let fetched: u64 = self.by_protocol.values().sum();
+        let seconds = Duration::from_millis(self.elapsed_ms).as_secs_f64();
+        let rate = DecimalBytes(fetched.saturating_mul(1000) / self.elapsed_ms.max(1));
+        let mut parts = vec![format!("{} fetched in {seconds:.2} s ({rate}/s)", DecimalBytes(fetched))];
+        if let Some(ms) = self.first_page_ms {
+            parts.push(format!("first page after {ms} ms"));
+        }
+        let list = |map: &BTreeMap<String, u64>, most: usize| {
+            let mut all: Vec<_> = map.iter().collect();
+            all.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+            let name = |n: &str| n.chars().take(12).collect::<String>();
+            let mut text: Vec<_> =
+                all.iter().take(most).map(|(n, b)| format!("{} {}", name(n), DecimalBytes(**b))).collect();
+            if all.len() > most {
+                text.push(format!("{} more", all.len() - most));
+            }
+            text.join(", ")
+        };
+        if fetched > 0 {
+            parts.push(format!("over {}", list(&self.by_protocol, 8)));
+            let hosts = self.by_host.len();
+            let s = if hosts == 1 { "" } else { "s" };
+            parts.push(format!("from {hosts} host{s}: {}", list(&self.by_host, 6)));
+        }
+        if self.resumed_pages > 0 {
+            parts.push(format!("{} pages were here already", self.resumed_pages));
+        }
+        parts.push(format!("{} bad and {} duplicate pages", self.bad_pages, self.duplicate_pages));
+        parts.join("; ")
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iceshare::Flow;
+    use iceshare::icet::PeerKey;
+
+    #[test]
+    fn figures_say_where_everything_came_from() {
+        let flow = |bytes, pages| Flow { bytes, pages, active: 0 };
+        let http = || "http".parse().expect("a name");
+        let progress = Progress {
+            held: 10,
+            pages: 10,
+            bytes: 3000,
+            bad: 1,
+            duplicates: 2,
+            first_page: Some(Duration::from_millis(120)),
+            listeners: 0,
+            hits: 0,
+            buffer: Duration::ZERO,
+            flows: [
+                ((PeerKey([1; 32]), http()), flow(1000, 3)),
+                ((PeerKey([2; 32]), http()), flow(2000, 5)),
+                ((PeerKey([3; 32]), http()), flow(0, 0)),
+            ]
+            .into(),
+        };
+        let figures = Figures::new(&progress, 4000, Duration::from_secs(2));
+        assert_eq!(figures.resumed_pages, 2);
+        assert_eq!(figures.by_protocol, [("http".to_owned(), 3000)].into());
+        assert_eq!(figures.by_host.len(), 2);
+        assert_eq!(
+            figures.line(),
+            "3.00 kB fetched in 2.00 s (1.50 kB/s); first page after 120 ms; over http 3.00 kB; from 2 hosts: \
+             020202020202 2.00 kB, 010101010101 1.00 kB; 2 pages were here already; 1 bad and 2 duplicate pages"
+        );
+    }
+}

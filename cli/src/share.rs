@@ -1,0 +1,238 @@
+//! Keeps files published as they are: scans, announces, and follows what changes on disk.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use iceshare::icet::{IcetUrl, Identity, MediaPath};
+use iceshare::publish::{Publish, scan};
+use iceshare::{Media, Peer};
+use tokio_util::sync::CancellationToken;
+
+use crate::escape::printable;
+use crate::failure::{FAILED, Failure};
+use crate::output::{self, note};
+use crate::peer;
+use crate::progress::read_bar;
+use crate::tree::Stamp;
+
+/// How often files are looked at.
+const POLL: Duration = Duration::from_secs(2);
+
+/// A file to be shared under a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) file: PathBuf,
+    pub(crate) title: Option<String>,
+    pub(crate) repair_to: Option<PathBuf>,
+}
+
+/// What becomes of mistakes: all files must do (`publish`), or those that do not are skipped with a word (`serve`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strictness {
+    All,
+    Skip,
+}
+
+struct Item {
+    file: PathBuf,
+    stamp: Option<Stamp>,
+    state: State,
+}
+
+enum State {
+    /// Seen with this stamp; published once it has not changed from one look to the next.
+    Settling,
+    Shared(Media),
+    /// Told once; tried again when it changes.
+    Refused,
+    /// Tried again at every look: the tracker was away.
+    Retry,
+}
+
+/// Shares files until it is stopped.
+pub(crate) struct Sharer<'a> {
+    pub(crate) peer: &'a Peer,
+    pub(crate) identity: &'a Identity,
+    pub(crate) tracker: IcetUrl,
+    pub(crate) strictness: Strictness,
+    items: BTreeMap<MediaPath, Item>,
+    /// Links that were printed: once each.
+    printed: HashSet<MediaPath>,
+}
+
+impl<'a> Sharer<'a> {
+    pub(crate) fn new(
+        peer: &'a Peer,
+        identity: &'a Identity,
+        tracker: IcetUrl,
+        strictness: Strictness,
+    ) -> Sharer<'a> {
+        Sharer { peer, identity, tracker, strictness, items: BTreeMap::new(), printed: HashSet::new() }
+    }
+
+    /// `list` tells, at each look, what is to be shared. Ends with an error only before the first round is through.
+    pub(crate) async fn run(
+        mut self,
+        mut list: impl FnMut() -> Result<BTreeMap<MediaPath, Wanted>, Failure>,
+        stop: &CancellationToken,
+    ) -> Failure {
+        let first = async {
+            let wanted = list()?;
+            self.look(wanted, true).await
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Failure::interrupted(),
+            first = first => if let Err(failure) = first { return failure },
+        }
+        note(match self.shared() {
+            1 => "sharing 1 file; Ctrl-C ends it".to_owned(),
+            n => format!("sharing {n} files; Ctrl-C ends it"),
+        });
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Failure::interrupted(),
+                () = tokio::time::sleep(POLL) => {}
+            }
+            let round = async {
+                match list() {
+                    Ok(wanted) => self.look(wanted, false).await,
+                    Err(failure) => Err(failure),
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Failure::interrupted(),
+                round = round => if let Err(failure) = round {
+                    note(format!("iceshare: {}", failure.text().unwrap_or_default()));
+                }
+            }
+        }
+    }
+
+    fn shared(&self) -> usize {
+        self.items.values().filter(|i| matches!(i.state, State::Shared(_))).count()
+    }
+
+    /// Compares what is wanted with what is shared, and acts on the difference.
+    async fn look(&mut self, wanted: BTreeMap<MediaPath, Wanted>, first: bool) -> Result<(), Failure> {
+        let mut gone: HashMap<MediaPath, Item> = HashMap::new();
+        let paths: Vec<MediaPath> = self.items.keys().filter(|p| !wanted.contains_key(p)).cloned().collect();
+        for path in paths {
+            if let Some(item) = self.items.remove(&path) {
+                gone.insert(path, item);
+            }
+        }
+        for (path, want) in wanted {
+            let stamp = Stamp::of(&want.file);
+            // A file that came whole, by a move within the tree, needs no time to settle.
+            let moved_from = gone
+                .iter()
+                .find(|(_, i)| stamp.is_some() && i.stamp == stamp && matches!(i.state, State::Shared(_)))
+                .map(|(p, _)| p.clone());
+            let item = self.items.entry(path.clone()).or_insert_with(|| Item {
+                file: want.file.clone(),
+                stamp: None,
+                state: State::Settling,
+            });
+            let settled = item.stamp == stamp;
+            let ready = match item.state {
+                State::Shared(ref media) => {
+                    if settled && !media.store().is_stale() {
+                        if let Some(why) = media.failure() {
+                            note(format!(
+                                "{}: {}; trying again",
+                                printable(path.as_str()),
+                                printable(&why.to_string())
+                            ));
+                            item.state = State::Retry;
+                        }
+                        continue;
+                    }
+                    media.withdraw(false);
+                    let what = if stamp.is_some() { "changed" } else { "gone" };
+                    note(format!("{} is {what}, and so withdrawn", printable(path.as_str())));
+                    item.state = State::Settling;
+                    false
+                }
+                State::Settling => first || settled || moved_from.is_some(),
+                State::Refused => {
+                    if !settled {
+                        item.state = State::Settling;
+                    }
+                    false
+                }
+                State::Retry => true,
+            };
+            (item.stamp, item.file) = (stamp, want.file.clone());
+            if !ready || stamp.is_none() && !first {
+                continue;
+            }
+            match self.publish(&path, want).await {
+                Ok(media) => {
+                    if let Some(old) = moved_from.and_then(|p| gone.remove_entry(&p)) {
+                        self.move_away(&old.0, old.1, &path);
+                    }
+                    if self.printed.insert(path.clone()) {
+                        output::result(media.url().to_string())?;
+                    } else {
+                        let version = media.manifest().version;
+                        note(format!("{} is shared again, version {version}", printable(path.as_str())));
+                    }
+                    self.set(&path, State::Shared(media));
+                }
+                Err((failure, _)) if first && self.strictness == Strictness::All => return Err(failure),
+                Err((failure, again)) => {
+                    // Without the tracker nothing works, for no file.
+                    if first && again {
+                        return Err(failure);
+                    }
+                    note(format!("{}: {}", printable(path.as_str()), failure.text().unwrap_or_default()));
+                    self.set(&path, if again { State::Retry } else { State::Refused });
+                }
+            }
+        }
+        for (path, item) in gone {
+            if let State::Shared(media) = item.state {
+                media.withdraw(false);
+                note(format!("{} is gone, and so withdrawn", printable(path.as_str())));
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, path: &MediaPath, state: State) {
+        if let Some(item) = self.items.get_mut(path) {
+            item.state = state;
+        }
+    }
+
+    fn move_away(&self, from: &MediaPath, item: Item, to: &MediaPath) {
+        if let State::Shared(media) = item.state {
+            media.moved(to.clone());
+            note(format!("{} is {} now", printable(from.as_str()), printable(to.as_str())));
+        }
+    }
+
+    /// The error says if another try, with the same file, may succeed.
+    async fn publish(&self, path: &MediaPath, want: Wanted) -> Result<Media, (Failure, bool)> {
+        let bar = read_bar(path.file_name());
+        let publish =
+            Publish { file: want.file, path: path.clone(), title: want.title, repair_to: want.repair_to };
+        let (store, identity, shown) = (self.peer.store().clone(), self.identity.clone(), bar.clone());
+        let scanned = tokio::task::spawn_blocking(move || {
+            scan(&store, &identity, &publish, &mut |p| {
+                shown.set_length(p.total);
+                shown.set_position(p.bytes);
+            })
+        })
+        .await;
+        bar.finish_and_clear();
+        let prepared = scanned
+            .map_err(|e| (Failure::failed(format!("internal error: {e}")), false))?
+            .map_err(|e| (Failure::from_error(FAILED, &e), false))?;
+        self.peer.publish(&self.tracker, &prepared).await.map_err(|e| {
+            let again = matches!(e, iceshare::OpenError::Tracker { .. });
+            (peer::opened(e), again)
+        })
+    }
+}
