@@ -413,8 +413,12 @@ mod tests {
         ) {
             let mut file = Vec::new();
             let mut sound = Vec::new();
-            for (mut page, fate, at) in parts {
+            for (mut page, mut fate, at) in parts {
                 let at = at.index(page.len());
+                // A page cut off before an "O" or "g" may be mended by the first bytes of the next.
+                if fate == 1 && b"Og".contains(&page[at]) {
+                    fate = 4;
+                }
                 match fate {
                     0 => page[at] ^= 0x80,
                     1 => page.truncate(at),
