@@ -225,7 +225,10 @@ impl Engine {
 
     pub(super) fn lapse(&mut self, now: Now, order: Order) {
         let Some(a) = self.assigned.get(&order) else { return };
-        let due = a.moved + a.lapse;
+        // One that waits behind others of the same host is not idle while those move.
+        let host = a.sources.get(a.tries.len().saturating_sub(1)).map(|s| s.host.key);
+        let same = self.fetches.values().filter(|f| Some(f.host) == host).map(|f| f.moved).max();
+        let due = a.moved.max(same.unwrap_or(a.moved)) + a.lapse;
         // While the tracker is away nobody would order the pages anew; and what others bring may still come.
         let waits = a.running() == 0 && (self.session.link != Link::Welcome || self.is_covered(order));
         if due > now || waits {

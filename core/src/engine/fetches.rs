@@ -95,12 +95,15 @@ impl Engine {
         if there >= self.config.per_host.max(1) + more_there { Room::NotThere } else { Room::Yes }
     }
 
-    /// Sets of the media's fetches whose pages a try need not ask for.
+    /// Sets of the media's fetches whose pages a try need not ask for. A tracker that orders pages which it knows to be
+    /// under way means it: somebody is to help. What another epoch's tracker ordered it does not know of.
     fn busy(&self, order: Order, source: usize, handle: Handle, need: Need) -> Vec<PageSet> {
+        let epoch = |order| self.assigned.get(order).map(|a| a.number.0);
         let mut busy = Vec::new();
         for f in self.fetches.values().filter(|f| f.handle == handle) {
             let own = f.order == order && f.source == source;
-            if f.late && !own {
+            let helped = f.order < order && epoch(&f.order) == epoch(&order);
+            if (f.late || helped) && !own {
                 continue;
             }
             let mut set = PageSet { first: f.low, ..f.set };

@@ -324,15 +324,17 @@ impl Engine {
                 self.send_rest(handle);
             }
         } else if !same {
-            // What is held of the old version is nothing to the swarm of the new one.
+            // What is held of the old version is nothing to the swarm of the new one, in which we hold nothing yet.
             self.forget_acks(handle);
             self.end_all(now, handle);
             if let Some(m) = self.media.get_mut(&handle) {
                 m.version = version;
+                m.rest = held.to_ranges().chunks(limits::RANGES).collect();
                 m.pages = Some(Pages::new(held));
             }
-            self.forget_requests(now, handle);
-            self.open(now, handle);
+            if self.session.is_up() && !self.session.is_opening(handle) {
+                self.send_rest(handle);
+            }
         }
         // Of a version that was accepted before, our own map is ahead of the driver's: its events are still to come.
         for parked in parked {

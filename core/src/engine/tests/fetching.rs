@@ -244,16 +244,37 @@ fn cancelled_assignments_stop_and_a_page_in_the_middle_is_credited() {
 }
 
 #[test]
-fn pages_under_way_are_not_fetched_twice_and_their_assignment_ends_with_them() {
+fn pages_under_way_from_before_a_restart_are_not_fetched_twice_and_their_assignment_ends_with_them() {
     let mut r = Rig::joined(100);
     r.assign(vec![assignment(1, PageSet::range(0, 15), B, &[1])]);
     let id = r.one_started();
+    r.restart();
     r.assign(vec![assignment(2, PageSet::range(4, 7), B, &[2])]);
     assert!(r.starts.is_empty());
     r.pass(Duration::from_secs(9));
     r.pages(id, 0..=15);
     r.ended(id, Outcome::Done);
-    assert_eq!(r.outcomes(), [(1, 1, Outcome::Done, true), (2, 2, Outcome::Stopped, true)]);
+    assert_eq!(r.outcomes(), [(2, 2, Outcome::Stopped, true)]);
+}
+
+#[test]
+fn a_tracker_that_orders_what_is_under_way_wants_help() {
+    let mut r = Rig::joined(100);
+    r.assign(vec![assignment(1, PageSet::range(0, 15), B, &[1])]);
+    let slow = r.one_started();
+    r.page(slow, 0);
+    r.assign(vec![assignment(2, PageSet::range(8, 15), B, &[2])]);
+    let help = r.one_started();
+    r.pages(help, 8..=15);
+    r.ended(help, Outcome::Done);
+    assert!(r.stops.is_empty() && r.starts.is_empty());
+    r.pages(slow, 1..=3);
+    // It broke: what help brought is not asked for again.
+    r.assign(vec![assignment(3, PageSet::range(40, 41), B, &[3])]);
+    r.clear();
+    r.pages(slow, 4..=7);
+    r.ended(slow, Outcome::Broken);
+    assert_eq!(r.outcomes(), [(1, 1, Outcome::Done, true)]);
 }
 
 #[test]
@@ -261,6 +282,7 @@ fn what_another_fetch_did_not_bring_is_fetched_then() {
     let mut r = Rig::joined(100);
     r.assign(vec![assignment(1, PageSet::range(0, 15), B, &[1])]);
     let id = r.one_started();
+    r.restart();
     r.assign(vec![assignment(2, PageSet::range(4, 20), B, &[2])]);
     assert_eq!(r.started()[0].1, 16);
     r.pages(id, 0..=6);
@@ -275,6 +297,7 @@ fn an_urgent_page_far_down_a_slow_fetch_is_fetched_by_itself() {
     r.assign(vec![assignment(1, PageSet::range(0, 999), B, &[1])]);
     let bulk = r.one_started();
     r.pages(bulk, 0..=9);
+    r.restart();
     r.assign(vec![
         assignment(2, PageSet::range(12, 15), U, &[2]),
         assignment(3, PageSet::range(500, 503), U, &[2]),

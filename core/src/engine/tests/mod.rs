@@ -199,6 +199,15 @@ impl Rig {
         self.tell(welcome(epoch));
     }
 
+    /// The tracker restarts under a new epoch.
+    pub(super) fn restart(&mut self) {
+        self.disconnect();
+        self.millis(500);
+        self.connect(2);
+        self.answer(1);
+        self.clear();
+    }
+
     pub(super) fn disconnect(&mut self) {
         self.e.handle_disconnected(self.now);
         self.drain();

@@ -366,7 +366,7 @@ fn a_newer_version_stops_the_older_when_it_is_accepted() {
     r.pages = 120;
     r.command(Command::Accept { handle: H, held: PageMap::new(120), bytes: 480_000, version: 2 });
     assert_eq!(r.stops, [old]);
-    assert_eq!(joins(&r)[0].version, 2);
+    assert!(joins(&r).is_empty(), "we are in the swarm of the new version already");
     assert!(r.acked().is_empty(), "pages of the old version are nothing to the new one");
     let started = r.started();
     assert_eq!((started[0].1, started[0].2), (0, Some(9)));
