@@ -51,7 +51,7 @@ macro_rules! messages {
         #[non_exhaustive]
         pub enum $name {
             $(#[doc = concat!("Message ", stringify!($n), ", see [`", stringify!($variant), "`].")] $variant($variant),)+
-            /// A message of a later version; the number. To be answered with [`ErrorCode::Unsupported`] or ignored.
+            /// A message of a later version; the number. To be answered with [`ErrorCode::UNSUPPORTED`] or ignored.
             Unknown(u64),
         }
 
