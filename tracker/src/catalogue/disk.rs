@@ -175,4 +175,4 @@ impl Persist for Disk {
 
 #[cfg(test)]
 #[path = "disk_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,17 @@
 use super::*;
-use crate::catalogue::samples::{identity, media};
+use crate::catalogue::samples::{self, identity};
+
+/// A media of `count` slices, and its slices as writes.
+pub(crate) fn media(seed: u8, path: &str, version: u64, count: u64) -> (SignedManifest, Vec<Store>) {
+    let (manifest, slices) = samples::media(seed, path, version, count);
+    let write = |slice: ProvenSlice| {
+        let s = slice.verify(&manifest).unwrap();
+        let mark = SliceMark { offset: s.offset, time: s.time };
+        Store::Slice { media: manifest.id(), version, index: s.index, mark, slice }
+    };
+    let writes = slices.into_iter().map(write).collect();
+    (manifest, writes)
+}
 
 fn slices_of(writes: &[Store]) -> Vec<ProvenSlice> {
     let slice = |w: &Store| match w {

@@ -2,11 +2,13 @@
 //!
 //! Two small traits, so that trackers that outgrow one machine can share both through an existing distributed
 //! engine: [`Persist`] (reads and batches of writes) and [`Announce`] (what changed, for whoever cares). Here
-//! are the first implementations: [`Disk`] (one redb file) and [`Journal`] (lines in the log).
+//! are the first implementations: [`Disk`] (one redb file), and [`Index`] (search), [`Journal`] (lines in the log)
+//! and [`Written`] (counters), which listen to the announcements.
 //!
 //! The swarm never waits for a disk: [`Writer`] owns a thread that gathers writes into transactions.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use icet::{MediaId, PeerKey, ProvenSlice};
 use thiserror::Error;
@@ -134,5 +136,46 @@ impl Announce for Journal {
             Store::Forget { path } => tracing::info!(path = ?path.as_str(), "path given up"),
             _ => {}
         }
+    }
+}
+
+/// Counts what became durable, by kind.
+#[derive(Debug, Default)]
+pub struct Written {
+    names: AtomicU64,
+    manifests: AtomicU64,
+    slices: AtomicU64,
+    withdrawals: AtomicU64,
+    hits: AtomicU64,
+    contributions: AtomicU64,
+}
+
+impl Written {
+    /// Each kind with its count.
+    #[must_use]
+    pub fn counts(&self) -> [(&'static str, u64); 6] {
+        [
+            ("names", &self.names),
+            ("manifests", &self.manifests),
+            ("slices", &self.slices),
+            ("withdrawals", &self.withdrawals),
+            ("hits", &self.hits),
+            ("contributions", &self.contributions),
+        ]
+        .map(|(kind, n)| (kind, n.load(Ordering::Relaxed)))
+    }
+}
+
+impl Announce for Written {
+    fn announce(&self, write: &Store) {
+        let counter = match write {
+            Store::Name(_) | Store::Forget { .. } => &self.names,
+            Store::Manifest { .. } => &self.manifests,
+            Store::Slice { .. } => &self.slices,
+            Store::Withdrawn { .. } => &self.withdrawals,
+            Store::Hits { .. } => &self.hits,
+            Store::Contribution { .. } => &self.contributions,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -1,11 +1,9 @@
-//! Small media for tests: real manifests, trees and slices.
+//! Small media for tests, also for those of the program: real manifests, trees and slices.
 
 use icet::key::Hash;
 use icet::{
     Identity, Kind, Manifest, MediaPath, PageFlags, PageRecord, ProvenSlice, SignedManifest, Slice, merkle,
 };
-
-use crate::swarm::io::{SliceMark, Store};
 
 pub(crate) fn identity(seed: u8) -> Identity {
     Identity::from_seed(&[seed; 32])
@@ -32,8 +30,8 @@ fn sign(seed: u8, path: &str, version: u64, slices: &[Slice], root: Hash) -> Man
     }
 }
 
-/// A media of `count` slices, and its slices as writes.
-pub(crate) fn media(seed: u8, path: &str, version: u64, count: u64) -> (SignedManifest, Vec<Store>) {
+/// A media of `count` slices of 64 pages, and its slices.
+pub(crate) fn media(seed: u8, path: &str, version: u64, count: u64) -> (SignedManifest, Vec<ProvenSlice>) {
     let mut offset = 0;
     let mut slices = Vec::new();
     for index in 0..count {
@@ -56,18 +54,16 @@ pub(crate) fn media(seed: u8, path: &str, version: u64, count: u64) -> (SignedMa
     let tree = merkle::Tree::new(slices.iter().map(|s| merkle::leaf(&s.to_bytes())).collect()).unwrap();
     let manifest = sign(seed, path, version, &slices, tree.root());
     let manifest = SignedManifest::sign(manifest, &identity(seed)).unwrap();
-    let media = manifest.id();
-    let write = |s: &Slice| {
+    let prove = |s: &Slice| {
         let slice = ProvenSlice { slice: s.to_bytes().into(), proof: tree.proof(s.index).unwrap() };
         assert_eq!(slice.verify(&manifest).as_ref(), Ok(s));
-        let mark = SliceMark { offset: s.offset, time: s.time };
-        Store::Slice { media, version, index: s.index, mark, slice }
+        slice
     };
-    let writes = slices.iter().map(write).collect();
-    (manifest, writes)
+    let proven = slices.iter().map(prove).collect();
+    (manifest, proven)
 }
 
-/// A media of one slice with a title and tags.
+/// A media of one slice of 64 pages with a title and tags.
 pub(crate) fn manifest(
     seed: u8,
     path: &str,

@@ -2,7 +2,8 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::catalogue::Contents;
-use crate::catalogue::samples::{identity, media};
+use crate::catalogue::disk::tests::media;
+use crate::catalogue::samples::identity;
 
 /// A disk whose writes go through one by one, as the test lets them.
 struct Gate {

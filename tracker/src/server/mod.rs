@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalogue::{
-    Announce, CatalogueError, Disk, Index, Journal, Persist, Writer, load_or_create_identity,
+    Announce, CatalogueError, Disk, Index, Journal, Persist, Writer, Written, load_or_create_identity,
 };
 use crate::swarm::{Quotas, Swarm, SwarmConfig};
 use crate::web;
@@ -137,7 +137,8 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
 
     let index = Arc::new(Index::default());
     contents.media.iter().for_each(|m| index.put(m.manifest.clone()));
-    let announce: Vec<Arc<dyn Announce>> = vec![Arc::new(Journal), index.clone()];
+    let written = Arc::new(Written::default());
+    let announce: Vec<Arc<dyn Announce>> = vec![Arc::new(Journal), index.clone(), written.clone()];
     let writer = Writer::start(Arc::new(disk), announce)?;
 
     let mut seed = [0; 8];
@@ -169,7 +170,8 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
         web = Some(listener.local_addr()?);
         let port = icet.first().map_or(0, SocketAddr::port);
         let (epoch, started) = (contents.epoch, Instant::now());
-        let site = web::Site { key, epoch, started, port, observer: observer.clone(), index, traffic };
+        let site =
+            web::Site { key, epoch, started, port, observer: observer.clone(), index, traffic, written };
         tasks.spawn(web::serve(listener, site, stop.web.clone()));
     }
     Ok(Running { key, icet, web, observer, mind, accept, tasks, writer, stop })

@@ -18,12 +18,18 @@ pub(super) async fn render(State(shared): State<Arc<Shared>>) -> Result<Response
     let summary = shared.summary().await?;
     let site = &shared.site;
     let uptime = site.started.elapsed().as_secs_f64();
-    let text = text(&summary, &site.traffic.counts(), site.epoch, uptime);
+    let text = text(&summary, &site.traffic.counts(), &site.written.counts(), site.epoch, uptime);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 #[allow(clippy::cast_precision_loss)] // Prometheus has floating-point numbers only.
-fn text(summary: &Summary, traffic: &TrafficCounts, epoch: u64, uptime: f64) -> String {
+fn text(
+    summary: &Summary,
+    traffic: &TrafficCounts,
+    written: &[(&'static str, u64)],
+    epoch: u64,
+    uptime: f64,
+) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         let t = &summary.totals;
@@ -87,6 +93,12 @@ fn text(summary: &Summary, traffic: &TrafficCounts, epoch: u64, uptime: f64) -> 
             "carrier",
             "Sessions that peers opened",
             &[("quic", traffic.sessions_quic), ("tls", traffic.sessions_tls)],
+        );
+        labelled(
+            "icetracker_catalogue_writes_total",
+            "kind",
+            "Changes of the catalogue that are durable",
+            written,
         );
 
         describe_gauge!("icetracker_protocol_hosts", "Peers that serve over a payload protocol");

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::catalogue::Index;
+use crate::catalogue::{Index, Written};
 use crate::server::{Busy, Observer, Traffic};
 
 mod api;
@@ -56,6 +56,8 @@ pub struct Site {
     pub index: Arc<Index>,
     /// The server's counters.
     pub traffic: Arc<Traffic>,
+    /// What the catalogue wrote.
+    pub written: Arc<Written>,
 }
 
 struct Shared {
