@@ -41,7 +41,7 @@ use session::{Refused, Session, refuse, request_of};
 /// Most assignments in one message: with stand-ins and long endpoints it stays below the limit of a frame.
 const ASSIGN: usize = 128;
 /// How often totals are written down and tables swept.
-const FLUSH: std::time::Duration = std::time::Duration::from_secs(15);
+const FLUSH: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The tracker's mind. Pure: see [`io`] for how it is driven.
 #[derive(Debug)]
