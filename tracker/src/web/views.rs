@@ -206,7 +206,7 @@ pub(super) struct Copies {
 pub(super) struct Detail {
     #[serde(flatten)]
     figures: Figures,
-    /// 64 equal parts of the media, from its beginning.
+    /// Equal parts of the media, from its beginning: 64, fewer if it is short.
     availability: Vec<Copies>,
     /// At most 200.
     swarm: Vec<Member>,

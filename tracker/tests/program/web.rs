@@ -52,8 +52,9 @@ async fn the_api_tells_what_there_is() {
     );
     assert_eq!((&one["pages"], &one["bytes"]), (&m.pages.into(), &m.bytes.into()));
     assert_eq!(one["complete_holders"], 1);
-    assert_eq!(one["availability"].as_array().unwrap().len(), 64);
-    assert!(one["availability"].as_array().unwrap().iter().all(|a| a["least"] == 1), "{one}");
+    let availability = one["availability"].as_array().unwrap();
+    assert!((1..=64).contains(&availability.len()), "{one}");
+    assert!(availability.iter().all(|a| a["least"] == 1), "{one}");
     let link: icet::IcetUrl = format!("icet://x{}", one["link"].as_str().unwrap()).parse().unwrap();
     assert_eq!(
         (link.path.as_ref(), link.key, link.tracker),
