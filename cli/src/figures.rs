@@ -51,12 +51,26 @@ impl Figures {
         }
     }
 
-    /// One line for people.
+    /// One line for people: of a fetch that was waited for.
     pub(crate) fn line(&self) -> String {
-        let fetched: u64 = self.by_protocol.values().sum();
+        let fetched = self.fetched();
         let seconds = Duration::from_millis(self.elapsed_ms).as_secs_f64();
         let rate = DecimalBytes(fetched.saturating_mul(1000) / self.elapsed_ms.max(1));
-        let mut parts = vec![format!("{} fetched in {seconds:.2} s ({rate}/s)", DecimalBytes(fetched))];
+        self.details(format!("{} fetched in {seconds:.2} s ({rate}/s)", DecimalBytes(fetched)))
+    }
+
+    /// One line for people: of a fetch that went along with a player.
+    pub(crate) fn played_line(&self) -> String {
+        self.details(format!("{} of {} fetched", DecimalBytes(self.fetched()), DecimalBytes(self.bytes)))
+    }
+
+    fn fetched(&self) -> u64 {
+        self.by_protocol.values().sum()
+    }
+
+    fn details(&self, head: String) -> String {
+        let fetched = self.fetched();
+        let mut parts = vec![head];
         if let Some(ms) = self.first_page_ms {
             parts.push(format!("first page after {ms} ms"));
         }

@@ -40,6 +40,7 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
         return Err(Failure::usage("--json and -o - both want standard output: choose one"));
     }
     let (peer, _) = peer::start(settings).await?;
+    let started = Instant::now();
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
         media = open(&peer, args, &output) => media,
@@ -50,7 +51,7 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
             let ours = !media.store().is_complete();
             let fetched = tokio::select! {
                 () = stop.cancelled() => Err(Failure::interrupted()),
-                fetched = fetch(&media, args, settings, &output) => fetched,
+                fetched = fetch(&media, args, settings, &output, started) => fetched,
             };
             if fetched.is_ok() {
                 share(args.share_for, stop).await;
@@ -94,8 +95,13 @@ async fn open(peer: &Peer, args: &args::Get, output: &Output) -> Result<Media, F
     peer.open(&args.url, OpenOptions { intent: Intent::Whole, target, at }).await.map_err(peer::opened)
 }
 
-async fn fetch(media: &Media, args: &args::Get, settings: &Settings, output: &Output) -> Outcome {
-    let started = Instant::now();
+async fn fetch(
+    media: &Media,
+    args: &args::Get,
+    settings: &Settings,
+    output: &Output,
+    started: Instant,
+) -> Outcome {
     let bytes = media.manifest().bytes;
     // At a low download limit even a page may take longer.
     let slowest = settings.down.map_or(0, |r| 4 * 65_307 / r.0);

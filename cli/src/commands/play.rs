@@ -78,7 +78,7 @@ async fn with(
         () = watch(media, &bar) => Ok(()),
     };
     bar.finish_and_clear();
-    note(Figures::new(&media.progress(), media.manifest().bytes, started.elapsed()).line());
+    note(Figures::new(&media.progress(), media.manifest().bytes, started.elapsed()).played_line());
     outcome
 }
 

@@ -204,7 +204,7 @@ fn matrix(s: &Snapshot, rows: &mut Rows, buffer: &mut Buffer) {
     }
     let columns = usize::from(rows.area.width.saturating_sub(NAME) / CELL).min(s.hosts.len());
     let mut head = vec![Span::styled(format!("{:<9}", "to\\from"), SOFT)];
-    head.extend(s.hosts.iter().take(columns).map(|h| Span::styled(format!("{:>8}", short(&h.name)), SOFT)));
+    head.extend(s.hosts.iter().take(columns).map(|h| Span::styled(format!("{:>7} ", short(&h.name)), SOFT)));
     rows.line(buffer, Line::from(head));
     let room = usize::from(rows.left());
     for (i, host) in s.hosts.iter().enumerate().skip(1).take(room) {

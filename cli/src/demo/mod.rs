@@ -70,16 +70,20 @@ async fn perform(
     folder: &Path,
     stop: &CancellationToken,
 ) -> Outcome {
-    let first = swarm.join(folder).await?;
-    let offered = gateway.offer(first).map_err(|e| Failure::from_error(FAILED, &e))?;
-    output::result(&offered.media)?;
+    // Everyone is there before the link is told: the last to come is the one that a player listens to, since it has
+    // to rely on the others most.
+    let mut joined = None;
     swarm.start_clock();
-    for _ in 1..args.peers {
+    for number in 1..=args.peers {
+        let listens = number == args.peers;
         tokio::select! {
             () = stop.cancelled() => return Err(Failure::interrupted()),
-            joined = swarm.join(folder) => drop(joined?),
+            media = swarm.join(folder, listens) => joined = Some(media?),
         }
     }
+    let Some(media) = joined else { return Err(Failure::usage("a demo needs peers")) };
+    let offered = gateway.offer(media).map_err(|e| Failure::from_error(FAILED, &e))?;
+    output::result(&offered.media)?;
     let mut view = View::open();
     if matches!(view, View::Lines(_)) {
         note(format!("watch it arrive: {}", offered.page));

@@ -123,8 +123,8 @@ impl Swarm {
         Ok(Swarm { tracker, url, source: source.to_owned(), protocols, members: vec![member], since })
     }
 
-    /// One more peer joins and begins to fetch.
-    pub(crate) async fn join(&mut self, folder: &Path) -> Result<Media, Failure> {
+    /// One more peer joins and begins to fetch; `listens` marks the one that a player is given.
+    pub(crate) async fn join(&mut self, folder: &Path, listens: bool) -> Result<Media, Failure> {
         let n = self.members.len();
         let part = PARTS.get((n - 1) % PARTS.len()).copied().unwrap_or(100);
         let limit = self.members.first().map_or(0, |o| o.limit) * part / 100;
@@ -138,7 +138,7 @@ impl Swarm {
             at: Some(Position::Byte(0)),
         };
         let media = peer.open(&self.url, options).await.map_err(opened)?;
-        let (name, out) = (format!("peer {n}"), Rate::default());
+        let (name, out) = (format!("peer {n}{}", if listens { "♪" } else { "" }), Rate::default());
         let member =
             Member { name, peer, media: media.clone(), limit, file, out, from: Vec::new(), complete: None };
         self.members.push(member);
