@@ -86,6 +86,8 @@ pub(crate) enum State {
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) media: MediaIx,
+    /// Version of the media's manifest.
+    pub(crate) version: u64,
     pub(crate) receiver: PeerIx,
     /// The host, and the stand-ins after it.
     pub(crate) hosts: Vec<Tried>,
@@ -362,7 +364,7 @@ impl Board {
             .filter_map(|(h, p)| Some((*h, *p, self.source(now, id, order, *h, *p)?)))
             .collect();
         let bytes = m.table.bytes_of(order.first, order.last);
-        let (media_id, proto) = (m.id, order.proto);
+        let (media_id, version, proto) = (m.id, m.manifest.version, order.proto);
         let mut hosts = vec![(order.host, proto, source.host.key)];
         hosts.extend(stand_ins.iter().map(|(h, p, s)| (*h, *p, s.host.key)));
         let wait = self.peers.get(&order.host)?.up.eta(bytes, UNKNOWN_RATE).min(20.0);
@@ -380,6 +382,7 @@ impl Board {
         let tried = |(peer, proto, key)| Tried { peer, key, proto, served: 0, credited: 0, reported: false };
         let run = Run {
             media: order.media,
+            version,
             receiver: order.receiver,
             hosts: hosts.into_iter().map(tried).collect(),
             with: 0,

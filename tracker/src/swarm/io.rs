@@ -74,7 +74,7 @@ impl fmt::Debug for SwarmConfig {
 /// What exceeds one is answered with [`ErrorCode::QUOTA`](icet::message::ErrorCode::QUOTA) and a time to try again.
 #[derive(Debug, Clone)]
 pub struct Quotas {
-    /// Messages a second of one key, in the long run.
+    /// Messages a second of one key, in the long run (acknowledgements and reports count for a tenth each).
     pub messages_per_second: f64,
     /// Messages that one key may send at once.
     pub message_burst: f64,
@@ -109,9 +109,9 @@ pub struct Quotas {
 impl Default for Quotas {
     fn default() -> Quotas {
         Quotas {
-            messages_per_second: 200.0,
-            message_burst: 4000.0,
-            prefix_messages_per_second: 5000.0,
+            messages_per_second: 400.0,
+            message_burst: 8000.0,
+            prefix_messages_per_second: 10_000.0,
             joins_per_minute: 120.0,
             publishes_per_minute: 600.0,
             memberships: 10_000,

@@ -119,7 +119,7 @@ impl Swarm {
         if !again && m.intent != Intent::Share {
             media.hits += 1;
         }
-        if m.intent == Intent::Play {
+        if m.intent == Intent::Play || m.at.is_some() {
             let rate = mean_rate(media);
             let page = media.table.page_at(m.at.unwrap_or(Position::Page(0)));
             let urgent = rate.saturating_mul(u64::from(BUFFER_MS) * 2) / 1000;

@@ -99,6 +99,8 @@ pub(crate) struct Member {
     pub(crate) distrusted: bool,
     /// No bulk is ordered for it before this (assignments of an earlier epoch may still run).
     pub(crate) hold_until: Now,
+    /// It gave orders back untouched: none for it before this.
+    pub(crate) refuses_until: Now,
     /// When it last was given something, or joined.
     pub(crate) fed: Now,
 }
@@ -112,6 +114,11 @@ impl Member {
     /// Whether there is a page it wants and nobody was told to send it.
     pub(crate) fn has_open(&self) -> bool {
         self.intent != Intent::Share && self.holds.part().is_some_and(|p| p.open.ones() > 0)
+    }
+
+    /// Whether bulk may be ordered for it now.
+    pub(crate) fn may_be_given(&self, now: Now) -> bool {
+        self.has_open() && now >= self.hold_until && now >= self.refuses_until
     }
 
     pub(crate) fn avoids(&self, host: PeerIx, now: Now) -> bool {
@@ -242,6 +249,7 @@ impl Media {
             blamed_by: Vec::new(),
             distrusted: false,
             hold_until: now,
+            refuses_until: now,
             fed: now,
         };
         self.members.insert(peer, member);

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use icet::message::{Assign, Cancel, ErrorCode, Leave, Pong, ToTracker};
-use icet::{MediaPath, NetAddr, NetKind, Now, PeerKey};
+use icet::{MediaId, MediaPath, NetAddr, NetKind, Now, PeerKey};
 
 mod bits;
 mod board;
@@ -32,11 +32,11 @@ mod view;
 
 pub use io::*;
 
-use board::{Board, MediaIx, PeerIx, Timer};
+use board::{Board, PeerIx, Timer};
 use names::Names;
 use quota::ByAddress;
 use schedule::{Greedy, Scheduler};
-use session::{Refused, Session, refuse, request_of};
+use session::{Refused, Session, media_of, refuse, request_of};
 
 /// Most assignments in one message: with stand-ins and long endpoints it stays below the limit of a frame.
 const ASSIGN: usize = 128;
@@ -131,7 +131,7 @@ impl Swarm {
         self.board.totals.messages += 1;
         if let Some(peer) = self.admit(now, conn, &message) {
             let request = request_of(&message);
-            let media = self.media_of(&message);
+            let media = media_of(&message).copied();
             if let Err(error) = self.obey(now, conn, peer, message) {
                 self.board.totals.refused += u64::from(error.code == ErrorCode::QUOTA);
                 let fault =
@@ -193,20 +193,6 @@ impl Swarm {
         self.board.next_timer()
     }
 
-    fn media_of(&self, message: &ToTracker) -> Option<MediaIx> {
-        let id = match message {
-            ToTracker::Focus(m) => &m.media,
-            ToTracker::Have(m) => &m.media,
-            ToTracker::Report(m) => &m.media,
-            ToTracker::Leave(m) => &m.media,
-            ToTracker::Slices(m) => &m.media,
-            ToTracker::Locate(m) => &m.media,
-            ToTracker::Withdraw(m) => &m.media,
-            _ => return None,
-        };
-        self.board.ids.get(id).copied()
-    }
-
     fn obey(&mut self, now: Now, conn: ConnId, peer: PeerIx, message: ToTracker) -> Result<(), Refused> {
         match message {
             ToTracker::Publish(m) => self.publish(now, conn, peer, m)?,
@@ -219,6 +205,7 @@ impl Swarm {
             }
             ToTracker::Leave(Leave { media }) => {
                 let ix = self.find_media(&media)?;
+                self.board.end_all(now, ix, peer);
                 self.leave_swarm(ix, peer);
             }
             ToTracker::Slices(m) => self.upload(peer, &m)?,
@@ -238,8 +225,7 @@ impl Swarm {
         Ok(())
     }
 
-    fn answer(&mut self, conn: ConnId, request: Option<u64>, media: Option<MediaIx>, error: Refused) {
-        let media = media.and_then(|ix| self.board.media.get(&ix)).map(|m| m.id);
+    fn answer(&mut self, conn: ConnId, request: Option<u64>, media: Option<MediaId>, error: Refused) {
         self.send(
             conn,
             Refused { request: error.request.or(request), media: error.media.or(media), ..error },
@@ -291,7 +277,7 @@ impl Swarm {
 
     /// The media at a path.
     #[must_use]
-    pub fn find(&self, path: &MediaPath) -> Option<icet::MediaId> {
+    pub fn find(&self, path: &MediaPath) -> Option<MediaId> {
         Some(self.board.media.get(&self.names.media(path)?)?.id)
     }
 }

@@ -18,16 +18,20 @@ const HORIZON: f64 = 1.0;
 const FIRST_WINDOW: u64 = 256 << 10;
 /// Least window, so that a slow peer gets something.
 const LEAST_WINDOW: u64 = 32 << 10;
-/// Most assignments of one peer in one direction.
-pub(crate) const MOST_RUNNING: u32 = 64;
+/// Most assignments that one host serves.
+pub(crate) const MOST_SERVED: u32 = 64;
+/// Most assignments that one receiver has under way; peers fetch about so many at once.
+pub(crate) const MOST_FETCHED: u32 = 24;
 /// Shortest and longest time over which a rate is sampled.
 const SAMPLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Acknowledgements come in batches: once busy, a rate over less than this is noise.
 const BUSY_SAMPLE: Duration = Duration::from_millis(250);
 
 /// One direction of a peer's line: what is under way, and the rate that was learned from acknowledgements.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Meter {
+    /// Most assignments at once.
+    most: u32,
     /// What the peer allows, bytes a second.
     pub(crate) limit: Option<u64>,
     /// Learned, bytes a second.
@@ -43,6 +47,20 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    pub(crate) fn new(most: u32) -> Meter {
+        Meter {
+            most,
+            limit: None,
+            rate: None,
+            bytes: 0,
+            count: 0,
+            since: Now::ZERO,
+            acked: 0,
+            fresh: false,
+            was_full: false,
+        }
+    }
+
     /// The best guess at its rate: learned, else declared; none if nothing is known.
     pub(crate) fn known_rate(&self) -> Option<f64> {
         let limit = self.limit.map(|l| (l as f64).max(1.0));
@@ -66,7 +84,7 @@ impl Meter {
 
     /// Bytes that may be added now.
     pub(crate) fn room(&self) -> u64 {
-        if self.count >= MOST_RUNNING { 0 } else { self.window().saturating_sub(self.bytes) }
+        if self.count >= self.most { 0 } else { self.window().saturating_sub(self.bytes) }
     }
 
     pub(crate) fn begin(&mut self, now: Now, bytes: u64) {
@@ -97,6 +115,11 @@ impl Meter {
         });
         (self.since, self.acked, self.fresh) = (now, 0, false);
         self.was_full = self.bytes >= self.window() / 2;
+    }
+
+    /// Something under way lapsed: the line is slower than was thought.
+    pub(crate) fn disappoint(&mut self) {
+        self.rate = Some(self.rate.unwrap_or(FIRST_WINDOW as f64 / 2.0) / 2.0);
     }
 
     /// An assignment ended of which `bytes` never arrived.
@@ -215,7 +238,7 @@ mod tests {
     #[test]
     fn a_meter_learns_the_rate_of_a_line() {
         for rate in [10_000.0, 1e6, 1e8] {
-            let mut m = Meter::default();
+            let mut m = Meter::new(MOST_SERVED);
             let mut now = 0;
             for _ in 0..400 {
                 // Keep it full, and let a tenth of a second's bytes arrive.
@@ -223,6 +246,7 @@ mod tests {
                     m.begin(ms(now), (m.window() / 4).max(1));
                 }
                 now += 50;
+                #[allow(clippy::cast_possible_truncation)]
                 let got = f64::min(rate * 0.05, m.bytes as f64) as u64;
                 m.progress(ms(now), got);
                 while m.count > 4 {
@@ -236,12 +260,12 @@ mod tests {
 
     #[test]
     fn a_declared_limit_bounds_the_window() {
-        let m = Meter { limit: Some(50_000), rate: Some(1e7), ..Meter::default() };
+        let m = Meter { limit: Some(50_000), rate: Some(1e7), ..Meter::new(1) };
         assert_eq!(m.window(), 50_000);
         assert_eq!(m.known_rate(), Some(50_000.0));
-        let m = Meter { limit: Some(1), ..Meter::default() };
+        let m = Meter { limit: Some(1), ..Meter::new(1) };
         assert_eq!(m.window(), LEAST_WINDOW);
-        let m = Meter { limit: Some(u64::MAX), rate: Some(f64::MAX), ..Meter::default() };
+        let m = Meter { limit: Some(u64::MAX), rate: Some(f64::MAX), ..Meter::new(1) };
         assert!(m.window() > 0);
     }
 

@@ -13,6 +13,8 @@ use super::schedule::Event;
 
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
+/// Pause for a receiver that gave an order back.
+const GIVEN_BACK: Duration = Duration::from_millis(500);
 /// The same after an altered page.
 const AVOID_ALTERED: Duration = Duration::from_secs(3600);
 /// Peers in a row that found less than a host said it had, until its map is not believed.
@@ -28,6 +30,10 @@ impl Board {
         let known = self.runs.get(&id).filter(|r| r.receiver == peer && r.media == media);
         let set = known.map(|r| (r.first, r.last));
         let Some(m) = self.media.get_mut(&media) else { return };
+        if known.is_some_and(|r| r.version != m.manifest.version) {
+            // It did not know yet that these are pages of an older version.
+            return;
+        }
         let mut of_assignment: Vec<(PageNo, PageNo)> = Vec::new();
         let (mut span, mut completed) = (None::<(PageNo, PageNo)>, false);
         for (a, b) in pages.runs() {
@@ -196,6 +202,13 @@ impl Board {
         }
     }
 
+    /// The receiver wants nothing of the media any more: its assignments are over.
+    pub(crate) fn end_all(&mut self, now: Now, media: MediaIx, receiver: PeerIx) {
+        for id in self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default() {
+            self.end(now, id);
+        }
+    }
+
     /// A receiver that came back says that `id` still runs. False if we know nothing of it.
     pub(crate) fn reattach(&mut self, now: Now, media: MediaIx, receiver: PeerIx, id: u64) -> bool {
         let Some(run) = self.runs.get_mut(&id) else { return false };
@@ -243,9 +256,17 @@ impl Board {
             let until = now + Duration::from_millis(2 * u64::from(self.config.ack_delay_ms) + 100);
             run.done = Some(until);
             self.at(until, Timer::Look(id));
-        } else {
-            self.end(now, id);
+            return;
         }
+        let run = self.runs.get(&id).filter(|r| outcome == Outcome::Stopped && r.acked == 0);
+        if let Some((media, receiver)) = run.map(|r| (r.media, r.receiver)) {
+            // It has more than it can take up: the same order at once would come back at once.
+            if let Some(m) = self.member_mut(media, receiver) {
+                m.refuses_until = now + GIVEN_BACK;
+            }
+            self.at(now + GIVEN_BACK, Timer::Tick(media));
+        }
+        self.end(now, id);
     }
 
     /// The stand-in number `to` has the assignment now.
@@ -394,6 +415,9 @@ impl Board {
                 .map(|o| &mut o.arm);
             let sample = Sample { ok: false, weight: 0.5, rate: None, first: None };
             self.protocols.learn(now, proto, arm, sample);
+            if let Some(h) = self.peers.get_mut(&host) {
+                h.up.disappoint();
+            }
         }
         if let Some(m) = self.member_mut(media, receiver) {
             m.avoid(host, now, now + AVOID);

@@ -6,7 +6,7 @@ use icet::media::{Kind, MediaError};
 use icet::message::{ErrorCode, Intent, MediaAnswer, Newer, Publish, Slices, Withdraw, Withdrawn};
 use icet::{Now, ProvenSlice, SignedManifest};
 
-use super::board::{MediaIx, PeerIx};
+use super::board::{MediaIx, PeerIx, State};
 use super::media::Media;
 use super::names::Names;
 use super::schedule::Event;
@@ -144,8 +144,8 @@ impl Swarm {
         let Some(m) = self.board.media.get(&ix) else { return };
         let members: Vec<_> = m.members.iter().map(|(p, m)| (*p, m.intent)).collect();
         let (hits, publisher) = (m.hits, m.publisher);
+        self.drop_orders(now, ix);
         for (peer, _) in &members {
-            self.drop_orders(now, ix, *peer);
             self.leave_swarm(ix, *peer);
         }
         if let Some(m) = self.board.media.get_mut(&ix) {
@@ -160,7 +160,7 @@ impl Swarm {
                     self.send(conn, Newer { manifest: manifest.signed().clone() });
                     self.board.events.push(Event::Joined { media: ix, peer });
                 }
-                (Some(conn), Err(e)) => self.answer(conn, None, Some(ix), e),
+                (Some(conn), Err(e)) => self.answer(conn, None, Some(manifest.id()), e),
                 (None, _) => {}
             }
         }
@@ -231,8 +231,8 @@ impl Swarm {
     fn remove_media(&mut self, now: Now, ix: MediaIx, moved: Option<icet::MediaPath>) {
         let Some(m) = self.board.media.get(&ix) else { return };
         let (id, members): (_, Vec<_>) = (m.id, m.members.keys().copied().collect());
+        self.drop_orders(now, ix);
         for peer in members {
-            self.drop_orders(now, ix, peer);
             self.leave_swarm(ix, peer);
             if let Some(conn) = self.board.peers.get(&peer).and_then(|p| p.conn) {
                 self.send(conn, Withdrawn { media: id, moved: moved.clone() });
@@ -243,9 +243,12 @@ impl Swarm {
         self.effects.push_back(Effect::Store(Store::Withdrawn { media: id }));
     }
 
-    /// Takes back all orders of a receiver.
-    fn drop_orders(&mut self, now: Now, ix: MediaIx, peer: PeerIx) {
-        for id in self.board.member(ix, peer).map(|m| m.running.clone()).unwrap_or_default() {
+    /// Takes back all orders of a media, those of receivers that are gone too.
+    fn drop_orders(&mut self, now: Now, ix: MediaIx) {
+        let runs = self.board.runs.iter().filter(|(_, r)| r.media == ix && r.state != State::Ended);
+        let mut runs: Vec<u64> = runs.map(|(id, _)| *id).collect();
+        runs.sort_unstable();
+        for id in runs {
             self.board.cancel(id);
             self.board.end(now, id);
         }

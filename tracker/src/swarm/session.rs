@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use icet::message::{ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, ToTracker, Welcome};
-use icet::{NetAddr, NetKind, Now, PeerKey, TicketKey};
+use icet::{MediaId, NetAddr, NetKind, Now, PeerKey, TicketKey};
 
 use super::board::{PeerIx, Timer};
-use super::peer::{Fading, Meter, Offered, Peer};
+use super::peer::{Fading, MOST_FETCHED, MOST_SERVED, Meter, Offered, Peer};
 use super::quota::Bucket;
 use super::reach::{self, Proof, Reachable};
 use super::schedule::Event;
@@ -193,6 +193,7 @@ impl Swarm {
             self.board.totals.refused += 1;
             let mut error = quota("too many messages; slow down", wait);
             error.request = request_of(message);
+            error.media = media_of(message).copied();
             self.send(conn, error);
             self.strike(now, conn);
             return None;
@@ -252,8 +253,8 @@ impl Swarm {
                 offers: Vec::new(),
                 reach: Vec::new(),
                 servable: false,
-                up: Meter::default(),
-                down: Meter::default(),
+                up: Meter::new(MOST_SERVED),
+                down: Meter::new(MOST_FETCHED),
                 distrust: Fading::default(),
                 accusers: Vec::new(),
                 accused: Fading::default(),
@@ -438,6 +439,20 @@ pub(crate) fn request_of(message: &ToTracker) -> Option<u64> {
     }
 }
 
+/// The media that a message is about.
+pub(crate) fn media_of(message: &ToTracker) -> Option<&MediaId> {
+    match message {
+        ToTracker::Focus(m) => Some(&m.media),
+        ToTracker::Have(m) => Some(&m.media),
+        ToTracker::Report(m) => Some(&m.media),
+        ToTracker::Leave(m) => Some(&m.media),
+        ToTracker::Slices(m) => Some(&m.media),
+        ToTracker::Locate(m) => Some(&m.media),
+        ToTracker::Withdraw(m) => Some(&m.media),
+        _ => None,
+    }
+}
+
 /// How many tokens a message costs: 1, and more for what takes long to work through. `full`: its sender holds all pages.
 fn weight(message: &ToTracker, full: bool) -> f64 {
     // 64 pages a word of a map: a unit for each 256 words that ranges touch.
@@ -453,5 +468,10 @@ fn weight(message: &ToTracker, full: bool) -> f64 {
         ToTracker::Publish(p) => 4 + p.slices.len() as u64 / 8,
         _ => 0,
     };
-    1.0 + heavy as f64
+    // What work brings with it comes in numbers: a fast line acknowledges hundreds of times a second.
+    let each = match message {
+        ToTracker::Have(_) | ToTracker::Report(_) | ToTracker::Served(_) => 0.1,
+        _ => 1.0,
+    };
+    each + heavy as f64
 }

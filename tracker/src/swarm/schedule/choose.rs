@@ -228,7 +228,7 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         let Some(m) = board.media.get(&media) else { break };
         let Some(x) = m.members.get(&r) else { continue };
         let pairs = pairs(board, media, host, r);
-        if r == host || x.avoids(host, now) || now < x.hold_until || pairs >= PER_PAIR {
+        if r == host || x.avoids(host, now) || !x.may_be_given(now) || pairs >= PER_PAIR {
             continue;
         }
         let held = x.holds.part().map_or(m.pages(), |p| p.pages.ones());

@@ -11,7 +11,7 @@ use icet::message::{Intent, Need};
 
 use super::choose::{self, Use};
 use super::{Event, Scheduler, urgent};
-use crate::swarm::board::{Board, MediaIx, Order, PeerIx, State, Timer};
+use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Run, State, Timer};
 
 /// Most orders for one peer in one turn.
 const TURN: usize = 8;
@@ -100,7 +100,7 @@ fn tick(now: Now, board: &mut Board, media: MediaIx) {
 fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
     urgent::feed(now, board, media, receiver);
     for _ in 0..TURN {
-        let wants = board.member(media, receiver).is_some_and(|m| m.has_open() && now >= m.hold_until);
+        let wants = board.member(media, receiver).is_some_and(|m| m.may_be_given(now));
         let room = board.peers.get(&receiver).is_some_and(|p| p.conn.is_some() && p.down.room() > 0);
         if !wants || !room || !feed_bulk(now, board, media, receiver) {
             break;
@@ -155,7 +155,7 @@ fn order_bulk(
     let near = choose::window(m, member);
     let play = member.intent == Intent::Play;
     let mut found = choose::rarest(board, media, host, receiver, near, size, how).map(|r| (r, Need::Bulk));
-    if found.is_none() && play && may_spare(board, media, host, how) {
+    if found.is_none() && play && may_spare(board, media, host) {
         found = choose::rarest(board, media, host, receiver, all, size, how).map(|r| (r, Need::Spare));
     }
     let Some(((first, last), need)) = found else { return false };
@@ -169,30 +169,28 @@ fn order_bulk(
     board.issue(now, &order).is_some()
 }
 
-/// Whether a host has so much room that it may send what nobody waits for.
-fn may_spare(board: &Board, media: MediaIx, host: PeerIx, how: Use) -> bool {
-    let Some(h) = board.peers.get(&host) else { return false };
+/// Whether a host has so much room that it may send what nobody waits for. A publisher rests instead.
+fn may_spare(board: &Board, media: MediaIx, host: PeerIx) -> bool {
     let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(host));
-    if publisher { how == Use::Fresh && h.up.bytes == 0 } else { h.up.bytes < h.up.window() / 4 }
+    !publisher && board.peers.get(&host).is_some_and(|h| h.up.bytes < h.up.window() / 4)
 }
 
 /// After a seek: takes back what is wanted no longer.
 fn drop_stale(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
     let Some(m) = board.media.get(&media) else { return };
     let Some(member) = m.members.get(&receiver) else { return };
-    let wanted: Vec<_> = match member.intent {
-        Intent::Whole => return,
-        Intent::Share => Vec::new(),
-        Intent::Play => {
-            let spans = urgent::spans(now, m, member);
-            spans.iter().map(|s| (s.first, s.last)).chain([choose::window(m, member)]).collect()
-        }
-    };
+    let mut wanted: Vec<_> = urgent::spans(now, m, member).iter().map(|s| (s.first, s.last)).collect();
+    if member.intent == Intent::Play {
+        wanted.push(choose::window(m, member));
+    }
+    // Who wants all of it only gets rid of what hurried for another place.
+    let droppable = |r: &Run| member.intent != Intent::Whole || (r.need == Need::Urgent && r.acked == 0);
     let stale: Vec<u64> = member
         .running
         .iter()
         .filter(|id| {
-            board.runs.get(id).is_some_and(|r| !wanted.iter().any(|(a, b)| r.first <= *b && r.last >= *a))
+            let near = |r: &Run| wanted.iter().any(|(a, b)| r.first <= *b && r.last >= *a);
+            board.runs.get(id).is_some_and(|r| droppable(r) && !near(r))
         })
         .copied()
         .collect();
@@ -204,7 +202,8 @@ fn drop_stale(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
 
 /// An assignment is slow: sends another host after it if it holds up the end or a deadline, or takes it back.
 fn late(now: Now, board: &mut Board, id: u64) {
-    let Some(run) = board.runs.get(&id).filter(|r| r.state == State::Runs && !r.hedged && r.done.is_none())
+    let Some(run) =
+        board.runs.get(&id).filter(|r| r.state == State::Runs && !r.hedge && !r.hedged && r.done.is_none())
     else {
         return;
     };

@@ -10,7 +10,7 @@ use super::choose;
 use crate::swarm::board::{Board, LEAST_TRUST, MediaIx, Order, PeerIx, UNKNOWN_RATE};
 use crate::swarm::learn::ProtoIx;
 use crate::swarm::media::{Media, Member};
-use crate::swarm::peer::MOST_RUNNING;
+use crate::swarm::peer::{MOST_FETCHED, MOST_SERVED};
 
 /// Pages of the first assignment after a start or a seek, and of later ones.
 const PAGES: (u64, u64) = (4, 16);
@@ -36,7 +36,7 @@ pub(super) struct Span {
 
 /// What a member waits for.
 pub(super) fn spans(now: Now, m: &Media, member: &Member) -> Vec<Span> {
-    let (Intent::Play, Some(p)) = (member.intent, member.playhead) else { return Vec::new() };
+    let Some(p) = member.playhead.filter(|_| member.intent != Intent::Share) else { return Vec::new() };
     let end = m.pages().saturating_sub(1);
     let page = |byte: u64| m.table.page_at(Position::Byte(byte.min(m.manifest.bytes.saturating_sub(1))));
     let moved = now.since(p.since).min(DRIFT).as_millis();
@@ -67,7 +67,9 @@ pub(super) fn spans(now: Now, m: &Media, member: &Member) -> Vec<Span> {
 /// Orders what a receiver waits for.
 pub(super) fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
     let Some(m) = board.media.get(&media) else { return };
-    let Some(member) = m.members.get(&receiver).filter(|x| x.receives()) else { return };
+    let Some(member) = m.members.get(&receiver).filter(|x| x.receives() && now >= x.refuses_until) else {
+        return;
+    };
     let mut left = TURN;
     for span in spans(now, m, member) {
         let mut at = span.first;
@@ -75,10 +77,10 @@ pub(super) fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
             let Some(m) = board.media.get(&media) else { return };
             let Some(part) = m.members.get(&receiver).and_then(|x| x.holds.part()) else { return };
             let Some((a, b)) = part.claimed.gaps(at, span.last).next() else { break };
-            let Some(r) = board.peers.get(&receiver) else { return };
-            if r.down.count >= MOST_RUNNING || r.down.bytes > 2 * r.down.window() {
+            if !make_room(now, board, media, receiver) {
                 return;
             }
+            let Some(m) = board.media.get(&media) else { return };
             let pages = if a == span.first { PAGES.0 } else { PAGES.1 };
             let ahead = m.table.offset(a).saturating_sub(m.table.offset(span.first));
             let seconds = ahead as f64 / span.rate as f64;
@@ -105,6 +107,25 @@ pub(super) fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
             left -= 1;
         }
     }
+}
+
+/// Whether a receiver can take another urgent order; bulk that has not begun gives way to it.
+fn make_room(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> bool {
+    let Some(down) = board.peers.get(&receiver).map(|p| &p.down) else { return false };
+    let running = board.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
+    let runs = || running.iter().filter_map(|id| Some((*id, board.runs.get(id)?)));
+    let urgent: u64 = runs().filter(|(_, r)| r.need == Need::Urgent).map(|(_, r)| r.left()).sum();
+    if urgent > 2 * down.window() {
+        return false;
+    }
+    if down.count < MOST_FETCHED + MOST_FETCHED / 4 {
+        return true;
+    }
+    let idle = runs().filter(|(_, r)| r.need != Need::Urgent && r.acked == 0).map(|(id, _)| id).max();
+    let Some(id) = idle else { return false };
+    board.cancel(id);
+    board.end(now, id);
+    true
 }
 
 /// Who will have sent something soonest.
@@ -140,7 +161,7 @@ pub(super) fn best(
         let avoided = m.members.get(&receiver).is_none_or(|x| x.avoids(host, now));
         let usable = h.conn.is_some() && h.servable && !x.distrusted && h.trust(now) >= LEAST_TRUST;
         let busy =
-            h.up.count >= MOST_RUNNING || choose::pairs(board, media, host, receiver) >= choose::PER_PAIR;
+            h.up.count >= MOST_SERVED || choose::pairs(board, media, host, receiver) >= 2 * choose::PER_PAIR;
         if host == receiver || Some(host) == but || avoided || !usable || busy {
             continue;
         }

@@ -1,6 +1,11 @@
 //! Lock-step tests of the swarm: scripted peers, virtual time.
 
+mod assign;
 pub(crate) mod fixture;
+mod play;
+mod publish;
+mod random;
 mod session;
 mod sim;
+mod trust;
 mod world;

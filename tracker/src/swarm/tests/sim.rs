@@ -10,6 +10,12 @@ use super::super::ConnId;
 use super::fixture::{identity, media};
 use super::world::{World, report};
 
+/// Whole pages in so many bytes: small numbers.
+#[allow(clippy::cast_possible_truncation)]
+fn whole(bytes: f64, page: u32) -> u64 {
+    (bytes / f64::from(page)) as u64
+}
+
 const STEP: Duration = Duration::from_millis(10);
 /// Steps that a message takes one way, and that acknowledgements are held back.
 const DELAY: u64 = 3;
@@ -155,8 +161,8 @@ impl Sim {
             for t in &mut node.queue {
                 let (first, last) = (t.a.pages.first, t.a.pages.last.unwrap());
                 let count = last - first + 1;
-                let here = ((t.sent / f64::from(self.page)) as u64).min(count);
-                if here == count || (step % ACK == 0 && here > t.acked) {
+                let here = whole(t.sent, self.page).min(count);
+                if here == count || (step.is_multiple_of(ACK) && here > t.acked) {
                     let pages = PageRanges::one(first + t.acked, first + here - 1);
                     for p in pages.pages() {
                         self.wasted += u64::from(!node.held.insert(p));
@@ -185,7 +191,7 @@ impl Sim {
                 *self.nodes.get_mut(&host).unwrap().served.entry(id).or_default() += bytes;
             }
         }
-        if step % 100 == 0 {
+        if step.is_multiple_of(100) {
             for node in self.nodes.values_mut() {
                 let items: Vec<_> = std::mem::take(&mut node.served)
                     .into_iter()
@@ -216,7 +222,6 @@ impl Sim {
                 self.pages
             );
         }
-        let view = self.w.swarm.media_view(&self.id).unwrap();
         let size = self.pages as f64 * f64::from(self.page);
         let last = self.nodes.values().filter_map(|n| n.finished).max().unwrap();
         // Let the last reports come in, and everything lapse.
@@ -225,6 +230,7 @@ impl Sim {
         }
         self.w.pass(Duration::from_secs(60));
         self.check_the_end();
+        let view = self.w.swarm.media_view(&self.id).unwrap();
         Outcomes {
             copies: view.delivered_by_publisher as f64 / size,
             last: last as f64 * STEP.as_secs_f64(),
@@ -257,7 +263,7 @@ fn bound(size: f64, origin: f64, uploads: &[f64]) -> f64 {
 
 fn run(name: &str, size: f64, origin: f64, uploads: &[f64]) -> (Outcomes, f64) {
     let page = 4096;
-    let pages = (size / f64::from(page)) as u64;
+    let pages = whole(size, page);
     let bound = bound(size, origin, uploads);
     let began = std::time::Instant::now();
     let o = Sim::new(pages, page, origin, uploads).run(Duration::from_secs_f64(20.0 * bound + 60.0));
