@@ -3,4 +3,5 @@
 mod crash;
 mod errors;
 mod house;
+mod lockstep;
 mod main_job;

@@ -4,6 +4,7 @@
 
 pub mod media;
 pub mod process;
+pub mod sim;
 
 pub use process::{Network, Proc, Tracker, same};
 

@@ -1,0 +1,188 @@
+//! The real swarm and N real engines in lock-step: whole swarms in virtual time.
+
+use std::time::Duration;
+
+use iceshare_tests::sim::{Death, Peer, Sim, Spec};
+use icet::PageMap;
+use icet::message::Intent;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Least time to bring a file to all (Kumar and Ross 2006), in seconds.
+fn bound(sim: &Sim) -> f64 {
+    let size = sim.media.manifest.bytes as f64;
+    let origin = sim.peers[0].spec.up;
+    let n = (sim.peers.len() - 1) as f64;
+    let ups: f64 = sim.peers.iter().map(|p| p.spec.up).sum();
+    let slowest = sim.peers[1..].iter().map(|p| p.spec.down).fold(f64::MAX, f64::min);
+    (size / origin).max(size / slowest).max(n * size / ups)
+}
+
+/// Copies of the media that the origin sent.
+fn copies(sim: &Sim) -> f64 {
+    sim.peers[0].sent as f64 / sim.media.manifest.bytes as f64
+}
+
+fn tell(name: &str, sim: &Sim) {
+    let last = sim.peers[1..].iter().filter_map(|p| Some(p.done?.since(p.joined))).max().unwrap_or_default();
+    let twice: u64 = sim.peers.iter().map(|p| p.twice).sum();
+    let all: u64 = sim.peers.iter().map(|p| p.sent).sum();
+    let messages: u64 = sim.messages.values().sum();
+    eprintln!(
+        "{name}: N={} {:.1} MB: origin copies {:.2}, last done after {:.1} s = {:.2} x bound, {:.1} % came twice, {:.1} messages a receiver and MB",
+        sim.peers.len() - 1,
+        sim.media.manifest.bytes as f64 / 1e6,
+        copies(sim),
+        last.as_secs_f64(),
+        last.as_secs_f64() / bound(sim),
+        100.0 * twice as f64 / all as f64,
+        messages as f64 / (sim.peers.len() - 1) as f64 / (sim.media.manifest.bytes as f64 / 1e6),
+    );
+}
+
+/// A media that is published, and known to the tracker.
+fn published(seed: u64, pages: u32, origin: f64) -> Sim {
+    let mut sim = Sim::new(seed, pages, Spec::of(origin));
+    sim.run(Duration::from_secs(1), |_| false);
+    sim
+}
+
+fn unfinished(sim: &Sim) -> Vec<(usize, u64, Option<String>)> {
+    let lacks = |p: &&Peer| p.lives() && !p.held.as_ref().is_some_and(PageMap::is_full);
+    let number = |p: &Peer| sim.peers.iter().position(|q| std::ptr::eq(p, q)).unwrap_or(0);
+    let held = |p: &Peer| p.held.as_ref().map_or(0, PageMap::held);
+    sim.peers.iter().filter(lacks).map(|p| (number(p), held(p), p.refused.clone())).collect()
+}
+
+fn complete(name: &str, sim: &mut Sim, most: Duration) {
+    let done = sim.run_to_completion(most);
+    tell(name, sim);
+    assert!(done, "{name}: not finished after {most:?}: {:?}", unfinished(sim));
+}
+
+#[test]
+fn eight_peers_behind_a_slow_origin() {
+    let mut sim = published(1, 1500, 250e3);
+    for _ in 0..8 {
+        sim.join(Spec::of(500e3));
+    }
+    complete("eight", &mut sim, 5 * MINUTE);
+    assert!(copies(&sim) <= 2.0);
+}
+
+#[test]
+fn thirty_peers_of_all_kinds_behind_a_slow_origin() {
+    let mut sim = published(2, 1500, 300e3);
+    for i in 0..30 {
+        let up = [1e6, 500e3, 500e3, 250e3, 100e3][i % 5];
+        let delay = Duration::from_millis([5, 20, 40, 80][i % 4]);
+        sim.join(Spec { delay, ..Spec::of(up) });
+    }
+    complete("thirty", &mut sim, 10 * MINUTE);
+    assert!(copies(&sim) <= 2.0);
+}
+
+#[test]
+fn deaths_of_hosts_do_not_stop_the_others() {
+    let mut sim = published(3, 1500, 300e3);
+    for _ in 0..20 {
+        sim.join(Spec::of(500e3));
+    }
+    let third = |s: &Sim| s.peers[1..].iter().all(|p| p.held.as_ref().is_some_and(|h| h.held() > 400));
+    assert!(sim.run(5 * MINUTE, third));
+    for n in 1..=3 {
+        sim.kill(n, Death::Line);
+        sim.kill(n + 3, Death::Process);
+    }
+    sim.leave(7);
+    complete("deaths", &mut sim, 10 * MINUTE);
+    assert!(copies(&sim) <= 2.0);
+}
+
+#[test]
+fn a_swarm_goes_on_without_its_tracker_and_after_its_restart() {
+    let mut sim = published(4, 3000, 400e3);
+    for _ in 0..12 {
+        sim.join(Spec::of(600e3));
+    }
+    let some = |s: &Sim| s.peers[1..].iter().all(|p| p.held.as_ref().is_some_and(|h| h.held() > 500));
+    assert!(sim.run(5 * MINUTE, some));
+    let held = |s: &Sim| s.peers[1..].iter().filter_map(|p| p.held.as_ref()).map(PageMap::held).sum::<u64>();
+    let before = held(&sim);
+    sim.stop_tracker();
+    sim.run(Duration::from_secs(20), |_| false);
+    let during = held(&sim) - before;
+    eprintln!("restart: {during} pages came while the tracker was away");
+    assert!(during > 100, "what was assigned goes on");
+    sim.start_tracker();
+    complete("restart", &mut sim, 10 * MINUTE);
+    assert!(copies(&sim) <= 2.0);
+}
+
+#[test]
+fn peers_come_and_go() {
+    let mut sim = published(5, 1000, 400e3);
+    for round in 0..40 {
+        sim.join(Spec::of([800e3, 400e3, 200e3][round % 3]));
+        sim.run(Duration::from_secs(2), |_| false);
+        if round % 3 == 2 {
+            let alive: Vec<_> = (1..sim.peers.len()).filter(|n| sim.peers[*n].lives()).collect();
+            let n = alive[sim.random(0..alive.len())];
+            match round % 4 {
+                0 => sim.kill(n, Death::Line),
+                1 => sim.kill(n, Death::Process),
+                _ => sim.leave(n),
+            }
+        }
+    }
+    complete("churn", &mut sim, 10 * MINUTE);
+    assert!(copies(&sim) <= 4.0);
+}
+
+#[test]
+fn players_start_soon_seek_fast_and_do_not_stall() {
+    let mut sim = published(6, 2400, 400e3);
+    for _ in 0..4 {
+        sim.join(Spec::of(400e3));
+    }
+    sim.run(Duration::from_secs(60), |_| false);
+    let players: Vec<_> =
+        (0..12).map(|_| sim.join(Spec { intent: Intent::Play, ..Spec::of(200e3) })).collect();
+    sim.run(Duration::from_secs(20), |_| false);
+    for (i, n) in players.iter().enumerate() {
+        let byte = sim.media.offsets[200 + 150 * i];
+        sim.seek(*n, byte);
+        sim.run(Duration::from_millis(1300), |_| false);
+    }
+    sim.run(MINUTE, |_| false);
+    let mut starts: Vec<_> =
+        players.iter().flat_map(|n| sim.peers[*n].player.clone().unwrap_or_default().starts).collect();
+    starts.sort_unstable();
+    let stalls: u32 = players.iter().filter_map(|n| sim.peers[*n].player.as_ref()).map(|p| p.stalls).sum();
+    let stalled: Duration =
+        players.iter().filter_map(|n| sim.peers[*n].player.as_ref()).map(|p| p.stalled).sum();
+    eprintln!(
+        "players: {} starts and seeks, median {:?}, worst {:?}; {stalls} stalls, {stalled:?} in all; origin copies {:.2}",
+        starts.len(),
+        starts[starts.len() / 2],
+        starts.last(),
+        copies(&sim)
+    );
+    assert_eq!(starts.len(), 24, "every start and seek was answered");
+    assert!(starts[12] <= Duration::from_millis(800));
+    assert!(*starts.last().unwrap() <= Duration::from_secs(4));
+    assert!(stalled <= Duration::from_secs(5));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = || {
+        let mut sim = published(7, 300, 300e3);
+        for _ in 0..6 {
+            sim.join(Spec::of(300e3));
+        }
+        assert!(sim.run_to_completion(5 * MINUTE));
+        (sim.now, sim.messages.clone(), sim.peers.iter().map(|p| p.sent).collect::<Vec<_>>())
+    };
+    assert_eq!(run(), run());
+}
