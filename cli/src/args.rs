@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use iceshare::icet::{IcetUrl, MediaPath, ProtocolName};
 use iceshare::shelf::Anonymous;
 
@@ -133,6 +133,18 @@ pub(crate) struct Get {
     /// Figures as JSON on standard output at the end
     #[arg(long)]
     pub(crate) json: bool,
+    /// How progress is shown on standard error: a bar on a terminal, or lines that a program can read
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = ProgressKind::Bar)]
+    pub(crate) progress: ProgressKind,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressKind {
+    /// A bar, if standard error is a terminal
+    Bar,
+    /// A line whenever pages came, at most five a second: `progress held=N pages=N bytes=N hosts=N`
+    Lines,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use iceshare::Media;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use crate::escape::printable;
-use crate::output::BARS;
+use crate::output::{BARS, note};
 
 fn styled(template: &str, chars: &str) -> ProgressStyle {
     // The templates are ours; a mistake in one costs its looks.
@@ -38,6 +38,20 @@ pub(crate) fn fetch_bar(total: u64) -> ProgressBar {
 }
 
 const TICK: Duration = Duration::from_millis(200);
+
+/// Tells in lines how a media arrives; never ends by itself.
+pub(crate) async fn tell(media: &Media) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut told = None;
+    loop {
+        tick.tick().await;
+        let p = media.progress();
+        if told.replace(p.held) != Some(p.held) {
+            let hosts = p.flows.values().filter(|f| f.active > 0).count();
+            note(format!("progress held={} pages={} bytes={} hosts={hosts}", p.held, p.pages, p.bytes));
+        }
+    }
+}
 
 /// Moves the bar of a media that arrives; never ends by itself.
 pub(crate) async fn watch(media: &Media, bar: &ProgressBar) {

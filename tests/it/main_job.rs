@@ -32,7 +32,7 @@ fn every_codec_arrives_identical_as_a_file() {
     for (i, file) in files.iter().enumerate() {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let url = publisher.line(&format!("the link of {name}"), |l| {
-            (l.starts_with("icet://") && l.contains(&*name)).then(|| l.trim().to_owned())
+            (l.starts_with("icet://") && l.contains(&format!("/{name}?"))).then(|| l.trim().to_owned())
         });
         let (mut get, out) = net.get(&format!("receiver-{i}"), &url, &[]);
         get.ends_with(0);
@@ -86,8 +86,10 @@ fn eight_receivers_at_once_take_at_most_two_copies_from_a_slow_origin() {
     let path = url.split('?').next().and_then(|u| u.rsplit('/').next()).unwrap_or_default().to_owned();
     let view: serde_json::Value = serde_json::from_str(&net.tracker.get(&format!("/api/media/{path}")))
         .unwrap_or_else(|e| panic!("the tracker's figures: {e}"));
-    let number = |k: &str| view[k].as_u64().unwrap_or_else(|| panic!("no {k} in {view}"));
-    let (from_origin, size) = (number("delivered_by_publisher"), number("bytes"));
+    let from_origin = view["bytes_delivered"]["by_publisher"].as_u64();
+    let (Some(from_origin), Some(size)) = (from_origin, view["bytes"].as_u64()) else {
+        panic!("no figures in {view}")
+    };
     #[allow(clippy::cast_precision_loss)]
     let copies = from_origin as f64 / size as f64;
     eprintln!("the origin sent {copies:.2} copies to 8 receivers");

@@ -12,14 +12,14 @@ use iceshare::{Media, OpenOptions, Peer};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use crate::args;
+use crate::args::{self, ProgressKind};
 use crate::config::Settings;
 use crate::escape::printable;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
 use crate::output::{self, note};
 use crate::peer;
-use crate::progress::{fetch_bar, watch};
+use crate::progress::{fetch_bar, tell, watch};
 
 /// So long without a good page, and the fetch is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -123,7 +123,8 @@ async fn fetch(
             bar.finish_and_clear();
             done?;
         }
-        () = watch(media, &bar) => {}
+        () = watch(media, &bar), if args.progress == ProgressKind::Bar => {}
+        () = tell(media), if args.progress == ProgressKind::Lines => {}
     }
     let figures = Figures::new(&media.progress(), bytes, started.elapsed());
     note(format!("{}: {}", printable(&name_of(output, media)), figures.line()));
