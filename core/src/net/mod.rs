@@ -30,6 +30,8 @@ mod dial;
 mod quic;
 pub mod session;
 mod tcp;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod udp;
 
@@ -39,8 +41,6 @@ pub use dial::DialError;
 pub use quic::{IDLE, KEEP_ALIVE, QuicLimits};
 pub use udp::{DatagramSender, Datagrams};
 
-/// How long the handshake of a connection that we accept may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// QUIC handshakes under way at once.
 const HANDSHAKES: usize = 512;
 /// Connections that wait for whoever registered their protocol.
@@ -57,13 +57,37 @@ pub struct NetConfig {
     pub identity: Identity,
     /// What a QUIC connection may take.
     pub limits: QuicLimits,
+    /// How long others may take.
+    pub patience: Patience,
+}
+
+/// How long the other ends of connections that we accept may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// To say over TCP what they are.
+    pub first_bytes: Duration,
+    /// For the handshake of TLS or QUIC.
+    pub handshake: Duration,
+    /// At a tracker: for their first message after the handshake.
+    pub hello: Duration,
+}
+
+impl Default for Patience {
+    /// 5, 10 and 15 seconds.
+    fn default() -> Patience {
+        Patience {
+            first_bytes: Duration::from_secs(5),
+            handshake: Duration::from_secs(10),
+            hello: Duration::from_secs(15),
+        }
+    }
 }
 
 impl NetConfig {
     /// For a peer, with the usual limits.
     #[must_use]
     pub fn new(listen: Vec<SocketAddr>, identity: Identity) -> NetConfig {
-        NetConfig { listen, identity, limits: QuicLimits::PEER }
+        NetConfig { listen, identity, limits: QuicLimits::PEER, patience: Patience::default() }
     }
 }
 
@@ -90,6 +114,7 @@ pub(crate) struct Inner {
     identity: Identity,
     credentials: tls::Credentials,
     limits: QuicLimits,
+    patience: Patience,
     ports: Vec<Port>,
     routes: Arc<udp::Routes>,
     quic: Takers<(quinn::Connection, PeerKey)>,
@@ -211,6 +236,7 @@ impl Net {
             identity: config.identity,
             credentials,
             limits: config.limits,
+            patience: config.patience,
             ports,
             routes,
             quic: Mutex::default(),

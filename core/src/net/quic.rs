@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::udp::Demux;
-use super::{HANDSHAKE, Inner, bind, tls};
+use super::{Inner, bind, tls};
 
 /// A connection sends something at least so often, so that NATs keep its way open.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -123,7 +123,7 @@ pub(super) async fn accept(inner: Arc<Inner>, endpoint: quinn::Endpoint) {
         let inner = inner.clone();
         inner.clone().spawn(async move {
             let handshake = async { incoming.accept()?.await };
-            match timeout(HANDSHAKE, handshake).await {
+            match timeout(inner.patience.handshake, handshake).await {
                 Ok(Ok(connection)) => {
                     drop(permit);
                     hand_over(&inner, connection).await;
@@ -144,7 +144,7 @@ async fn hand_over(inner: &Inner, connection: quinn::Connection) {
     };
     if alpn == icet::ALPN_DIAL_BACK {
         // The handshake was the answer; who asked closes.
-        if timeout(HANDSHAKE, connection.closed()).await.is_err() {
+        if timeout(inner.patience.handshake, connection.closed()).await.is_err() {
             connection.close(VarInt::from_u32(0), b"proved");
         }
         return;

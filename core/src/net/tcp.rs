@@ -14,10 +14,8 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 use tracing::{debug, warn};
 
-use super::{HANDSHAKE, Inner, dial, tls};
+use super::{Inner, dial, tls};
 
-/// How long a connection may take to say what it is.
-const UNDECIDED: Duration = Duration::from_secs(5);
 /// Connections that have not yet said what they are, and TLS handshakes under way: in all, and from one address.
 const UNDECIDED_ALL: usize = 512;
 const UNDECIDED_EACH: usize = 64;
@@ -100,7 +98,7 @@ enum Kind {
 }
 
 async fn decide(inner: &Inner, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
-    let kind = timeout(UNDECIDED, classify(inner, &stream)).await??;
+    let kind = timeout(inner.patience.first_bytes, classify(inner, &stream)).await??;
     dial::tame(&stream);
     match kind {
         Kind::Nobody => Ok(()),
@@ -113,7 +111,8 @@ async fn decide(inner: &Inner, stream: TcpStream, from: SocketAddr) -> io::Resul
         }
         Kind::Tls => {
             let config = inner.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let stream = timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await??;
+            let stream =
+                timeout(inner.patience.handshake, TlsAcceptor::from(config).accept(stream)).await??;
             hand_over(inner, stream).await
         }
     }
@@ -145,13 +144,12 @@ async fn hand_over(inner: &Inner, mut stream: tokio_rustls::server::TlsStream<Tc
     let alpn = stream.get_ref().1.alpn_protocol().unwrap_or_default().to_vec();
     if alpn == icet::ALPN_DIAL_BACK {
         // The handshake was the answer.
-        return timeout(UNDECIDED, stream.shutdown()).await?;
+        return timeout(inner.patience.first_bytes, stream.shutdown()).await?;
     }
     let key = tls::key_of_tls(stream.get_ref().1).map_err(io::Error::other)?;
     let taker = inner.tls_takers.lock().unwrap_or_else(PoisonError::into_inner).get(&alpn[..]).cloned();
-    match taker.map(|t| t.try_send((TlsStream::Server(stream), key))) {
-        Some(Ok(())) => Ok(()),
-        Some(Err(_)) => Err(io::Error::other("its protocol is busy")),
-        None => Err(io::Error::other("TLS without a protocol that we have")),
-    }
+    let Some(taker) = taker else {
+        return Err(io::Error::other("TLS without a protocol that we have"));
+    };
+    taker.try_send((TlsStream::Server(stream), key)).map_err(|_| io::Error::other("its protocol is busy"))
 }

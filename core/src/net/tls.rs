@@ -313,3 +313,60 @@ impl ClientCertVerifier for Verifier {
         vec![SignatureScheme::ED25519]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn certificate() -> Vec<u8> {
+        let identity = Identity::from_seed(&[7; 32]);
+        Credentials::new(&identity).map(|c| c.certificate().to_vec()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_certificate_tells_its_key_and_is_always_the_same() {
+        let identity = Identity::from_seed(&[7; 32]);
+        assert_eq!(key_of(&CertificateDer::from(certificate())), Ok(identity.key()));
+        assert_eq!(certificate(), certificate());
+    }
+
+    #[test]
+    fn a_key_that_anybody_can_sign_for_is_refused() {
+        let spki = |key: [u8; 32]| SubjectPublicKeyInfoDer::from([&SPKI_PREFIX[..], &key].concat());
+        let mut one = [0; 32];
+        one[0] = 1; // the neutral element: any signature with s = 0 fits any message
+        assert_eq!(key_of_spki(&spki(one)), Err(CertificateKeyError::NotEd25519));
+        assert_eq!(key_of_spki(&spki([0xff; 32])), Err(CertificateKeyError::NotEd25519));
+        let good = Identity::from_seed(&[1; 32]).key();
+        assert_eq!(key_of_spki(&spki(good.0)), Ok(good));
+        let long = [&SPKI_PREFIX[..], &good.0, &[0]].concat();
+        assert_eq!(key_of_spki(&SubjectPublicKeyInfoDer::from(long)), Err(CertificateKeyError::NotEd25519));
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused() -> Result<(), rcgen::Error> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let certificate = rcgen::CertificateParams::new(vec!["a".to_owned()])?.self_signed(&key)?;
+        assert_eq!(key_of(certificate.der()), Err(CertificateKeyError::NotEd25519));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_no_certificate(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(key_of(&CertificateDer::from(bytes)).is_err());
+        }
+
+        /// Anything may be wrong with it, but it never panics, and what it yields is a key.
+        #[test]
+        fn damaged_certificates_do_not_panic(at in 0usize..300, to in any::<u8>(), cut in 0usize..300) {
+            let mut bytes = certificate();
+            let n = bytes.len();
+            bytes[at % n] = to;
+            let _ = key_of(&CertificateDer::from(bytes.clone()));
+            bytes.truncate(cut % n);
+            prop_assert!(key_of(&CertificateDer::from(bytes)).is_err());
+        }
+    }
+}

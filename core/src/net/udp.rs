@@ -65,10 +65,10 @@ impl Routes {
             if to == QUIC {
                 buf.copy_within(at..end, keep);
                 keep += end - at;
-            } else if let Some(Some(route)) = routes.get(usize::from(to)) {
-                if route.queue.try_send((all.slice(at..end), from)).is_err() {
-                    route.dropped.fetch_add(1, Ordering::Relaxed);
-                }
+            } else if let Some(Some(route)) = routes.get(usize::from(to))
+                && route.queue.try_send((all.slice(at..end), from)).is_err()
+            {
+                route.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
         meta.len = keep;

@@ -8,13 +8,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::super::{BindError, Net, NetConfig, QuicLimits};
-use super::{FRAME_TIME, Session, TrackerSession};
+use super::super::{BindError, Net, NetConfig, Patience, QuicLimits};
+use super::{Session, TrackerSession};
 
 /// Sessions that wait to be taken.
 const WAITING: usize = 256;
-/// How long a peer may take to open its stream after the handshake.
-const STREAM: Duration = Duration::from_secs(10);
 
 /// Takes IceT sessions. Owns a [`Net`] of its own.
 #[derive(Debug)]
@@ -29,7 +27,19 @@ impl Listener {
     /// # Errors
     /// [`BindError`].
     pub async fn bind(listen: Vec<SocketAddr>, identity: Identity) -> Result<Listener, BindError> {
-        let net = Net::bind(NetConfig { listen, identity, limits: QuicLimits::TRACKER }).await?;
+        Listener::bind_with(listen, identity, Patience::default()).await
+    }
+
+    /// The same with another patience.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind_with(
+        listen: Vec<SocketAddr>,
+        identity: Identity,
+        patience: Patience,
+    ) -> Result<Listener, BindError> {
+        let net = Net::bind(NetConfig { listen, identity, limits: QuicLimits::TRACKER, patience }).await?;
         let (found, sessions) = mpsc::channel(WAITING);
         let mut quic = net.inner.accept_quic(ALPN);
         let mut tls = net.inner.accept_tls(ALPN);
@@ -44,21 +54,21 @@ impl Listener {
                         inner.spawn(async move {
                             let at = connection.remote_address();
                             let at = SocketAddr::new(at.ip().to_canonical(), at.port());
-                            let streams = match timeout(STREAM, connection.accept_bi()).await {
+                            let streams = match timeout(patience.hello, connection.accept_bi()).await {
                                 Ok(Ok(streams)) => streams,
                                 Ok(Err(e)) => return debug!(%at, error = %e, "no session"),
                                 Err(_) => return connection.close(quinn::VarInt::from_u32(1), b"no stream came"),
                             };
                             let remote = NetAddr { kind: NetKind::Udp, at };
                             let session = Session::over_quic(connection, streams, key, remote);
-                            let _ = found.send(expect_hello(session)).await;
+                            let _ = found.send(expect_hello(session, patience.hello)).await;
                         });
                     }
                     Some((stream, key)) = tls.recv() => {
                         let Ok(at) = stream.get_ref().0.peer_addr() else { continue };
                         let at = SocketAddr::new(at.ip().to_canonical(), at.port());
                         let session = Session::over_tls(stream, key, NetAddr { kind: NetKind::Tcp, at });
-                        if found.send(expect_hello(session)).await.is_err() {
+                        if found.send(expect_hello(session, patience.hello)).await.is_err() {
                             return;
                         }
                     }
@@ -69,7 +79,7 @@ impl Listener {
         Ok(Listener { net, sessions })
     }
 
-    /// The next session; its key is proved, its first message must come within 30 seconds. None after
+    /// The next session; its key is proved, its first message must come within [`Patience::hello`]. None after
     /// [`Listener::shutdown`]. Cancel safe.
     pub async fn accept(&mut self) -> Option<TrackerSession> {
         self.sessions.recv().await
@@ -93,7 +103,7 @@ impl Listener {
     }
 }
 
-fn expect_hello(mut session: TrackerSession) -> TrackerSession {
-    session.receiver.due = Some(Instant::now() + FRAME_TIME);
+fn expect_hello(mut session: TrackerSession, within: Duration) -> TrackerSession {
+    session.receiver.due = Some(Instant::now() + within);
     session
 }

@@ -31,8 +31,7 @@ pub use out::{SendError, Sender};
 
 use out::{Shared, WriteHalf};
 
-/// How long the rest of a frame may take after its first byte; also, at a tracker, the first frame of a session
-/// after the handshake.
+/// How long the rest of a frame may take after its first byte.
 const FRAME_TIME: Duration = Duration::from_secs(30);
 /// Malformed messages that a session survives.
 const MALFORMED: u32 = 16;
@@ -95,7 +94,7 @@ pub enum RecvError {
     /// The other end does not keep to the framing, or sent too many malformed messages.
     #[error("the other end does not keep to the protocol")]
     Frame(#[from] FrameError),
-    /// A frame began and did not end within 30 seconds, or (at a tracker) none came.
+    /// A frame began and did not end within 30 seconds, or (at a tracker) none came in time after the handshake.
     #[error("a message did not arrive in time")]
     Slow,
 }

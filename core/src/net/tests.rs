@@ -1,0 +1,302 @@
+//! The ports: who answers, who is refused, and that garbage harms nobody. Real sockets on loopback, port 0.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use icet::{Identity, NetAddr, NetKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::session::Dialer;
+use super::*;
+use crate::protocol::ErrorKind;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+pub(super) fn loopback() -> Vec<SocketAddr> {
+    vec![SocketAddr::from(([127, 0, 0, 1], 0))]
+}
+
+async fn peer(seed: u8) -> Result<(Net, Context), Box<dyn Error>> {
+    let net = Net::bind(NetConfig::new(loopback(), Identity::from_seed(&[seed; 32]))).await?;
+    let cx = net.context("test".parse()?);
+    Ok((net, cx))
+}
+
+fn at(net: &Net) -> SocketAddr {
+    net.inner.ports[0].addr
+}
+
+#[tokio::test]
+async fn both_ends_prove_their_key_over_quic_and_tls() -> Outcome {
+    let ((a, ca), (b, cb)) = (peer(1).await?, peer(2).await?);
+    let mut quic = cb.accept_quic(b"test/1");
+    let mut tls = cb.accept_tls(b"test/1");
+
+    let connection = ca.connect_quic(at(&b), b.key(), b"test/1").await?;
+    let (mut send, mut recv) = connection.open_bi().await?;
+    send.write_all(b"over quic").await?;
+    send.finish()?;
+    let (there, who) = quic.recv().await.ok_or("no connection")?;
+    assert_eq!(who, a.key());
+    let (mut back, mut from) = there.accept_bi().await?;
+    assert_eq!(from.read_to_end(100).await?, b"over quic");
+    back.write_all(b"answer").await?;
+    back.finish()?;
+    assert_eq!(recv.read_to_end(100).await?, b"answer");
+
+    let mut stream = ca.connect_tls(at(&b), b.key(), b"test/1").await?;
+    stream.write_all(b"over tls").await?;
+    stream.shutdown().await?;
+    let (mut there, who) = tls.recv().await.ok_or("no connection")?;
+    assert_eq!(who, a.key());
+    let mut got = Vec::new();
+    there.read_to_end(&mut got).await?;
+    assert_eq!(got, b"over tls");
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_key_and_another_protocol_are_told_apart() -> Outcome {
+    let ((a, ca), (b, cb)) = (peer(1).await?, peer(2).await?);
+    let _quic = cb.accept_quic(b"test/1");
+    let _tls = cb.accept_tls(b"test/1");
+    let kind = |r: Option<crate::protocol::TransportError>| r.map(|e| e.kind);
+    // a's own key is not what b has.
+    assert_eq!(kind(ca.connect_quic(at(&b), a.key(), b"test/1").await.err()), Some(ErrorKind::WrongKey));
+    assert_eq!(kind(ca.connect_tls(at(&b), a.key(), b"test/1").await.err()), Some(ErrorKind::WrongKey));
+    assert_eq!(kind(ca.connect_quic(at(&b), b.key(), b"test/2").await.err()), Some(ErrorKind::Protocol));
+    assert_eq!(kind(ca.connect_tls(at(&b), b.key(), b"test/2").await.err()), Some(ErrorKind::Protocol));
+    let gone = at(&b);
+    b.shutdown().await;
+    assert_eq!(kind(ca.connect_tls(gone, b.key(), b"test/1").await.err()), Some(ErrorKind::Unreachable));
+    Ok(())
+}
+
+/// A TLS client without a certificate gets nowhere: a peer is its key.
+#[tokio::test]
+async fn a_client_without_a_key_is_refused() -> Outcome {
+    #[derive(Debug)]
+    struct Anything;
+    use rustls::client::danger::*;
+    impl ServerCertVerifier for Anything {
+        fn verify_server_cert(
+            &self,
+            _: &rustls::pki_types::CertificateDer<'_>,
+            _: &[rustls::pki_types::CertificateDer<'_>],
+            _: &rustls::pki_types::ServerName<'_>,
+            _: &[u8],
+            _: rustls::pki_types::UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &rustls::pki_types::CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &rustls::pki_types::CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            vec![rustls::SignatureScheme::ED25519]
+        }
+    }
+    let (b, cb) = peer(2).await?;
+    let mut tls = cb.accept_tls(b"test/1");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"test/1".to_vec()];
+    let tcp = TcpStream::connect(at(&b)).await?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = rustls::pki_types::ServerName::try_from("a")?;
+    // In TLS 1.3 the client learns of it with its first read.
+    if let Ok(mut stream) = connector.connect(name, tcp).await {
+        let mut byte = [0];
+        assert!(stream.read(&mut byte).await.is_err());
+    }
+    b.shutdown().await;
+    assert!(tls.recv().await.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn dial_back_proves_a_key_over_both_carriers_and_nothing_else() -> Outcome {
+    let (b, _cb) = peer(2).await?;
+    let dialer = Dialer::new(&Identity::from_seed(&[9; 32]))?;
+    let patience = Duration::from_secs(5);
+    for addr in b.local_addrs() {
+        dialer.dial_back(addr, b.key(), patience).await?;
+        let other = Identity::from_seed(&[3; 32]).key();
+        let refused = dialer.dial_back(addr, other, patience).await;
+        assert!(matches!(refused, Err(DialError::WrongKey { got, .. }) if got == b.key()), "{refused:?}");
+    }
+    for nobody in ["0.0.0.0:9", "224.0.0.1:9", "255.255.255.255:9", "127.0.0.1:0"] {
+        let addr = NetAddr { kind: NetKind::Udp, at: nobody.parse()? };
+        let refused = dialer.dial_back(addr, b.key(), patience).await;
+        assert!(matches!(refused, Err(DialError::Unreachable { .. })), "{nobody}: {refused:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn raw_datagrams_and_quic_share_the_port() -> Outcome {
+    let ((a, ca), (b, cb)) = (peer(1).await?, peer(2).await?);
+    let mut quic = cb.accept_quic(b"test/1");
+    let here = ca.datagrams(20..=63)?;
+    let mut there = cb.datagrams(20..=63)?;
+    assert!(cb.datagrams(63..=63).is_err());
+    let connection = ca.connect_quic(at(&b), b.key(), b"test/1").await?;
+    let (accepted, _) = quic.recv().await.ok_or("no connection")?;
+    // 1 MiB over QUIC while datagrams go both ways past it.
+    let load = tokio::spawn(async move {
+        let mut send = connection.open_bi().await?.0;
+        send.write_all(&vec![5; 1 << 20]).await?;
+        send.finish()?;
+        send.stopped().await?;
+        Ok::<_, Box<dyn Error + Send + Sync>>(connection)
+    });
+    let sink = tokio::spawn(async move {
+        let mut recv = accepted.accept_bi().await?.1;
+        let got = recv.read_to_end(2 << 20).await?;
+        Ok::<_, Box<dyn Error + Send + Sync>>((got.len(), accepted))
+    });
+    for i in 0..64u8 {
+        here.send_to(&[20, i, i], at(&b)).await?;
+        let (got, from) = there.recv().await.ok_or("closed")?;
+        assert_eq!((&got[..], from), (&[20, i, i][..], at(&a)));
+    }
+    let batch = here.sender().max_segments().min(8);
+    let many: Vec<u8> = (0..batch).flat_map(|i| [21, u8::try_from(i).unwrap_or(0), 0, 0]).collect();
+    here.sender().send_many(&many, 4, at(&b)).await?;
+    for i in 0..batch {
+        let (got, _) = there.recv().await.ok_or("closed")?;
+        assert_eq!(&got[..], &many[4 * i..4 * i + 4]);
+    }
+    assert!(here.send_to(&[64], at(&b)).await.is_err(), "a first byte of QUIC's");
+    // What is nobody's goes to quinn, which drops it.
+    let stranger = UdpSocket::bind("127.0.0.1:0").await?;
+    stranger.send_to(&[200; 30], at(&b)).await?;
+    stranger.send_to(&[3; 3], at(&b)).await?;
+    stranger.send_to(&[22, 1], at(&b)).await?;
+    assert_eq!(there.recv().await.map(|d| d.0), Some(Bytes::from_static(&[22, 1])));
+    let _connection = load.await?.map_err(|e| e.to_string())?;
+    assert_eq!(sink.await?.map_err(|e| e.to_string())?.0, 1 << 20);
+    Ok(())
+}
+
+fn letters(seen: &[u8]) -> bool {
+    seen.len() >= 4 && seen.starts_with(b"GET ")
+}
+
+#[tokio::test]
+async fn plain_connections_are_told_apart_by_their_first_bytes() -> Outcome {
+    let (b, cb) = peer(2).await?;
+    let mut plain = cb.accept_tcp(letters);
+    // Byte by byte is enough.
+    let mut slow = TcpStream::connect(at(&b)).await?;
+    slow.set_nodelay(true)?;
+    for byte in b"GET /" {
+        slow.write_all(&[*byte]).await?;
+        tokio::task::yield_now().await;
+    }
+    let (mut there, from) = plain.recv().await.ok_or("none")?;
+    assert_eq!(from, slow.local_addr()?);
+    let mut got = [0; 5];
+    there.read_exact(&mut got).await?;
+    assert_eq!(&got, b"GET /", "nothing was taken");
+    // Garbage is closed at once, without waiting for the timeout.
+    let mut garbage = TcpStream::connect(at(&b)).await?;
+    garbage.write_all(&[0x80; 64]).await?;
+    let mut rest = Vec::new();
+    let closed = garbage.read_to_end(&mut rest).await;
+    assert!(rest.is_empty() && closed.is_ok_and(|n| n == 0) || rest.is_empty());
+    // TLS garbage too.
+    let mut garbage = TcpStream::connect(at(&b)).await?;
+    garbage.write_all(&[0x16, 3, 1, 0, 5, 9, 9, 9, 9, 9, 9]).await?;
+    let mut rest = Vec::new();
+    let _ = garbage.read_to_end(&mut rest).await;
+    assert!(rest.len() < 64, "at most an alert");
+    // And the port still works.
+    let dialer = Dialer::new(&Identity::from_seed(&[9; 32]))?;
+    for addr in b.local_addrs() {
+        dialer.dial_back(addr, b.key(), Duration::from_secs(5)).await?;
+    }
+    Ok(())
+}
+
+/// A connection that says nothing, or half of something, is closed after its time.
+#[tokio::test]
+async fn silent_connections_are_closed() -> Outcome {
+    let short = Duration::from_millis(20);
+    let mut config = NetConfig::new(loopback(), Identity::from_seed(&[2; 32]));
+    config.patience = Patience { first_bytes: short, handshake: short, hello: short };
+    let b = Net::bind(config).await?;
+    let mut silent = TcpStream::connect(at(&b)).await?;
+    let mut half = TcpStream::connect(at(&b)).await?;
+    half.write_all(&[0x16, 3]).await?;
+    let mut rest = Vec::new();
+    assert_eq!(silent.read_to_end(&mut rest).await?, 0);
+    let _ = half.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() -> Outcome {
+    let (a, _) = peer(1).await?;
+    let taken = at(&a);
+    let config = NetConfig::new(vec![taken], Identity::from_seed(&[2; 32]));
+    let error = Net::bind(config).await.err().ok_or("bound twice")?;
+    assert!(matches!(error, BindError::InUse { addr, .. } if addr == taken));
+    assert!(
+        error.to_string().contains(&taken.to_string()) && error.to_string().contains("choose another port")
+    );
+    assert!(matches!(
+        Net::bind(NetConfig::new(vec!["192.0.2.1:0".parse()?], Identity::from_seed(&[2; 32]))).await,
+        Err(BindError::NotOurs { .. })
+    ));
+    assert!(matches!(
+        Net::bind(NetConfig::new(Vec::new(), Identity::from_seed(&[2; 32]))).await,
+        Err(BindError::NoAddress)
+    ));
+    Ok(())
+}
+
+#[tokio::test]
+async fn both_families_share_a_port_number_and_shutdown_ends_tasks() -> Outcome {
+    let Ok(both) = Net::bind(NetConfig::new(vec!["[::]:0".parse()?], Identity::from_seed(&[1; 32]))).await
+    else {
+        return Ok(()); // no IPv6 here
+    };
+    let port = at(&both).port();
+    let v4 = SocketAddr::from(([127, 0, 0, 1], port));
+    let dialer = Dialer::new(&Identity::from_seed(&[9; 32]))?;
+    for kind in [NetKind::Udp, NetKind::Tcp] {
+        dialer.dial_back(NetAddr { kind, at: v4 }, both.key(), Duration::from_secs(5)).await?;
+    }
+    assert!(both.reach(v4.ip()).iter().any(|a| a.at == v4), "the address that reaches 127.0.0.1 is itself");
+    let cx = both.context("test".parse()?);
+    let (told, mut hears) = mpsc::channel::<()>(1);
+    let closed = cx.closed().clone();
+    cx.spawn(async move {
+        closed.cancelled().await;
+        drop(told);
+    });
+    both.shutdown().await;
+    assert!(hears.recv().await.is_none());
+    Ok(())
+}
