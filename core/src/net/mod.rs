@@ -73,12 +73,12 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// 5, 10 and 15 seconds.
+    /// 5, 10 and 10 seconds.
     fn default() -> Patience {
         Patience {
             first_bytes: Duration::from_secs(5),
             handshake: Duration::from_secs(10),
-            hello: Duration::from_secs(15),
+            hello: Duration::from_secs(10),
         }
     }
 }
@@ -172,6 +172,13 @@ impl Inner {
     fn alpns<T>(takers: &Takers<T>) -> Vec<Vec<u8>> {
         let takers = takers.lock().unwrap_or_else(PoisonError::into_inner);
         std::iter::once(icet::ALPN_DIAL_BACK).chain(takers.keys().copied()).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Nothing is handed over any more: the receivers of what was accepted end.
+    fn hush(&self) {
+        self.quic.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.tls_takers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.matchers.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn accept_quic(&self, alpn: &'static [u8]) -> mpsc::Receiver<(quinn::Connection, PeerKey)> {
@@ -301,6 +308,7 @@ impl Net {
     /// Closes: tells tasks to end, closes connections, and waits for both at most about 2 seconds each.
     pub async fn shutdown(&self) {
         self.inner.closed.cancel();
+        self.inner.hush();
         self.inner.tasks.close();
         self.inner.protocols.close();
         let _ = tokio::time::timeout(GRACE, self.inner.protocols.wait()).await;
@@ -318,6 +326,7 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         self.inner.closed.cancel();
+        self.inner.hush();
         self.inner.over.cancel();
         for port in &self.inner.ports {
             port.endpoint.close(quinn::VarInt::from_u32(0), b"leaving");

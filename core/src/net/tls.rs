@@ -73,9 +73,15 @@ fn key_of_spki(spki: &SubjectPublicKeyInfoDer<'_>) -> Result<PeerKey, Certificat
     let key = bytes.strip_prefix(&SPKI_PREFIX).and_then(|k| <[u8; 32]>::try_from(k).ok());
     let key = key.ok_or(CertificateKeyError::NotEd25519)?;
     match VerifyingKey::from_bytes(&key) {
-        Ok(k) if !k.is_weak() => Ok(PeerKey(key)),
+        Ok(k) if is_canonical(&key) && !k.is_weak() => Ok(PeerKey(key)),
         _ => Err(CertificateKeyError::NotEd25519),
     }
+}
+
+/// Whether the encoded coordinate is below 2^255 - 19: else the same point would have two keys.
+fn is_canonical(key: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = key;
+    *low < 0xed || high & 0x7f != 0x7f || middle.iter().any(|b| *b != 0xff)
 }
 
 /// The key that the other end of a QUIC connection proved.
@@ -337,6 +343,7 @@ mod tests {
         let mut one = [0; 32];
         one[0] = 1; // the neutral element: any signature with s = 0 fits any message
         assert_eq!(key_of_spki(&spki(one)), Err(CertificateKeyError::NotEd25519));
+        // A point, but written as 2^255 - 1 where 18 is meant.
         assert_eq!(key_of_spki(&spki([0xff; 32])), Err(CertificateKeyError::NotEd25519));
         let good = Identity::from_seed(&[1; 32]).key();
         assert_eq!(key_of_spki(&spki(good.0)), Ok(good));
