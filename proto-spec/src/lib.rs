@@ -10,6 +10,18 @@
 //! - [`message`], [`frame`]: the conversation, and its framing on a byte stream.
 //! - [`ticket`]: what lets a receiver use an assignment at a host.
 //!
+//! ```
+//! use icet::message::{Ping, ToTracker};
+//!
+//! let mut stream = Vec::new();
+//! ToTracker::from(Ping { nonce: 7 }).write(&mut stream);
+//!
+//! let (body, taken) = icet::frame::split(&stream)?.expect("a whole frame");
+//! assert_eq!(ToTracker::from_body(body)?, ToTracker::Ping(Ping { nonce: 7 }));
+//! assert_eq!(taken, stream.len());
+//! # Ok::<(), icet::frame::FrameError>(())
+//! ```
+//!
 //! Everything that comes from a stranger is checked where it enters: a value of one of these types that came
 //! out of a decoder is within the limits of [`limits`].
 
