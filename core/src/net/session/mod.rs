@@ -107,6 +107,7 @@ pub struct Receiver<S, R> {
     /// Until when the frame that has begun must be complete.
     due: Option<Instant>,
     malformed: u32,
+    taken: u64,
     shared: Arc<Shared>,
     ended: bool,
     messages: PhantomData<fn(S) -> R>,
@@ -137,11 +138,18 @@ impl<S: Message, R: Message> Receiver<S, R> {
         result
     }
 
+    /// Bytes of all frames that came so far.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     async fn next(&mut self) -> Result<R, RecvError> {
         loop {
             if let Some((body, taken)) = frame::split(&self.buffer)? {
                 let message = R::from_body(body);
                 let _ = self.buffer.split_to(taken);
+                self.taken += taken as u64;
                 self.due = (!self.buffer.is_empty()).then(|| Instant::now() + FRAME_TIME);
                 match message {
                     Ok(message) => return Ok(message),
@@ -234,6 +242,7 @@ impl<S: Message, R: Message> Session<S, R> {
             buffer: BytesMut::new(),
             due: None,
             malformed: 0,
+            taken: 0,
             shared,
             ended: false,
             messages: PhantomData,

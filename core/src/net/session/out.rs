@@ -44,6 +44,8 @@ struct Queue {
     bytes: Vec<u8>,
     /// Bytes that the writing task has taken and not yet written.
     writing: usize,
+    /// Bytes of all frames that were ever queued.
+    sent: u64,
     closed: Option<String>,
 }
 
@@ -76,6 +78,7 @@ impl Shared {
             q.bytes.truncate(at);
             return Err(SendError::TooLong(body));
         }
+        q.sent += (body + frame::HEADER) as u64;
         drop(q);
         self.work.notify_one();
         Ok(())
@@ -143,6 +146,12 @@ impl<S: Message> Sender<S> {
     pub fn queued(&self) -> usize {
         let q = self.shared.0.lock();
         q.bytes.len() + q.writing
+    }
+
+    /// Bytes of all frames queued so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.shared.0.lock().sent
     }
 
     /// Closes the session after what is queued; see [`super::Session::close`].
