@@ -33,8 +33,8 @@ pub struct Entry {
 pub struct Query {
     /// Words that must all occur in path, title or tags, in any case. None: everything.
     pub words: Vec<String>,
-    /// Only media whose path comes after this text.
-    pub after: Option<String>,
+    /// Only media whose path comes after this one (which need not be there).
+    pub after: Option<MediaPath>,
     /// At most so many.
     pub limit: usize,
 }
@@ -100,9 +100,7 @@ impl Index {
     #[must_use]
     pub fn find(&self, query: &Query) -> Found {
         let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        // A cursor need not be a path of its own; what is no path at all lies before every path.
-        let after = query.after.as_ref().and_then(|a| MediaPath::new(a.as_str()).ok());
-        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let from = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut hits = inner
             .by_path
             .range::<MediaPath, _>((from, Bound::Unbounded))
@@ -129,7 +127,8 @@ mod tests {
     use crate::catalogue::samples::manifest;
 
     fn paths(index: &Index, q: &str, after: Option<&str>, limit: usize) -> (Vec<String>, bool) {
-        let query = Query { words: Query::words_of(q), after: after.map(str::to_owned), limit };
+        let query =
+            Query { words: Query::words_of(q), after: after.map(|a| MediaPath::new(a).unwrap()), limit };
         let found = index.find(&query);
         (found.media.iter().map(|m| m.path.as_str().to_owned()).collect(), found.more)
     }

@@ -24,11 +24,23 @@ const PRESSURE: usize = 32 << 20;
 /// A contribution stays in memory for so long after its last change, so that a key that comes back finds it.
 const RECENT: Duration = Duration::from_secs(120);
 
-/// Reads and writes of the catalogue; reads see what was submitted. Clone.
+/// Reads and writes of the catalogue; reads see what was submitted. Clones share it; when the last is dropped, what
+/// waits is still written.
 #[derive(Clone)]
 pub struct Writer {
     shared: Arc<Shared>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    thread: Arc<Thread>,
+}
+
+struct Thread {
+    shared: Arc<Shared>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
 }
 
 /// How far the thread has come.
@@ -85,6 +97,12 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Shared {
+    /// Tells the thread to end when all is written.
+    fn end(&self) {
+        self.state().closing = true;
+        self.wake.notify_one();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +124,8 @@ impl Writer {
         let for_thread = shared.clone();
         let thread =
             std::thread::Builder::new().name("catalogue".to_owned()).spawn(move || for_thread.run())?;
-        Ok(Writer { shared, thread: Arc::new(Mutex::new(Some(thread))) })
+        let thread = Thread { shared: shared.clone(), handle: Mutex::new(Some(thread)) };
+        Ok(Writer { shared, thread: Arc::new(thread) })
     }
 
     /// Takes a write. Never blocks on the disk.
@@ -163,6 +182,13 @@ impl Writer {
         let _ = self.shared.progress.subscribe().wait_for(|p| p.waiting < PRESSURE).await;
     }
 
+    /// Why nothing can be written at the moment, in words; none if all is well.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let progress = self.shared.progress.borrow();
+        (progress.failed > progress.done).then(|| progress.why.clone())
+    }
+
     /// The slices at `indexes`, those that are there, in that order. Blocks on the disk.
     ///
     /// # Errors
@@ -217,9 +243,8 @@ impl Writer {
     /// # Errors
     /// If the last writes failed.
     pub fn close(&self) -> Result<(), String> {
-        self.shared.state().closing = true;
-        self.shared.wake.notify_one();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.end();
+        let thread = self.thread.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {

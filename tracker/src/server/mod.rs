@@ -170,8 +170,8 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
         web = Some(listener.local_addr()?);
         let port = icet.first().map_or(0, SocketAddr::port);
         let (epoch, started) = (contents.epoch, Instant::now());
-        let site =
-            web::Site { key, epoch, started, port, observer: observer.clone(), index, traffic, written };
+        let (observer, writer) = (observer.clone(), writer.clone());
+        let site = web::Site { key, epoch, started, port, observer, index, traffic, writer, written };
         tasks.spawn(web::serve(listener, site, stop.web.clone()));
     }
     Ok(Running { key, icet, web, observer, mind, accept, tasks, writer, stop })

@@ -1,6 +1,7 @@
 //! One peer's session: what it says goes to the mind, what the mind says goes to it, in order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use iceshare::net::session::{Listener, SendError, Sender, TrackerSession};
 use icet::message::{ErrorCode, ErrorMessage, ToPeer, ToTracker};
@@ -16,6 +17,8 @@ use crate::swarm::ConnId;
 
 /// Messages that wait for one session, beside the 2 MiB that its carrier queues.
 const QUEUE: usize = 1024;
+/// About how many bytes these may be.
+const QUEUE_BYTES: usize = 2 << 20;
 /// Sessions that begin at once (their contribution is being read).
 const BEGINNING: usize = 64;
 
@@ -34,7 +37,9 @@ pub(super) enum Out {
 /// The mind's end of a session.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    queue: mpsc::Sender<Out>,
+    queue: mpsc::Sender<(Out, usize)>,
+    /// About how many bytes wait.
+    waiting: Arc<AtomicUsize>,
     /// Cancelled to close at once.
     cut: CancellationToken,
 }
@@ -42,11 +47,33 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Never waits: a peer that does not read loses its session.
     pub(super) fn push(&self, out: Out, traffic: &Traffic) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(out)
-            && !self.cut.is_cancelled()
-        {
+        if self.cut.is_cancelled() {
+            return;
+        }
+        let size = out.size();
+        let fits = self.waiting.fetch_add(size, Ordering::Relaxed) < QUEUE_BYTES;
+        let full = |e| matches!(e, mpsc::error::TrySendError::Full(_));
+        if !fits || self.queue.try_send((out, size)).is_err_and(full) {
             add(&traffic.slow, 1);
             self.cut.cancel();
+        }
+    }
+}
+
+impl Out {
+    /// About how many bytes it occupies while it waits (slices are read later).
+    fn size(&self) -> usize {
+        let message = match self {
+            Out::Message(m, _) | Out::Answer { message: m, .. } => m,
+            Out::Close(why) => return why.len(),
+        };
+        256 + match message {
+            ToPeer::MediaAnswer(m) => m.manifest.body.len(),
+            ToPeer::InfoAnswer(m) => m.manifest.body.len() + 64 * m.alternatives.len(),
+            ToPeer::Newer(m) => m.manifest.body.len(),
+            ToPeer::Assign(m) => m.assignments.iter().map(|a| 1024 * (1 + a.stand_ins.len())).sum(),
+            ToPeer::Cancel(m) => 8 * m.assignments.len(),
+            _ => 0,
         }
     }
 }
@@ -102,15 +129,17 @@ impl Accept {
         let (sender, mut receiver) = session.split();
         let (queue, out) = mpsc::channel(QUEUE);
         let cut = CancellationToken::new();
-        let outbox = Outbox { queue, cut: cut.clone() };
+        let waiting = Arc::<AtomicUsize>::default();
+        let outbox = Outbox { queue, waiting: waiting.clone(), cut: cut.clone() };
         let begun = Event::Connected { conn, peer, remote, contribution, outbox };
         if self.events.send(begun).await.is_err() {
             return;
         }
         drop(beginning);
         let (writer, traffic) = (self.writer.clone(), self.traffic.clone());
-        let writing = Writing { sender: sender.clone(), out, writer, traffic, cut: cut.clone() };
+        let writing = Writing { sender: sender.clone(), out, waiting, writer, traffic, cut: cut.clone() };
         self.tasks.spawn(writing.run());
+        let mut taken = 0;
         loop {
             let message = tokio::select! {
                 () = sender.closed() => break,
@@ -125,6 +154,8 @@ impl Accept {
                 }
             };
             add(&self.traffic.messages_in, 1);
+            add(&self.traffic.bytes_in, receiver.taken() - taken);
+            taken = receiver.taken();
             if matches!(message, ToTracker::Publish(_) | ToTracker::Slices(_)) {
                 // The disk is slower than the net: hold publishers back, nobody else.
                 tokio::select! {
@@ -144,7 +175,8 @@ impl Accept {
 /// The task that writes to one peer.
 struct Writing {
     sender: Sender<ToPeer>,
-    out: mpsc::Receiver<Out>,
+    out: mpsc::Receiver<(Out, usize)>,
+    waiting: Arc<AtomicUsize>,
     writer: Writer,
     traffic: Arc<Traffic>,
     cut: CancellationToken,
@@ -163,7 +195,9 @@ impl Writing {
 
     /// Returns why the session is to be closed.
     async fn pump(&mut self) -> String {
-        while let Some(out) = self.out.recv().await {
+        let mut sent = 0;
+        while let Some((out, size)) = self.out.recv().await {
+            self.waiting.fetch_sub(size, Ordering::Relaxed);
             let message = match out {
                 Out::Close(why) => return why,
                 Out::Message(message, after) => self.once_durable(message, after).await,
@@ -173,7 +207,11 @@ impl Writing {
                 }
             };
             match self.sender.send(&message).await {
-                Ok(()) => add(&self.traffic.messages_out, 1),
+                Ok(()) => {
+                    add(&self.traffic.messages_out, 1);
+                    add(&self.traffic.bytes_out, self.sender.sent() - sent);
+                    sent = self.sender.sent();
+                }
                 Err(SendError::Closed(why)) => return why,
                 Err(e @ (SendError::Full | SendError::TooLong(_))) => {
                     tracing::error!(number = message.number(), "a message was not sent: {e}");

@@ -9,6 +9,8 @@ pub struct Traffic {
     pub(super) sessions_tls: AtomicU64,
     pub(super) messages_in: AtomicU64,
     pub(super) messages_out: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
     pub(super) slow: AtomicU64,
     pub(super) dials_proved: AtomicU64,
     pub(super) dials_failed: AtomicU64,
@@ -25,6 +27,10 @@ pub struct TrafficCounts {
     pub messages_in: u64,
     /// Messages to peers.
     pub messages_out: u64,
+    /// Bytes of frames from peers.
+    pub bytes_in: u64,
+    /// Bytes of frames to peers.
+    pub bytes_out: u64,
     /// Sessions closed because the peer did not read.
     pub slow: u64,
     /// Dial-backs that found the key.
@@ -47,6 +53,8 @@ impl Traffic {
             sessions_tls: get(&self.sessions_tls),
             messages_in: get(&self.messages_in),
             messages_out: get(&self.messages_out),
+            bytes_in: get(&self.bytes_in),
+            bytes_out: get(&self.bytes_out),
             slow: get(&self.slow),
             dials_proved: get(&self.dials_proved),
             dials_failed: get(&self.dials_failed),

@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use icet::MediaPath;
+use icet::path::PathError;
 use serde::{Deserialize, Serialize};
 
 use super::views::{Detail, Facts, Figures, Item, Peer, Protocol, Summary};
@@ -65,10 +66,13 @@ impl Shared {
     }
 }
 
-/// Alive, and the swarm answers.
+/// The swarm answers, and the catalogue can be written.
 pub(super) async fn healthz(State(shared): Site) -> Result<&'static str, Refusal> {
     shared.summary().await?;
-    Ok("ok\n")
+    match shared.site.writer.trouble() {
+        None => Ok("ok\n"),
+        Some(why) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+    }
 }
 
 #[derive(Serialize)]
@@ -90,6 +94,8 @@ struct Status {
     messages: Messages,
     sessions_opened: Opened,
     page_map_bytes: u64,
+    /// Why the catalogue cannot be written, if so.
+    trouble: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -116,6 +122,8 @@ struct DialBacks {
 struct Messages {
     received: u64,
     sent: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
     over_quota: u64,
 }
 
@@ -156,6 +164,8 @@ pub(super) async fn status(State(shared): Site) -> Result<Response, Refusal> {
         messages: Messages {
             received: traffic.messages_in,
             sent: traffic.messages_out,
+            bytes_received: traffic.bytes_in,
+            bytes_sent: traffic.bytes_out,
             over_quota: t.refused,
         },
         sessions_opened: Opened {
@@ -164,6 +174,7 @@ pub(super) async fn status(State(shared): Site) -> Result<Response, Refusal> {
             cut_for_not_reading: traffic.slow,
         },
         page_map_bytes: t.map_bytes,
+        trouble: site.writer.trouble(),
     };
     Ok(Json(status).into_response())
 }
@@ -194,8 +205,10 @@ pub(super) async fn list(
         let why = format!("q has at most {SEARCH} bytes");
         return Err(Refusal::new(StatusCode::BAD_REQUEST, why));
     }
+    let bad = |e: PathError| Refusal::new(StatusCode::BAD_REQUEST, format!("after: {e}"));
+    let after = query.after.map(MediaPath::new).transpose().map_err(bad)?;
     let limit = query.limit.unwrap_or(MEDIA.0).clamp(1, MEDIA.1);
-    let search = catalogue::Query { words: catalogue::Query::words_of(&text), after: query.after, limit };
+    let search = catalogue::Query { words: catalogue::Query::words_of(&text), after, limit };
     let found = {
         let _turn = shared.searches.acquire().await.map_err(|_| Busy)?;
         let index = shared.site.index.clone();

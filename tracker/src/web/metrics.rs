@@ -89,6 +89,12 @@ fn text(
             &[("received", traffic.messages_in), ("sent", traffic.messages_out)],
         );
         labelled(
+            "icetracker_message_bytes_total",
+            "direction",
+            "Bytes of the frames of IceT",
+            &[("received", traffic.bytes_in), ("sent", traffic.bytes_out)],
+        );
+        labelled(
             "icetracker_sessions_opened_total",
             "carrier",
             "Sessions that peers opened",

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::catalogue::{Index, Written};
+use crate::catalogue::{Index, Writer, Written};
 use crate::server::{Busy, Observer, Traffic};
 
 mod api;
@@ -56,7 +56,9 @@ pub struct Site {
     pub index: Arc<Index>,
     /// The server's counters.
     pub traffic: Arc<Traffic>,
-    /// What the catalogue wrote.
+    /// Writes the catalogue.
+    pub writer: Writer,
+    /// What it wrote.
     pub written: Arc<Written>,
 }
 

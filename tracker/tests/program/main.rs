@@ -8,5 +8,6 @@ mod client;
 mod options;
 mod restart;
 mod sessions;
+mod strain;
 mod tracker;
 mod web;

@@ -35,7 +35,18 @@ pub(crate) fn command() -> Command {
 
 impl Tracker {
     pub(crate) async fn start(data: &Path) -> Tracker {
-        let mut command = command();
+        Tracker::run(command(), data).await
+    }
+
+    /// In a shell that first runs `limits`.
+    pub(crate) async fn start_limited(data: &Path, limits: &str) -> Tracker {
+        let mut shell = Command::new("sh");
+        shell.stdin(Stdio::null()).kill_on_drop(true).env_remove("RUST_LOG");
+        shell.args(["-c", &format!("{limits}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_icetracker")]);
+        Tracker::run(shell, data).await
+    }
+
+    async fn run(mut command: Command, data: &Path) -> Tracker {
         command.args(["--listen", "127.0.0.1:0", "--web", "127.0.0.1:0", "--data"]).arg(data);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();

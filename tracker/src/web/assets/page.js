@@ -12,6 +12,11 @@ function element(tag, className, ...children) {
   return e;
 }
 
+// Only what changed: a screen reader announces every change of a status.
+function say(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
 function bytes(n) {
   if (n === null || n === undefined) return '–';
   const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
@@ -91,10 +96,10 @@ async function showMedia() {
   // Not under somebody's keyboard focus: the next round will do.
   if (!$('list').contains(document.activeElement)) $('list').replaceChildren(...items.map(mediaRow));
   $('more').hidden = after === null;
-  $('count').textContent = q
+  say('count', q
     ? `${items.length}${after === null ? '' : ' or more'} of ${number.format(total)} media match.`
     : total ? `${number.format(items.length)} of ${number.format(total)} media.`
-      : 'Nothing is published here yet. Try: iceshare publish FILE';
+      : 'Nothing is published here yet. Try: iceshare publish FILE');
 }
 
 function protocolRow(p) {
@@ -113,7 +118,7 @@ async function round() {
     $('protocols').replaceChildren(...(await get('api/protocols')).protocols.map(protocolRow));
     $('trouble').hidden = true;
   } catch (e) {
-    $('trouble').textContent = `No news: ${e.message}. Trying again.`;
+    say('trouble', `No news: ${e.message}. Trying again.`);
     $('trouble').hidden = false;
   }
 }
