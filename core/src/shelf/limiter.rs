@@ -1,23 +1,35 @@
 //! Who may write how much, when: sans-IO, time as an argument.
 //!
-//! A token bucket that may go into debt (so that it is exact in the long run whatever the size of a write), and two
-//! queues. Each request has at most one write waiting, so a queue in order of arrival is a round robin over requests:
-//! a slow reader holds nobody up. Ticketed requests come before anonymous ones; those have a bucket of their own besides.
+//! A token bucket that may go into debt by one write (so that it is exact in the long run whatever the size of writes),
+//! and start-time fair queueing over requests (Goyal, Vin, Cheng: "Start-time Fair Queuing", SIGCOMM 1996): a request whose reader is
+//! slow, or that writes little at a time, neither holds others up nor loses its share. Ticketed requests come before anonymous
+//! ones; those have a bucket of their own besides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use icet::Now;
 
-/// Bytes that may be sent at once after a pause: 50 ms of the rate, at least this.
+/// Bytes that may be sent at once after a pause: 50 ms of the rate, at least this (or, of a lower rate, one second).
 const BURST: f64 = 64.0 * 1024.0;
+/// Smallest and largest write that is granted at once, and for how long it keeps the line busy in between.
+const QUANTUM: (f64, f64) = (16.0 * 1024.0, 256.0 * 1024.0);
+const QUANTUM_SECONDS: f64 = 0.01;
+
+/// A request: its writes are one flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Flow(pub(super) u64);
 
 /// A write that waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Wait(pub(super) u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Wait {
+    class: Class,
+    /// Virtual time at which it may start, in bytes; then order of arrival.
+    place: (u64, u64),
+}
 
 /// Whose turn comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Class {
     Ticketed,
     Anonymous,
@@ -33,7 +45,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    #[allow(clippy::cast_precision_loss)]
+    #[expect(clippy::cast_precision_loss, reason = "rates need no 53 bits")]
     pub(super) fn new(rate: u64, now: Now) -> Bucket {
         let rate = (rate as f64).max(1.0);
         let burst = (rate / 20.0).max(BURST.min(rate));
@@ -45,7 +57,7 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    #[allow(clippy::cast_precision_loss)]
+    #[expect(clippy::cast_precision_loss, reason = "writes need no 53 bits")]
     pub(super) fn take(&mut self, now: Now, bytes: usize) {
         self.refill(now);
         self.tokens -= bytes as f64;
@@ -53,22 +65,23 @@ impl Bucket {
 
     /// When there is no debt; not before `now`.
     pub(super) fn ready(&self, now: Now) -> Now {
-        let mut later = self.clone();
-        later.refill(now);
-        if later.tokens > 0.0 {
+        let tokens = self.tokens + now.since(self.at).as_secs_f64() * self.rate;
+        if tokens > 0.0 {
             return now;
         }
-        // A microsecond more, so that rounding never leaves a debt of nothing.
-        now + Duration::from_secs_f64(-later.tokens / later.rate) + Duration::from_micros(1)
+        // A microsecond more, so that rounding never leaves a debt of nothing. A rate of a byte a second and a debt of gigabytes
+        // are still decades, which a Duration holds.
+        now + Duration::from_secs_f64(-tokens / self.rate) + Duration::from_micros(1)
     }
 }
 
-#[derive(Debug)]
-struct Waiting {
-    wait: Wait,
-    bytes: usize,
-    /// Not before: the ticket's own rate.
-    after: Now,
+/// Waiting writes of one class.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Bytes of each, by place.
+    writes: BTreeMap<(u64, u64), usize>,
+    /// Virtual time: where the write that was granted last started.
+    time: u64,
 }
 
 /// The upload of a peer over all protocols.
@@ -76,49 +89,73 @@ struct Waiting {
 pub(super) struct Limiter {
     all: Option<Bucket>,
     anonymous: Option<Bucket>,
-    ticketed_queue: VecDeque<Waiting>,
-    anonymous_queue: VecDeque<Waiting>,
+    quantum: usize,
+    ticketed_queue: Queue,
+    anonymous_queue: Queue,
+    /// Virtual time at which each flow's last write ends.
+    ends: HashMap<Flow, u64>,
     next: u64,
 }
 
 impl Limiter {
     /// `up`: bytes a second in all; `share`: of them, at most this part for anonymous requests.
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rates need no 53 bits and are positive"
+    )]
     pub(super) fn new(up: Option<u64>, share: Option<f64>, now: Now) -> Limiter {
         let part = share.zip(up).map(|(s, up)| (s.clamp(0.0, 1.0) * up as f64) as u64);
+        let quantum = up.map_or(QUANTUM.1, |up| (up as f64 * QUANTUM_SECONDS).clamp(QUANTUM.0, QUANTUM.1));
         Limiter {
             all: up.map(|r| Bucket::new(r, now)),
             anonymous: part.map(|r| Bucket::new(r, now)),
-            ticketed_queue: VecDeque::new(),
-            anonymous_queue: VecDeque::new(),
+            quantum: quantum as usize,
+            ticketed_queue: Queue::default(),
+            anonymous_queue: Queue::default(),
+            ends: HashMap::new(),
             next: 0,
         }
     }
 
-    /// Whether `class` is never held back.
-    pub(super) fn is_free(&self, class: Class) -> bool {
-        self.all.is_none() && (class == Class::Ticketed || self.anonymous.is_none())
+    /// Whether nothing is ever held back.
+    pub(super) fn is_free(&self) -> bool {
+        self.all.is_none()
     }
 
-    /// Queues a write.
-    pub(super) fn ask(&mut self, class: Class, bytes: usize, after: Now) -> Wait {
-        self.next += 1;
-        let wait = Wait(self.next);
-        self.queue(class).push_back(Waiting { wait, bytes, after });
-        wait
+    /// Most bytes to ask for at once, so that all get their turn soon.
+    pub(super) fn quantum(&self) -> usize {
+        self.quantum
     }
 
-    fn queue(&mut self, class: Class) -> &mut VecDeque<Waiting> {
+    fn queue(&mut self, class: Class) -> &mut Queue {
         match class {
             Class::Ticketed => &mut self.ticketed_queue,
             Class::Anonymous => &mut self.anonymous_queue,
         }
     }
 
-    /// Takes a write out of the queue, if it is still there.
+    /// Queues a write.
+    pub(super) fn ask(&mut self, flow: Flow, class: Class, bytes: usize) -> Wait {
+        self.next += 1;
+        let number = self.next;
+        let end = self.ends.get(&flow).copied().unwrap_or(0);
+        let queue = self.queue(class);
+        let start = queue.time.max(end);
+        queue.writes.insert((start, number), bytes);
+        self.ends.insert(flow, start.saturating_add(bytes as u64));
+        Wait { class, place: (start, number) }
+    }
+
+    /// Takes a write out of its queue, if it is still there.
     pub(super) fn forget(&mut self, wait: Wait) {
-        self.ticketed_queue.retain(|w| w.wait != wait);
-        self.anonymous_queue.retain(|w| w.wait != wait);
+        self.queue(wait.class).writes.remove(&wait.place);
+    }
+
+    /// A request ended.
+    pub(super) fn end(&mut self, flow: Flow) {
+        self.ends.remove(&flow);
     }
 
     /// The next write that may go now.
@@ -126,38 +163,35 @@ impl Limiter {
         if self.all.as_ref().is_some_and(|b| b.ready(now) > now) {
             return None;
         }
-        let first = |q: &VecDeque<Waiting>| q.iter().position(|w| w.after <= now);
-        let granted = if let Some(i) = first(&self.ticketed_queue) {
-            self.ticketed_queue.remove(i)
+        let class = if !self.ticketed_queue.writes.is_empty() {
+            Class::Ticketed
         } else if self.anonymous.as_ref().is_none_or(|b| b.ready(now) <= now) {
-            let granted = first(&self.anonymous_queue).and_then(|i| self.anonymous_queue.remove(i));
-            if let (Some(bucket), Some(w)) = (&mut self.anonymous, &granted) {
-                bucket.take(now, w.bytes);
-            }
-            granted
+            Class::Anonymous
         } else {
-            None
-        }?;
-        if let Some(bucket) = &mut self.all {
-            bucket.take(now, granted.bytes);
-        }
-        Some(granted.wait)
+            return None;
+        };
+        let queue = self.queue(class);
+        let (place, bytes) = queue.writes.pop_first()?;
+        queue.time = place.0;
+        let own = if class == Class::Anonymous { self.anonymous.as_mut() } else { None };
+        self.all.as_mut().into_iter().chain(own).for_each(|bucket| bucket.take(now, bytes));
+        Some(Wait { class, place })
     }
 
     /// When [`Limiter::grant`] is worth another try; none if nothing waits.
     pub(super) fn next_at(&self, now: Now) -> Option<Now> {
         let all = self.all.as_ref().map_or(now, |b| b.ready(now));
-        let of = |q: &VecDeque<Waiting>| q.iter().map(|w| w.after).min();
-        let ticketed = of(&self.ticketed_queue).map(|t| t.max(all));
+        if !self.ticketed_queue.writes.is_empty() {
+            return Some(all);
+        }
         let own = self.anonymous.as_ref().map_or(now, |b| b.ready(now));
-        let anonymous = of(&self.anonymous_queue).map(|t| t.max(all).max(own));
-        ticketed.into_iter().chain(anonymous).min()
+        (!self.anonymous_queue.writes.is_empty()).then_some(all.max(own))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -165,58 +199,111 @@ mod tests {
         Now(ms * 1000)
     }
 
-    /// Lets everyone in `asks` write 16 KiB again and again for a second; bytes by asker.
-    fn second(limiter: &mut Limiter, asks: &[(Class, u64)]) -> Vec<u64> {
-        let mut got = vec![0; asks.len()];
-        let mut waits: BTreeMap<Wait, usize> = BTreeMap::new();
-        for (i, (class, _)) in asks.iter().enumerate() {
-            waits.insert(limiter.ask(*class, 16384, at(0)), i);
-        }
-        let mut now = at(0);
-        while now < at(1000) {
-            while let Some(wait) = limiter.grant(now) {
-                let i = waits.remove(&wait).expect("granted once");
-                got[i] += 16384;
-                // A slow reader asks again only later.
-                waits.insert(limiter.ask(asks[i].0, 16384, now + Duration::from_millis(asks[i].1)), i);
+    /// A request: its class, how much it writes at once, and how long its reader takes each time, in milliseconds.
+    type Asker = (Class, usize, u64);
+
+    /// Lets all write again and again for `seconds`; bytes of each, and the most that was sent beyond the rate up to any moment.
+    fn run(limiter: &mut Limiter, rate: u64, seconds: u64, askers: &[Asker]) -> (Vec<u64>, u64) {
+        let mut got = vec![0; askers.len()];
+        let mut waits: HashMap<Wait, usize> = HashMap::new();
+        let mut later: BTreeMap<(Now, usize), ()> = (0..askers.len()).map(|i| ((at(0), i), ())).collect();
+        let (mut now, mut beyond) = (at(0), 0);
+        while now < at(1000 * seconds) {
+            while let Some(entry) = later.first_entry().filter(|e| e.key().0 <= now) {
+                let (_, i) = *entry.key();
+                entry.remove();
+                waits.insert(limiter.ask(Flow(i as u64), askers[i].0, askers[i].1), i);
             }
-            now = limiter.next_at(now).expect("everyone asks again").max(now + Duration::from_micros(1));
+            match limiter.grant(now) {
+                Some(wait) => {
+                    let i = waits.remove(&wait).expect("granted once");
+                    got[i] += askers[i].1 as u64;
+                    later.insert((now + Duration::from_millis(askers[i].2), i), ());
+                    beyond = beyond.max(got.iter().sum::<u64>().saturating_sub(rate * now.0 / 1_000_000));
+                }
+                None => {
+                    let next = limiter.next_at(now).filter(|n| *n > now);
+                    let ask = later.keys().next().map(|(t, _)| *t);
+                    now = next
+                        .into_iter()
+                        .chain(ask)
+                        .min()
+                        .expect("something comes")
+                        .max(now + Duration::from_micros(1));
+                }
+            }
         }
-        got
+        (got, beyond)
     }
 
+    const SMALL: usize = 4096;
+    const LARGE: usize = 16384;
+
     #[test]
-    fn the_rate_holds_in_the_long_run_and_requests_share_it_evenly() {
+    fn the_rate_holds_in_the_long_run_and_requests_share_it_by_bytes() {
         let mut limiter = Limiter::new(Some(2_000_000), None, at(0));
-        let got = second(&mut limiter, &[(Class::Ticketed, 0); 4]);
+        // Whether they write much or little at a time.
+        let askers = [(Class::Ticketed, LARGE, 0), (Class::Ticketed, SMALL, 0), (Class::Ticketed, 10_000, 0)];
+        let (got, beyond) = run(&mut limiter, 2_000_000, 5, &askers);
         let sum: u64 = got.iter().sum();
-        assert!((2_000_000..=2_150_000).contains(&sum), "{sum}");
-        assert!(got.iter().all(|g| g.abs_diff(sum / 4) <= 16384), "{got:?}");
+        assert!((9_980_000..=10_150_000).contains(&sum), "{sum}");
+        assert!(beyond <= 100_000 + LARGE as u64, "{beyond}");
+        assert!(got.iter().all(|g| g.abs_diff(sum / 3) <= 2 * LARGE as u64), "{got:?}");
     }
 
     #[test]
     fn a_slow_reader_holds_nobody_up() {
         let mut limiter = Limiter::new(Some(2_000_000), None, at(0));
-        let got = second(&mut limiter, &[(Class::Ticketed, 500), (Class::Ticketed, 0)]);
-        assert!(got[0] <= 3 * 16384 && got[1] >= 1_900_000, "{got:?}");
+        let askers = [(Class::Ticketed, LARGE, 500), (Class::Ticketed, LARGE, 0)];
+        let (got, _) = run(&mut limiter, 2_000_000, 1, &askers);
+        assert!(got[0] <= 3 * LARGE as u64 && got[1] >= 1_900_000, "{got:?}");
+    }
+
+    #[test]
+    fn who_comes_late_or_rested_gets_a_fair_share_and_no_more() {
+        let mut limiter = Limiter::new(Some(1_000_000), None, at(0));
+        run(&mut limiter, 1_000_000, 3, &[(Class::Ticketed, LARGE, 0)]);
+        let mut limiter_now = limiter;
+        // Flow 1 is new; flow 0 has had three million bytes. From now on it is half and half. (Time goes on from 3 s.)
+        let mut got = [0_u64; 2];
+        let mut waits = HashMap::new();
+        for i in 0..2 {
+            waits.insert(limiter_now.ask(Flow(i), Class::Ticketed, LARGE), i);
+        }
+        let mut now = at(3000);
+        while now < at(4000) {
+            if let Some(wait) = limiter_now.grant(now) {
+                let Some(i) = waits.remove(&wait) else { continue };
+                got[usize::try_from(i).expect("small")] += LARGE as u64;
+                waits.insert(limiter_now.ask(Flow(i), Class::Ticketed, LARGE), i);
+            } else {
+                now = limiter_now.next_at(now).expect("both wait").max(now + Duration::from_micros(1));
+            }
+        }
+        assert!(got[0].abs_diff(got[1]) <= 2 * LARGE as u64 && got[0] > 400_000, "{got:?}");
     }
 
     #[test]
     fn tickets_come_first_and_the_anonymous_share_is_a_limit() {
         let mut limiter = Limiter::new(Some(2_000_000), None, at(0));
-        let got = second(&mut limiter, &[(Class::Ticketed, 0), (Class::Anonymous, 0)]);
-        assert_eq!(got[1], 0, "{got:?}");
+        let askers = [(Class::Ticketed, LARGE, 0), (Class::Anonymous, LARGE, 0)];
+        let (got, _) = run(&mut limiter, 2_000_000, 1, &askers);
+        assert!(got[1] <= LARGE as u64, "{got:?}");
         let mut limiter = Limiter::new(Some(2_000_000), Some(0.1), at(0));
-        let got = second(&mut limiter, &[(Class::Ticketed, 100), (Class::Anonymous, 0)]);
-        assert!((180_000..=300_000).contains(&got[1]), "{got:?}");
+        let askers = [(Class::Ticketed, LARGE, 100), (Class::Anonymous, LARGE, 0)];
+        let (got, _) = run(&mut limiter, 2_000_000, 5, &askers);
+        assert!((990_000..=1_100_000).contains(&got[1]), "{got:?}");
+        let mut limiter = Limiter::new(Some(2_000_000), Some(0.1), at(0));
+        let (got, _) = run(&mut limiter, 2_000_000, 5, &[(Class::Anonymous, SMALL, 0); 4]);
+        assert!((990_000..=1_100_000).contains(&got.iter().sum::<u64>()), "{got:?}");
     }
 
     #[test]
     fn a_write_larger_than_the_burst_leaves_a_debt_and_is_not_refused() {
         let mut limiter = Limiter::new(Some(100_000), None, at(0));
-        let wait = limiter.ask(Class::Ticketed, 300_000, at(0));
+        let wait = limiter.ask(Flow(0), Class::Ticketed, 300_000);
         assert_eq!(limiter.grant(at(0)), Some(wait));
-        limiter.ask(Class::Ticketed, 1, at(0));
+        limiter.ask(Flow(0), Class::Ticketed, 1);
         assert_eq!(limiter.grant(at(0)), None);
         let next = limiter.next_at(at(0)).expect("something waits");
         assert!((at(2200)..at(2400)).contains(&next), "{next:?}");
@@ -224,10 +311,31 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_writes_take_nothing() {
+    fn forgotten_writes_take_nothing_and_ended_requests_leave_nothing() {
         let mut limiter = Limiter::new(Some(1000), None, at(0));
-        let wait = limiter.ask(Class::Anonymous, 10, at(0));
+        let wait = limiter.ask(Flow(7), Class::Anonymous, 10);
         limiter.forget(wait);
+        limiter.end(Flow(7));
         assert_eq!((limiter.grant(at(0)), limiter.next_at(at(0))), (None, None));
+        assert!(limiter.ends.is_empty());
+    }
+
+    proptest! {
+        /// Whatever they ask, the rate is kept, used, and nobody who always asks gets much less than another.
+        #[test]
+        fn any_mix_is_served_fairly(
+            rate in 20_000..5_000_000_u64,
+            askers in proptest::collection::vec((1..40_000_usize, prop_oneof![4 => Just(0), 1 => 1..300_u64]), 1..8),
+        ) {
+            let askers: Vec<Asker> = askers.into_iter().map(|(bytes, pause)| (Class::Ticketed, bytes, pause)).collect();
+            let mut limiter = Limiter::new(Some(rate), None, at(0));
+            let (got, beyond) = run(&mut limiter, rate, 2, &askers);
+            prop_assert!(beyond <= (rate / 20).max(65_536.min(rate)) + 40_000 + 1);
+            let greedy: Vec<u64> = got.iter().zip(&askers).filter(|(_, a)| a.2 == 0).map(|(g, _)| *g).collect();
+            if let (Some(least), Some(most)) = (greedy.iter().min(), greedy.iter().max()) {
+                prop_assert!(most - least <= 2 * 40_000, "{:?}", greedy);
+                prop_assert!(got.iter().sum::<u64>() + 40_000 >= 2 * rate);
+            }
+        }
     }
 }

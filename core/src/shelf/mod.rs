@@ -3,23 +3,25 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use icet::ticket::TicketBody;
-use icet::{MediaId, MediaPath, Now, PageSet, PeerKey, ProtocolName, Ticket, TicketKey};
+use icet::{MediaId, MediaPath, Now, PeerKey, ProtocolName, Ticket, TicketKey};
 use thiserror::Error;
-use tokio::sync::oneshot;
 
 use crate::protocol::{ErrorKind, What};
 use crate::store::MediaStore;
 
 mod limiter;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod upload;
 
-use limiter::{Bucket, Class, Limiter, Wait};
+use limiter::{Bucket, Class, Flow};
+use scope::{bytes_of, within};
 use tickets::Tickets;
+use upload::Upload;
 
 /// Time, for the shelf.
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
@@ -162,7 +164,7 @@ pub struct Shelf {
     config: ShelfConfig,
     media: Mutex<HashMap<MediaId, Entry>>,
     tickets: Mutex<Tickets>,
-    upload: Mutex<Upload>,
+    upload: Arc<Upload>,
     served: Mutex<Account>,
 }
 
@@ -172,12 +174,6 @@ struct Entry {
     gone: Arc<AtomicBool>,
     /// Grows with each put: the last one at a path is found.
     order: u64,
-}
-
-#[derive(Debug)]
-struct Upload {
-    limiter: Limiter,
-    waiting: HashMap<Wait, oneshot::Sender<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -201,14 +197,9 @@ impl Shelf {
             Anonymous::Share(part) => Some(part),
             Anonymous::Allow | Anonymous::Deny => None,
         };
-        let limiter = Limiter::new(config.up, share, config.clock.now());
-        Arc::new(Shelf {
-            config,
-            media: Mutex::default(),
-            tickets: Mutex::default(),
-            upload: Mutex::new(Upload { limiter, waiting: HashMap::new() }),
-            served: Mutex::default(),
-        })
+        let upload = Upload::new(config.up, share, config.clock.clone());
+        let (media, tickets, served) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Shelf { config, media, tickets, upload, served })
     }
 
     /// Puts a media on the shelf; replaces another version of it.
@@ -296,6 +287,7 @@ impl Shelf {
             gone,
             proofs,
             rate: rate.map(|r| Mutex::new(Bucket::new(r, self.config.clock.now()))),
+            flow: self.upload.flow(),
             ticket: ticket.map(|(id, body)| (id, body.receiver)),
         })
     }
@@ -307,8 +299,7 @@ impl Shelf {
         proofs: bool,
     ) -> Result<(tickets::Id, TicketBody), Denied> {
         let clock = &self.config.clock;
-        let mut tickets = lock(&self.tickets);
-        let body = tickets.check(ticket, &self.config.host, clock.now(), clock.wall_ms())?;
+        let body = lock(&self.tickets).check(ticket, &self.config.host, clock.now(), clock.wall_ms())?;
         if body.media != ask.media.id() || body.version != ask.media.manifest().version {
             return Err(Denied::OtherMedia);
         }
@@ -321,7 +312,9 @@ impl Shelf {
         if !within(ask.media, ask.what, &body.pages) {
             return Err(Denied::OtherPages);
         }
+        // Looked up without the lock: it may read from disk.
         let bytes = bytes_of(ask.media, &body.pages);
+        let mut tickets = lock(&self.tickets);
         let id = if proofs { tickets.begin_proofs(&body, bytes)? } else { tickets.begin(&body, bytes)? };
         Ok((id, body))
     }
@@ -351,19 +344,6 @@ impl Shelf {
         lock(&self.served).totals.clone()
     }
 
-    /// Grants what can be granted now, and says when to try again.
-    fn pump(&self) -> Option<Now> {
-        let now = self.config.clock.now();
-        let mut upload = lock(&self.upload);
-        while let Some(wait) = upload.limiter.grant(now) {
-            if let Some(granted) = upload.waiting.remove(&wait) {
-                // Who gave up waiting has taken itself out; nothing is lost but its tokens.
-                let _ = granted.send(());
-            }
-        }
-        upload.limiter.next_at(now)
-    }
-
     fn account(&self, admission: &Admission, bytes: u64) {
         let mut account = lock(&self.served);
         let key = match &admission.ticket {
@@ -385,43 +365,6 @@ impl Shelf {
     }
 }
 
-/// Whether `what` asks for nothing beyond `pages`. Proofs of any part of the media are fine: they are paid for apart.
-fn within(media: &MediaStore, what: &What, pages: &PageSet) -> bool {
-    let end = media.manifest().pages;
-    let last = pages.last.unwrap_or(u64::MAX);
-    match what {
-        What::Proofs { .. } => true,
-        What::Pages(asked) => {
-            asked.first >= pages.first
-                && asked.last.map_or(pages.last.is_none() || last >= end - 1, |l| l <= last)
-                && pages.stripe.is_none_or(|s| asked.stripe == Some(s))
-        }
-        What::Bytes { first, last: to } => {
-            let to = to.unwrap_or(media.manifest().bytes - 1).min(media.manifest().bytes - 1);
-            let (from, to) = (media.page_at_byte(*first), media.page_at_byte(to));
-            from.is_some_and(|p| p >= pages.first) && to.is_some_and(|p| p <= last)
-        }
-        // Pages of one time cannot be told apart by it: it is enough to begin in the set; the ticket's bytes limit the rest.
-        What::Time { from, .. } => {
-            media.page_at_time(*from).is_some_and(|p| p <= last && p + 64 >= pages.first)
-        }
-    }
-}
-
-/// Bytes of a page set: exact where its ends are known (a host knows the records of what it holds).
-fn bytes_of(media: &MediaStore, pages: &PageSet) -> u64 {
-    let m = media.manifest();
-    let last = pages.last.unwrap_or(m.pages - 1).min(m.pages - 1);
-    let whole = match (media.span(pages.first), media.span(last)) {
-        (Some(a), Some(b)) => b.end().saturating_sub(a.offset),
-        _ => pages.count(m.pages).saturating_mul(m.bytes / m.pages.max(1)).saturating_add(65_307),
-    };
-    match pages.stripe {
-        None => whole,
-        Some(s) => (whole / u64::from(s.of)).saturating_add(65_307 * u64::from(s.group)),
-    }
-}
-
 /// A request that is served. Dropping it ends the request.
 #[derive(Debug)]
 pub struct Admission {
@@ -431,6 +374,7 @@ pub struct Admission {
     gone: Arc<AtomicBool>,
     proofs: bool,
     rate: Option<Mutex<Bucket>>,
+    flow: Flow,
     ticket: Option<(tickets::Id, PeerKey)>,
 }
 
@@ -454,9 +398,8 @@ impl Admission {
         Ok(())
     }
 
-    /// Waits for its turn.
+    /// Waits until the ticket's own rate allows it, then for its turn among all requests.
     async fn turn(&self, bytes: usize) {
-        let class = if self.ticket.is_some() { Class::Ticketed } else { Class::Anonymous };
         let now = self.shelf.config.clock.now();
         let after = self.rate.as_ref().map_or(now, |bucket| {
             let mut bucket = lock(bucket);
@@ -464,26 +407,11 @@ impl Admission {
             bucket.take(now, bytes);
             after
         });
-        let (granted, mut grant) = oneshot::channel();
-        let wait = {
-            let mut upload = lock(&self.shelf.upload);
-            if after <= now && upload.limiter.is_free(class) {
-                return;
-            }
-            let wait = upload.limiter.ask(class, bytes, after);
-            upload.waiting.insert(wait, granted);
-            wait
-        };
-        let _out = Queued { shelf: &self.shelf, wait };
-        loop {
-            let next = self.shelf.pump();
-            let pause = next.map_or(Duration::from_secs(1), |at| at.since(self.shelf.config.clock.now()));
-            tokio::select! {
-                biased;
-                _ = &mut grant => return,
-                () = tokio::time::sleep(pause.max(Duration::from_millis(1))) => {}
-            }
+        if after > now {
+            tokio::time::sleep(after.since(now)).await;
         }
+        let class = if self.ticket.is_some() { Class::Ticketed } else { Class::Anonymous };
+        self.shelf.upload.turn(self.flow, class, bytes).await;
     }
 
     /// Whether the request came with a ticket.
@@ -495,24 +423,11 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        self.shelf.upload.end(self.flow);
         if let Some((id, _)) = &self.ticket
             && !self.proofs
         {
             lock(&self.shelf.tickets).end(id);
         }
-    }
-}
-
-/// Takes a write out of the queue when its request goes away.
-struct Queued<'a> {
-    shelf: &'a Shelf,
-    wait: Wait,
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        let mut upload = lock(&self.shelf.upload);
-        upload.waiting.remove(&self.wait);
-        upload.limiter.forget(self.wait);
     }
 }

@@ -12,18 +12,26 @@ use super::Denied;
 const LOST_GRACE: Duration = Duration::from_secs(600);
 /// How far clocks may be apart, in milliseconds.
 const SKEW: u64 = 5_000;
+/// A ticket may have expired so long before its tracker was lost: a session notices its end late. In milliseconds.
+const NOTICED_LATE: u64 = 60_000;
 /// Bytes of proofs that one assignment may have.
 const PROOFS: u64 = 1 << 20;
-/// Assignments that are remembered at most; beyond, the ones that expire first are forgotten (and refused: see `floor`).
+/// Assignments of one tracker that are remembered at most; beyond, those that expire first are forgotten (and refused: see `floor`).
 const REMEMBERED: usize = 65_536;
 
 #[derive(Debug)]
-struct TrackerKey {
+struct Tracker {
     epoch: u64,
     key: TicketKey,
     /// Milliseconds that tracker time is ahead of our wall clock.
     offset: i64,
     lost: Option<Now>,
+    /// By epoch and assignment. Apart for each tracker: none can push out what another one's receivers have used.
+    used: HashMap<(u64, u64), Used>,
+    /// Those in use.
+    busy: usize,
+    /// Tickets that expire at this time or before may have been forgotten, and are refused.
+    floor: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -34,16 +42,13 @@ struct Used {
     expiry: u64,
 }
 
-/// An assignment at this host.
+/// An assignment at this host: tracker, epoch, number.
 pub(super) type Id = (PeerKey, u64, u64);
 
 /// All trackers' keys, and the assignments seen.
 #[derive(Debug, Default)]
 pub(super) struct Tickets {
-    trackers: HashMap<PeerKey, TrackerKey>,
-    used: HashMap<Id, Used>,
-    /// Tickets that expire before this (their tracker's time) may have been forgotten, and are refused.
-    floor: u64,
+    trackers: HashMap<PeerKey, Tracker>,
 }
 
 /// A ticket as what it says, before anything of it was checked.
@@ -53,7 +58,14 @@ pub(super) fn read(ticket: &Ticket) -> Option<TicketBody> {
 
 impl Tickets {
     pub(super) fn set_key(&mut self, tracker: PeerKey, epoch: u64, key: TicketKey, offset: i64) {
-        self.trackers.insert(tracker, TrackerKey { epoch, key, offset, lost: None });
+        match self.trackers.get_mut(&tracker) {
+            Some(t) => (t.epoch, t.key, t.offset, t.lost) = (epoch, key, offset, None),
+            None => {
+                let used = HashMap::new();
+                self.trackers
+                    .insert(tracker, Tracker { epoch, key, offset, lost: None, used, busy: 0, floor: None });
+            }
+        }
     }
 
     pub(super) fn lost(&mut self, tracker: &PeerKey, now: Now) {
@@ -85,14 +97,16 @@ impl Tickets {
         let excused = known.lost.is_some_and(|lost| {
             let silent = now.since(lost);
             let lost_at = time.saturating_sub(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX));
-            silent <= LOST_GRACE && body.expiry.saturating_add(60_000) >= lost_at
+            silent <= LOST_GRACE && body.expiry.saturating_add(NOTICED_LATE) >= lost_at
         });
-        if (fresh || excused) && body.expiry >= self.floor { Ok(body) } else { Err(Denied::Expired) }
+        let forgotten = known.floor.is_some_and(|floor| body.expiry <= floor)
+            && !known.used.contains_key(&(body.epoch, body.assignment));
+        if (fresh || excused) && !forgotten { Ok(body) } else { Err(Denied::Expired) }
     }
 
     /// Begins a request for pages under a checked ticket; `bytes` is what its pages have.
     pub(super) fn begin(&mut self, body: &TicketBody, bytes: u64) -> Result<Id, Denied> {
-        let (id, used) = self.used(body, bytes);
+        let (id, used) = self.used(body, bytes)?;
         if used.busy {
             return Err(Denied::InUse);
         }
@@ -100,40 +114,42 @@ impl Tickets {
             return Err(Denied::Spent);
         }
         used.busy = true;
+        if let Some(tracker) = self.trackers.get_mut(&id.0) {
+            tracker.busy += 1;
+        }
         Ok(id)
     }
 
-    /// Begins a request for proofs.
+    /// Begins a request for proofs. Any number of them may run beside the one for pages.
     pub(super) fn begin_proofs(&mut self, body: &TicketBody, bytes: u64) -> Result<Id, Denied> {
-        let (id, used) = self.used(body, bytes);
+        let (id, used) = self.used(body, bytes)?;
         if used.proofs_left == 0 { Err(Denied::Spent) } else { Ok(id) }
     }
 
-    fn used(&mut self, body: &TicketBody, bytes: u64) -> (Id, &mut Used) {
-        let id = (body.tracker, body.epoch, body.assignment);
-        if self.used.len() >= REMEMBERED && !self.used.contains_key(&id) {
-            self.forget_earliest();
+    fn used(&mut self, body: &TicketBody, bytes: u64) -> Result<(Id, &mut Used), Denied> {
+        let tracker = self.trackers.get_mut(&body.tracker).ok_or(Denied::UnknownTracker)?;
+        let key = (body.epoch, body.assignment);
+        if tracker.used.len() >= REMEMBERED && !tracker.used.contains_key(&key) {
+            // What is in use is never forgotten; so many at once are too many.
+            if tracker.busy > REMEMBERED / 2 {
+                return Err(Denied::Busy);
+            }
+            tracker.forget_earliest();
         }
-        let used = self.used.entry(id).or_insert(Used {
-            left: bytes.saturating_add(bytes / 4),
-            proofs_left: PROOFS,
-            busy: false,
-            expiry: body.expiry,
+        let used = tracker.used.entry(key).or_insert_with(|| {
+            let left = bytes.saturating_add(bytes / 4);
+            Used { left, proofs_left: PROOFS, busy: false, expiry: body.expiry }
         });
-        (id, used)
+        Ok(((body.tracker, body.epoch, body.assignment), used))
     }
 
-    fn forget_earliest(&mut self) {
-        let mut expiries: Vec<u64> = self.used.values().map(|u| u.expiry).collect();
-        let (_, median, _) = expiries.select_nth_unstable(REMEMBERED / 2);
-        self.floor = self.floor.max(*median);
-        let floor = self.floor;
-        self.used.retain(|_, u| u.busy || u.expiry >= floor);
+    fn get(&mut self, id: &Id) -> Option<&mut Used> {
+        self.trackers.get_mut(&id.0)?.used.get_mut(&(id.1, id.2))
     }
 
     /// Takes from what is left; refuses once nothing is.
     pub(super) fn spend(&mut self, id: &Id, bytes: u64, proofs: bool) -> Result<(), Denied> {
-        let used = self.used.get_mut(id).ok_or(Denied::Expired)?;
+        let used = self.get(id).ok_or(Denied::Expired)?;
         let left = if proofs { &mut used.proofs_left } else { &mut used.left };
         if *left < bytes {
             return Err(Denied::Spent);
@@ -144,8 +160,26 @@ impl Tickets {
 
     /// Ends a request for pages.
     pub(super) fn end(&mut self, id: &Id) {
-        if let Some(used) = self.used.get_mut(id) {
-            used.busy = false;
+        if let Some(used) = self.get(id)
+            && std::mem::take(&mut used.busy)
+            && let Some(tracker) = self.trackers.get_mut(&id.0)
+        {
+            tracker.busy -= 1;
         }
+    }
+}
+
+impl Tracker {
+    /// Makes room for a quarter at least, if no more than half are in use.
+    fn forget_earliest(&mut self) {
+        let mut expiries: Vec<u64> = self.used.values().filter(|u| !u.busy).map(|u| u.expiry).collect();
+        let middle = expiries.len() / 2;
+        if expiries.is_empty() {
+            return;
+        }
+        let (_, median, _) = expiries.select_nth_unstable(middle);
+        let floor = self.floor.map_or(*median, |f| f.max(*median));
+        self.floor = Some(floor);
+        self.used.retain(|_, u| u.busy || u.expiry > floor);
     }
 }
