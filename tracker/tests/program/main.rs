@@ -5,6 +5,7 @@
 mod samples;
 
 mod client;
+mod embedded;
 mod options;
 mod restart;
 mod sessions;
