@@ -227,8 +227,9 @@ impl Fetch {
             .await
             .map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
         match result {
-            Ok(_) => {
+            Ok(new) => {
                 let c = &self.shared.counts;
+                c.duplicates.fetch_add((pages.len() as u64).saturating_sub(new), Ordering::Relaxed);
                 let bytes: u64 = pages.iter().map(|p| p.len() as u64).sum();
                 c.bytes.fetch_add(bytes, Ordering::Relaxed);
                 c.pages.fetch_add(pages.len() as u64, Ordering::Relaxed);
