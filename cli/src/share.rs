@@ -186,7 +186,12 @@ impl<'a> Sharer<'a> {
                     if first && again {
                         return Err(failure);
                     }
-                    note(format!("{}: {}", printable(path.as_str()), failure.text().unwrap_or_default()));
+                    let what = if again { "later" } else { "skipped" };
+                    note(format!(
+                        "{what} {}: {}",
+                        printable(path.as_str()),
+                        failure.text().unwrap_or_default()
+                    ));
                     self.set(&path, if again { State::Retry } else { State::Refused });
                 }
             }

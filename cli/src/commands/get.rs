@@ -176,6 +176,7 @@ async fn finish(peer: &Peer, media: Media, remove: bool, done: bool) {
     let store = media.store().clone();
     let id = media.id();
     if !done {
+        note(kept(&media));
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
         if let Ok(Err(error)) = closed {
             tracing::warn!(%error, "the unfinished copy was not closed in order; it is checked when it is resumed");
@@ -183,6 +184,11 @@ async fn finish(peer: &Peer, media: Media, remove: bool, done: bool) {
     } else if remove && let Err(error) = peer.store().remove(&id) {
         tracing::warn!(%error, "the copy behind the pipe was not removed");
     }
+}
+
+fn kept(media: &Media) -> String {
+    let p = media.progress();
+    format!("{} of {} pages are kept: the same command goes on from there", p.held, p.pages)
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::playable::Reader;
+use crate::pace::Pace;
+use crate::playable::{Playable, Reader};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -31,6 +33,7 @@ struct Source {
     start: Option<u64>,
     left: u64,
     buffer: BytesMut,
+    pace: Pace,
 }
 
 impl Source {
@@ -40,6 +43,9 @@ impl Source {
         {
             self.reader.seek(io::SeekFrom::Start(start)).await?;
         }
+        if let Some(at) = self.pace.next(Instant::now()) {
+            tokio::time::sleep_until(at).await;
+        }
         let want = usize::try_from(self.left).unwrap_or(CHUNK).min(CHUNK);
         self.buffer.reserve(want);
         let n = (&mut self.reader).take(want as u64).read_buf(&mut self.buffer).await?;
@@ -47,14 +53,16 @@ impl Source {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the media ended before its length"));
         }
         self.left -= n as u64;
+        self.pace.sent(n);
         Ok(self.buffer.split().freeze())
     }
 }
 
 /// `left` bytes from offset `start` on. It waits where the reader waits; once `gone` is cancelled, or the reader
 /// fails, it ends with an error, and the connection closes before the promised length.
-pub(crate) fn read(reader: Box<dyn Reader>, start: u64, left: u64, gone: CancellationToken) -> Body {
-    let source = Source { reader, start: Some(start), left, buffer: BytesMut::new() };
+pub(crate) fn read(media: &dyn Playable, start: u64, left: u64, gone: CancellationToken) -> Body {
+    let (reader, pace) = (media.open_reader(), Pace::new(media.pace(), Instant::now()));
+    let source = Source { reader, start: Some(start), left, buffer: BytesMut::new(), pace };
     let frames = stream::unfold((source, gone), |(mut source, gone)| async move {
         if source.left == 0 {
             return None;

@@ -15,6 +15,7 @@
 mod body;
 mod guard;
 mod media;
+mod pace;
 mod page;
 mod playable;
 pub mod range;

@@ -5,6 +5,11 @@ use iceshare::store::PageRun;
 
 use crate::playable::{Playable, Reader, Run, Sender, State, Stats, Table};
 
+/// A player is fed at most so many times faster than it plays ...
+const PACE: u64 = 32;
+/// ... but always so fast, in bytes a second.
+const PACE_FLOOR: u64 = 2_000_000;
+
 impl Playable for Media {
     fn length(&self) -> u64 {
         self.manifest().bytes
@@ -29,6 +34,12 @@ impl Playable for Media {
 
     fn open_reader(&self) -> Box<dyn Reader> {
         Box::new(self.reader())
+    }
+
+    fn pace(&self) -> Option<u64> {
+        let m = self.manifest();
+        let mean = m.bytes.saturating_mul(1_000_000).checked_div(m.duration)?;
+        Some(mean.saturating_mul(PACE).max(PACE_FLOOR))
     }
 
     fn table(&self) -> Table {

@@ -22,6 +22,10 @@ pub trait Playable: Send + Sync + 'static {
     /// A new reader at the first byte. An error of the reader, or an end before [`length`](Self::length), ends the
     /// response there, which a player sees as a broken connection.
     fn open_reader(&self) -> Box<dyn Reader>;
+    /// Bytes a second that a response need not exceed; none: as fast as its client reads.
+    fn pace(&self) -> Option<u64> {
+        None
+    }
     /// The page table, as a seek bar shows it.
     fn table(&self) -> Table;
     /// Who sends, and how fast.

@@ -127,7 +127,7 @@ fn media(entry: &Entry, headers: &HeaderMap, head: bool) -> Response<Body> {
         set(&mut response, CONTENT_LENGTH, &count.to_string());
         set(&mut response, CONTENT_TYPE, media.mime());
         if !head && count > 0 {
-            *response.body_mut() = body::read(media.open_reader(), start, count, entry.gone.clone());
+            *response.body_mut() = body::read(media, start, count, entry.gone.clone());
         }
     }
     set(&mut response, ETAG, &etag);
