@@ -120,6 +120,32 @@ fn a_swarm_goes_on_without_its_tracker_and_after_its_restart() {
 }
 
 #[test]
+fn hosts_that_alter_pages_are_found_out() {
+    let mut sim = published(8, 1500, 400e3);
+    for i in 0..20 {
+        sim.join(Spec { alters: i % 5 == 4, ..Spec::of(500e3) });
+    }
+    complete("altered", &mut sim, 10 * MINUTE);
+    let bad: u64 = sim.peers.iter().map(|p| p.bad).sum();
+    eprintln!("altered: {bad} altered pages were refused");
+    assert!(bad > 0, "the test has a point");
+    // None takes from one host twice: a page of each assignment that ran when it was found out.
+    assert!(bad <= 19 * 4 * 6);
+    assert!(copies(&sim) <= 2.0);
+}
+
+#[test]
+fn hundreds_of_peers() {
+    let n = if iceshare_tests::long() { 1000 } else { 150 };
+    let mut sim = published(9, 600, 500e3);
+    for i in 0..n {
+        sim.join(Spec::of([1e6, 500e3, 250e3, 100e3][i % 4]));
+    }
+    complete("hundreds", &mut sim, 10 * MINUTE);
+    assert!(copies(&sim) <= 3.0);
+}
+
+#[test]
 fn peers_come_and_go() {
     let mut sim = published(5, 1000, 400e3);
     for round in 0..40 {

@@ -23,13 +23,15 @@ pub struct Spec {
     pub delay: Duration,
     /// What it wants.
     pub intent: Intent,
+    /// Whether it sends altered pages.
+    pub alters: bool,
 }
 
 impl Spec {
     /// A peer that wants everything, over a line of so many bytes a second up, and ten times as many down.
     #[must_use]
     pub fn of(up: f64) -> Spec {
-        Spec { up, down: 10.0 * up, delay: Duration::from_millis(15), intent: Intent::Whole }
+        Spec { up, down: 10.0 * up, delay: Duration::from_millis(15), intent: Intent::Whole, alters: false }
     }
 }
 
@@ -81,6 +83,8 @@ pub struct Peer {
     pub sent: u64,
     /// Bytes of pages that came although they were held.
     pub twice: u64,
+    /// Altered pages that came to it.
+    pub bad: u64,
     /// Its player, if it plays.
     pub player: Option<Player>,
     /// Why the tracker refused it, if it did.
@@ -141,6 +145,7 @@ impl Peer {
             joined: now,
             sent: 0,
             twice: 0,
+            bad: 0,
             player: (spec.intent == Intent::Play).then(Player::default),
             refused: None,
             conn: None,

@@ -170,6 +170,7 @@ impl Sim {
         let Some(t) = self.transfers.get_mut(&id) else { return };
         let (n, fetch) = (t.receiver, t.fetch);
         let first = !std::mem::replace(&mut t.begun, true);
+        let host = t.host;
         let p = &mut self.peers[n];
         if !p.lives() {
             return;
@@ -177,6 +178,16 @@ impl Sim {
         if first {
             p.engine.handle_fetch(self.now, fetch, FetchEvent::FirstByte);
         }
+        if self.peers[host].spec.alters {
+            self.transfers.remove(&id);
+            let p = &mut self.peers[n];
+            if p.fetches.remove(&fetch).is_some() {
+                p.bad += 1;
+                p.engine.handle_fetch(self.now, fetch, FetchEvent::Altered);
+            }
+            return self.drain(n);
+        }
+        let p = &mut self.peers[n];
         let Some(held) = p.held.as_mut() else { return };
         if held.insert(page) {
             if held.is_full() {
