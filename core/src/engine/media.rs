@@ -255,6 +255,18 @@ impl Engine {
         self.send_focus(now, handle);
     }
 
+    /// Says again what a member says of itself.
+    pub(super) fn restate_media(&mut self, now: Now, handle: Handle) {
+        let Some(m) = self.media.get_mut(&handle) else { return };
+        if !m.publishes() {
+            m.rest = m.held_now().chunks(limits::RANGES).collect();
+            m.focus_due = m.focus.is_some();
+        }
+        self.flush_acks(handle);
+        self.send_rest(handle);
+        self.send_focus(now, handle);
+    }
+
     /// Sends the held pages that did not fit the join, as soon as the media's id is known.
     fn send_rest(&mut self, handle: Handle) {
         let Some(m) = self.media.get_mut(&handle) else { return };

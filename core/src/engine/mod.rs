@@ -19,12 +19,14 @@
 //!
 //! - No page is asked for that is held, and none that is under way, unless that fetch is late (past the deadline of
 //!   an urgent assignment) or far from a page that is urgent; small holes aside, which cost less than a request.
-//! - Each page is acknowledged once in a tracker's epoch; a reconnect states all pages anew.
+//! - Each page is acknowledged once in a tracker's epoch, unless the tracker drops messages; a reconnect states all
+//!   pages anew.
 //! - Each assignment ends with exactly one report marked as its last, and each host tried has one.
 //! - A tracker that is silent, gone, restarted or hostile costs bounded memory, no panic, and no fetch that runs.
 
 mod acks;
 mod assignments;
+mod errors;
 mod fetches;
 pub mod io;
 mod media;
@@ -177,6 +179,7 @@ impl Engine {
                 Timer::Retry(request) => self.retry(now, request),
                 Timer::Focus(handle) => self.send_focus(now, handle),
                 Timer::Ack(handle) => self.flush_acks(handle),
+                Timer::Restate => self.restate(now),
                 Timer::Upload(handle) => self.want_upload(handle),
                 Timer::Stall(fetch) => self.stall(now, fetch),
                 Timer::Deadline(order) => self.deadline(now, order),

@@ -3,31 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use icet::message::{
-    ErrorCode, ErrorMessage, InfoAnswer, InfoRequest, Locate, Position, Report, Slices, Welcome, Withdraw,
-};
+use icet::message::{InfoAnswer, InfoRequest, Locate, Position, Report, Slices, Welcome, Withdraw};
 use icet::{MediaPath, Now, PeerKey};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::Engine;
-use super::io::{Action, Handle, Refusal};
+use super::io::{Action, Handle};
 use super::timers::Timer;
 
 /// A tracker that owes an answer and says nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(30);
 /// A session that held for so long was a good one: the next try comes soon after its end.
 const GOOD: Duration = Duration::from_secs(5);
-/// Bounds of the pause that an error's `retry` asks for.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 /// Requests to open a media that wait for their answer at the same time.
 const OPENING: usize = 64;
 /// Lookups and questions that are kept; further ones push the oldest out.
 const ASKED: usize = 1024;
 /// Reports that are kept for the time when the tracker is back.
 const REPORTS: usize = 1024;
-/// How often an accepted media that the tracker does not know (yet: it may have restarted) is asked for again.
-const REJOINS: u32 = 6;
 /// Withdrawals that are kept for the time when the tracker is back.
 const WITHDRAWALS: usize = 65_536;
 
@@ -53,6 +47,8 @@ pub(super) enum Asked {
 pub(super) struct Session {
     pub(super) link: Link,
     attempts: u32,
+    /// The next try comes no sooner than after this: the tracker said so.
+    pub(super) patience: Duration,
     tracker: Option<PeerKey>,
     /// Of the last welcome.
     pub(super) epoch: Option<u64>,
@@ -61,11 +57,11 @@ pub(super) struct Session {
     pub(super) ack_delay: Duration,
     next_request: u64,
     /// Requests without an answer, by number; sent again in the next session.
-    requests: BTreeMap<u64, Asked>,
+    pub(super) requests: BTreeMap<u64, Asked>,
     /// Those of them that were sent in this session.
-    owed: BTreeSet<u64>,
+    pub(super) owed: BTreeSet<u64>,
     /// Those of them that wait before they are sent again.
-    waiting: BTreeSet<u64>,
+    pub(super) waiting: BTreeSet<u64>,
     /// Media to be opened: publishers' ones after the others.
     to_open: BTreeSet<(bool, Handle)>,
     /// Reports that could not be sent, with the epoch of their assignments.
@@ -82,6 +78,7 @@ impl Session {
         Session {
             link: Link::Connecting,
             attempts: 0,
+            patience: Duration::ZERO,
             tracker: None,
             epoch: None,
             since: Now::ZERO,
@@ -120,7 +117,7 @@ impl Session {
     }
 
     /// Forgets a request.
-    fn take(&mut self, request: u64) -> Option<Asked> {
+    pub(super) fn take(&mut self, request: u64) -> Option<Asked> {
         self.owed.remove(&request);
         self.waiting.remove(&request);
         self.requests.remove(&request)
@@ -183,6 +180,7 @@ impl Engine {
         let waiting = std::mem::take(&mut s.waiting);
         let (min, max) = self.config.backoff;
         let pause = min.saturating_mul(1 << s.attempts.min(20)).min(max).max(min);
+        let pause = pause.max(std::mem::take(&mut s.patience));
         s.attempts += 1;
         // Half of it is chance: peers that lost their tracker together do not come back together.
         let pause = pause.mul_f64(s.rng.random_range(0.5..=1.0)).max(Duration::from_millis(1));
@@ -283,7 +281,7 @@ impl Engine {
         self.open_more(now);
     }
 
-    fn open_more(&mut self, now: Now) {
+    pub(super) fn open_more(&mut self, now: Now) {
         if !self.session.is_up() {
             return;
         }
@@ -407,58 +405,6 @@ impl Engine {
             let handle = *handle;
             self.session.take(m.request);
             self.actions.push_back(Action::Info { handle, answer: m });
-        }
-    }
-
-    pub(super) fn error(&mut self, now: Now, m: ErrorMessage) {
-        let Some(request) = m.request else { return self.general_error(now, m) };
-        let Some(asked) = self.session.requests.get(&request).cloned() else { return };
-        if let Some(pause) = m.retry.map(|ms| Duration::from_millis(u64::from(ms))).or_else(|| {
-            // What worked before may be back soon: a tracker that restarts without a catalogue waits for publishers.
-            let Asked::Open(handle) = asked else { return None };
-            let passing = m.code == ErrorCode::NO_MEDIA || m.code == ErrorCode::INTERNAL;
-            let media = self.media.get_mut(&handle).filter(|m| passing && m.pages.is_some())?;
-            media.rejoins += 1;
-            (media.rejoins <= REJOINS).then(|| Duration::from_secs(1 << media.rejoins.min(6)))
-        }) {
-            self.session.owed.remove(&request);
-            self.session.waiting.insert(request);
-            self.timers.set(Timer::Retry(request), now + pause.clamp(RETRY.0, RETRY.1));
-            self.open_more(now);
-            return;
-        }
-        self.session.take(request);
-        self.timers.cancel(Timer::Retry(request));
-        match asked {
-            Asked::Open(handle) => self.refuse(now, handle, Refusal::Error(m)),
-            Asked::Locate(handle, at) => {
-                self.actions.push_back(Action::Refused { handle, why: Refusal::Locate { at, error: m } });
-            }
-            Asked::Info(handle, _) => {
-                self.actions.push_back(Action::Refused { handle, why: Refusal::Error(m) });
-            }
-        }
-    }
-
-    fn general_error(&mut self, now: Now, m: ErrorMessage) {
-        if m.code == ErrorCode::VERSION {
-            // No use to hurry back; who never got in is told.
-            self.session.attempts = self.session.attempts.max(16);
-            let fresh = |m: &super::Media| m.pages.is_none();
-            let media: Vec<_> = self.media.iter().filter(|(_, m)| fresh(m)).map(|(h, _)| *h).collect();
-            let info = |(n, a): (&u64, &Asked)| if let Asked::Info(h, _) = a { Some((*n, *h)) } else { None };
-            let infos: Vec<_> = self.session.requests.iter().filter_map(info).collect();
-            for handle in media {
-                self.refuse(now, handle, Refusal::Error(m.clone()));
-            }
-            for (request, handle) in infos {
-                self.session.take(request);
-                self.actions.push_back(Action::Refused { handle, why: Refusal::Error(m.clone()) });
-            }
-        } else if let (Some(handle), Some(ms)) = (m.media.and_then(|id| self.ids.get(&id).copied()), m.retry)
-        {
-            let pause = Duration::from_millis(u64::from(ms)).clamp(RETRY.0, RETRY.1);
-            self.postpone_upload(handle, now + pause);
         }
     }
 }

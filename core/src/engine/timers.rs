@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Focus(Handle),
     /// Send acknowledgements.
     Ack(Handle),
+    /// Say again what may have been lost.
+    Restate,
     /// Go on with an upload.
     Upload(Handle),
     /// Nothing came for too long.

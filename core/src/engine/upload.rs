@@ -67,10 +67,13 @@ impl Engine {
 
     /// The tracker asked for a pause.
     pub(super) fn postpone_upload(&mut self, handle: Handle, until: Now) {
-        if let Some(u) = self.upload_of(handle) {
-            u.rewind();
-            self.timers.set(Timer::Upload(handle), until);
+        let Some(u) = self.upload_of(handle) else { return };
+        if u.all && u.ahead.is_empty() {
+            return;
         }
+        u.rewind();
+        self.timers.set(Timer::Upload(handle), until);
+        self.session.pings.retain(|_, h| *h != handle);
     }
 
     /// Asks the driver for slices if the tracker can take more.

@@ -220,9 +220,13 @@ impl Rig {
             ToTracker::Publish(m) => Some(m.request),
             _ => None,
         });
+        self.answer_to(request.expect("a join was sent"), version);
+    }
+
+    pub(super) fn answer_to(&mut self, request: u64, version: u64) {
         let manifest = manifest(self.pages, version);
         let answer = MediaAnswer {
-            request: request.expect("a join was sent"),
+            request,
             media: manifest.id(),
             manifest: manifest.signed().clone(),
             slices: Vec::new(),

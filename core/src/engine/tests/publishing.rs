@@ -148,3 +148,44 @@ fn a_withdrawal_survives_a_silence() {
     assert!(r.sent.contains(&withdraw.into()));
     assert!(r.sent.iter().all(|m| !matches!(m, ToTracker::Publish(_))));
 }
+
+#[test]
+fn what_a_tracker_dropped_for_too_many_messages_is_said_again() {
+    let slow = |retry| {
+        ToPeer::from(ErrorMessage {
+            code: ErrorCode::QUOTA,
+            request: None,
+            media: None,
+            text: String::new(),
+            retry: Some(retry),
+        })
+    };
+    let mut r = Rig::new();
+    publish(&mut r, 64 * 300);
+    r.connect(1);
+    r.answer(1);
+    wants(&mut r);
+    r.command(Command::Upload { handle: H, slices: (0..64).map(|i| slice(i, 100)).collect() });
+    r.command(Command::Upload { handle: H, slices: (64..128).map(|i| slice(i, 100)).collect() });
+    pong(&mut r, 0);
+    wants(&mut r);
+    // The second was dropped, or its ping was: nothing waits for a pong that may never come.
+    r.tell(slow(2000));
+    r.command(Command::Upload { handle: H, slices: vec![slice(128, 100)] });
+    r.millis(2000);
+    assert_eq!(wants(&mut r), [64]);
+    r.pass(Duration::from_secs(100));
+    assert!(r.rest.is_empty());
+
+    let mut r = Rig::joined(100);
+    r.assign(vec![assignment(1, PageSet::range(0, 9), Need::Bulk, &[1])]);
+    let id = r.one_started();
+    r.pages(id, 0..=9);
+    r.ended(id, Outcome::Done);
+    r.clear();
+    r.tell(slow(2000));
+    r.millis(1999);
+    assert!(r.sent.is_empty());
+    r.millis(1);
+    assert_eq!(r.acked(), [(0, vec![(0, 9)])]);
+}

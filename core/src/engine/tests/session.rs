@@ -371,3 +371,31 @@ fn a_newer_version_stops_the_older_when_it_is_accepted() {
     let started = r.started();
     assert_eq!((started[0].1, started[0].2), (0, Some(9)));
 }
+
+#[test]
+fn a_tracker_that_is_full_or_prefers_a_rival_is_not_hurried() {
+    for (code, retry, least) in [(ErrorCode::QUOTA, Some(45_000), 22), (ErrorCode::FORBIDDEN, None, 30)] {
+        let mut r = Rig::new();
+        r.join(100);
+        r.connect(1);
+        r.millis(10_000);
+        r.tell(ErrorMessage { code, request: None, media: None, text: String::new(), retry }.into());
+        r.disconnect();
+        let pause = r.e.poll_timeout().unwrap().since(r.now);
+        assert!(pause >= Duration::from_secs(least), "{pause:?}");
+    }
+}
+
+#[test]
+fn who_was_put_out_of_a_swarm_joins_again() {
+    let mut r = Rig::joined(100);
+    let media = Some(manifest(1, 1).id());
+    let out =
+        ErrorMessage { code: ErrorCode::QUOTA, request: None, media, text: String::new(), retry: Some(5000) };
+    r.tell(out.clone().into());
+    r.tell(out.into());
+    r.millis(4999);
+    assert!(joins(&r).is_empty());
+    r.millis(1);
+    assert_eq!(joins(&r).len(), 1);
+}

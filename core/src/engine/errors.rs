@@ -1,0 +1,134 @@
+//! What a tracker refuses, and what the engine makes of it.
+
+use std::time::Duration;
+
+use icet::Now;
+use icet::message::{ErrorCode, ErrorMessage};
+
+use super::Engine;
+use super::io::{Action, Handle, Refusal};
+use super::session::{Asked, Link};
+use super::timers::Timer;
+
+/// Bounds of the pause that an error's `retry` asks for.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+/// How often an accepted media that the tracker does not know (yet: it may have restarted) is asked for again.
+const REJOINS: u32 = 6;
+/// Pause after the tracker preferred another session of our key: two programs must not push each other out for ever.
+const RIVAL: Duration = Duration::from_secs(60);
+
+fn pause(m: &ErrorMessage) -> Option<Duration> {
+    m.retry.map(|ms| Duration::from_millis(u64::from(ms)).clamp(RETRY.0, RETRY.1))
+}
+
+impl Engine {
+    pub(super) fn error(&mut self, now: Now, m: ErrorMessage) {
+        if let Some(request) = m.request {
+            self.request_error(now, request, m);
+        } else if let Some(handle) = m.media.and_then(|id| self.ids.get(&id).copied()) {
+            self.media_error(now, handle, &m);
+        } else if m.media.is_none() {
+            self.general_error(now, m);
+        }
+    }
+
+    fn request_error(&mut self, now: Now, request: u64, m: ErrorMessage) {
+        let Some(asked) = self.session.requests.get(&request).cloned() else { return };
+        if let Some(pause) = pause(&m).or_else(|| {
+            // What worked before may be back soon: a tracker that restarts without a catalogue waits for publishers.
+            let Asked::Open(handle) = asked else { return None };
+            let passing = m.code == ErrorCode::NO_MEDIA || m.code == ErrorCode::INTERNAL;
+            self.rejoin_pause(handle).filter(|_| passing)
+        }) {
+            self.session.owed.remove(&request);
+            self.session.waiting.insert(request);
+            self.timers.set(Timer::Retry(request), now + pause);
+            self.open_more(now);
+            return;
+        }
+        self.session.take(request);
+        self.timers.cancel(Timer::Retry(request));
+        let why = match asked {
+            Asked::Open(handle) => return self.refuse(now, handle, Refusal::Error(m)),
+            Asked::Locate(handle, at) => (handle, Refusal::Locate { at, error: m }),
+            Asked::Info(handle, _) => (handle, Refusal::Error(m)),
+        };
+        self.actions.push_back(Action::Refused { handle: why.0, why: why.1 });
+    }
+
+    /// When to join a media again that was accepted before; none: not any more.
+    fn rejoin_pause(&mut self, handle: Handle) -> Option<Duration> {
+        let media = self.media.get_mut(&handle).filter(|m| m.pages.is_some())?;
+        media.rejoins += 1;
+        (media.rejoins <= REJOINS).then(|| Duration::from_secs(1 << media.rejoins.min(6)))
+    }
+
+    /// Something that was said about a media was refused.
+    fn media_error(&mut self, now: Now, handle: Handle, m: &ErrorMessage) {
+        if self.media.get(&handle).is_some_and(super::Media::publishes) {
+            if let Some(pause) = pause(m) {
+                self.postpone_upload(handle, now + pause);
+            }
+            return;
+        }
+        // We are not in the swarm (any longer), it seems.
+        let out = m.code == ErrorCode::QUOTA || m.code == ErrorCode::FORBIDDEN;
+        if !out || self.session.is_opening(handle) {
+            return;
+        }
+        if let Some(pause) = pause(m).or_else(|| self.rejoin_pause(handle)) {
+            let request = self.session.number();
+            self.session.requests.insert(request, Asked::Open(handle));
+            self.session.waiting.insert(request);
+            self.timers.set(Timer::Retry(request), now + pause);
+        }
+    }
+
+    /// The session itself is meant, or a message that has no request.
+    fn general_error(&mut self, now: Now, m: ErrorMessage) {
+        match m.code {
+            ErrorCode::VERSION => self.version_error(now, &m),
+            ErrorCode::FORBIDDEN => self.session.patience = RIVAL,
+            ErrorCode::QUOTA => {
+                let pause = pause(&m).unwrap_or(RETRY.0);
+                self.session.patience = pause;
+                // A message was dropped, it is not said which: what is lost by that is said again.
+                if self.session.link == Link::Welcome {
+                    self.timers.set_sooner(Timer::Restate, now + pause);
+                    for handle in self.media.keys().copied().collect::<Vec<_>>() {
+                        self.postpone_upload(handle, now + pause);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn version_error(&mut self, now: Now, m: &ErrorMessage) {
+        // No use to hurry back; who never got in is told.
+        self.session.patience = self.config.backoff.1;
+        let fresh = |m: &super::Media| m.pages.is_none();
+        let media: Vec<_> = self.media.iter().filter(|(_, m)| fresh(m)).map(|(h, _)| *h).collect();
+        let info = |(n, a): (&u64, &Asked)| if let Asked::Info(h, _) = a { Some((*n, *h)) } else { None };
+        let infos: Vec<_> = self.session.requests.iter().filter_map(info).collect();
+        for handle in media {
+            self.refuse(now, handle, Refusal::Error(m.clone()));
+        }
+        for (request, handle) in infos {
+            self.session.take(request);
+            self.actions.push_back(Action::Refused { handle, why: Refusal::Error(m.clone()) });
+        }
+    }
+
+    /// Says again what may have been dropped: pages held, and where players are.
+    pub(super) fn restate(&mut self, now: Now) {
+        if self.session.link != Link::Welcome {
+            return;
+        }
+        for handle in self.media.keys().copied().collect::<Vec<_>>() {
+            if !self.session.is_opening(handle) {
+                self.restate_media(now, handle);
+            }
+        }
+    }
+}
