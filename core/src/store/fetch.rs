@@ -129,6 +129,9 @@ impl Store {
             // An older version, or what cannot be understood any more.
             remove(&output.path)?;
             remove(&part)?;
+        } else if own && there.is_err() && fs::symlink_metadata(&output.path).is_ok() {
+            // It was complete, but somebody changed it: what is still good of it is kept.
+            fs::rename(&output.path, &part).map_err(|e| StoreError::io("rename", &output.path, e))?;
         }
         let used = there.map(|m| m.blocks().saturating_mul(512)).unwrap_or_default();
         check_space(&part, manifest.bytes.saturating_sub(used), begun.is_none() && !own)?;

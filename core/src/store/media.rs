@@ -454,6 +454,8 @@ impl MediaStore {
         if missing > 0 {
             return Err(StoreError::Incomplete { missing });
         }
+        // It may take long, and readers should not wait for it. Nothing but pages that came twice is written meanwhile.
+        self.sync()?;
         let mut handle = write(&self.handle);
         let (files, part, side, output) = match &*handle {
             Handle::Placed { path, .. } => return Ok(path.clone()),
@@ -490,12 +492,22 @@ impl MediaStore {
         Ok(path)
     }
 
+    /// Sees to it that what was fetched outlives a loss of power.
+    fn sync(&self) -> Result<(), StoreError> {
+        let (files, part) = match &*read(&self.handle) {
+            Handle::Fetch { files, part, .. } => (files.clone(), part.clone()),
+            _ => return Ok(()),
+        };
+        files.media.sync_data().map_err(|e| StoreError::io("sync", part, e))
+    }
+
     /// Ends an unfinished fetch in an orderly way: syncs, and marks the part file as clean so that a later resume need not
     /// verify it again. Without it nothing is lost but that time. Nothing can be put afterwards.
     ///
     /// # Errors
     /// The disk's.
     pub fn close(&self) -> Result<(), StoreError> {
+        self.sync()?;
         let mut handle = write(&self.handle);
         let Handle::Fetch { files, part, side, output } = &*handle else { return Ok(()) };
         let sync = || {

@@ -265,6 +265,40 @@ fn another_version_or_media_is_told_apart() {
 }
 
 #[test]
+fn a_kept_file_that_somebody_changed_is_mended() {
+    let (media, place) = (Fixture::new(100, 7), Place::new());
+    let fetch = || place.store.fetch(media.manifest.clone(), Target::Own).unwrap();
+    let first = fetch();
+    media.all_proven().for_each(|s| drop(first.put_slice(&s).unwrap()));
+    first.put_pages(0, media.run(0, 99)).unwrap();
+    let path = first.finish().unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"?", media.offset(40) + 3).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert!(first.is_stale());
+    let second = fetch();
+    assert!(second.held() == 99 && !second.has(40));
+    second.put_pages(40, media.run(40, 40)).unwrap();
+    assert_eq!(second.finish().unwrap(), path);
+    assert_eq!(fs::read(path).unwrap(), media.bytes());
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_told() {
+    // Not even root may create files here.
+    let folder = std::path::Path::new("/sys/kernel");
+    if !folder.is_dir() || fs::File::create(folder.join("x")).is_ok() {
+        return;
+    }
+    let (media, place) = (Fixture::new(10, 7), Place::new());
+    let target = Target::File(folder.join("song.ogg"));
+    let error = place.store.fetch(media.manifest, target).unwrap_err();
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+    assert!(error.to_string().contains("choose another place"), "{error}");
+    assert!(matches!(Store::open(folder.join("data")), Err(StoreError::ReadOnly { .. })));
+}
+
+#[test]
 fn one_fetch_to_a_file_at_a_time() {
     let (media, place) = (Fixture::new(100, 7), Place::new());
     let fetch = place.begin(&media);
