@@ -9,6 +9,7 @@ mod config;
 mod fetch;
 mod plan;
 mod serve;
+mod watch;
 pub mod wire;
 
 use std::sync::Arc;
@@ -75,7 +76,7 @@ impl PayloadProtocol for Http {
         })
     }
 
-    fn fetch(&self, _cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
-        fetch::fetch(self.pool.clone(), request)
+    fn fetch(&self, cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
+        fetch::fetch(self.pool.clone(), cx, request)
     }
 }

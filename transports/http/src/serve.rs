@@ -2,40 +2,58 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use iceshare::icet::{MediaPath, ProtocolName, Ticket, frame};
+use hyper_util::rt::TokioTimer;
+use iceshare::icet::path::PathError;
+use iceshare::icet::{MediaPath, PageNo, ProtocolName, Ticket, frame};
 use iceshare::net::Context;
-use iceshare::protocol::What;
 use iceshare::shelf::{Ask, Denied, Shelf};
 use iceshare::store::MediaStore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::body::{self, Body};
 use crate::config::Config;
-use crate::plan::{Partial, Plan, plan};
-use crate::wire::{self, Range};
+use crate::plan::{Refusal, plan};
+use crate::watch::Watched;
+use crate::wire::{self, MISSING, Range};
 
-/// How long a request's header may take, and a connection may lie idle between requests.
-const HEADER_TIME: Duration = Duration::from_secs(30);
 /// Seconds after which what is missing here may be asked for again.
 const RETRY: &str = "2";
-const MANIFEST_TYPE: &str = "application/vnd.iceshare.manifest+cbor";
-const PROOFS_TYPE: &str = "application/cbor-seq";
+/// Connections too many that are told so at once (others are just closed), and for how long.
+const GOODBYES: usize = 64;
+const GOODBYE: Duration = Duration::from_secs(1);
+/// What a connection too many hears.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Methods that begin an HTTP request here; others are answered 405, so that people see what happens.
+const METHODS: [&[u8]; 9] =
+    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT "];
+
+/// Whether a connection's first bytes are an HTTP/1 request.
+fn is_http(first: &[u8]) -> bool {
+    METHODS.iter().any(|m| first.starts_with(m))
+}
 
 /// Begins to serve.
 pub(crate) fn start(cx: &Context, shelf: &Arc<Shelf>, config: Config) {
-    let mut incoming = cx.accept_tcp(|first| first.first().is_some_and(u8::is_ascii_uppercase));
-    let server = Arc::new(Server { shelf: shelf.clone(), protocol: cx.protocol().clone() });
+    let mut incoming = cx.accept_tcp(is_http);
+    let server = Arc::new(Server { shelf: shelf.clone(), protocol: cx.protocol().clone(), config });
     let doors = Arc::new(Doors { config, open: Mutex::default() });
+    let goodbyes = Arc::new(Semaphore::new(GOODBYES));
     let (cx, spawner) = (cx.clone(), cx.clone());
     spawner.spawn(async move {
         loop {
@@ -43,11 +61,29 @@ pub(crate) fn start(cx: &Context, shelf: &Arc<Shelf>, config: Config) {
                 c = incoming.recv() => match c { Some(c) => c, None => return },
                 () = cx.closed().cancelled() => return,
             };
-            if let Some(pass) = Pass::new(&doors, from) {
-                cx.spawn(connection(server.clone(), stream, pass, cx.clone()));
+            match Pass::new(&doors, from) {
+                Some(pass) => cx.spawn(connection(server.clone(), stream, pass, cx.clone())),
+                None => {
+                    tracing::debug!(%from, "too many HTTP connections; one was closed");
+                    if let Ok(permit) = goodbyes.clone().try_acquire_owned() {
+                        cx.spawn(async move {
+                            let _ = timeout(GOODBYE, say_too_many(stream)).await;
+                            drop(permit);
+                        });
+                    }
+                }
             }
         }
     });
+}
+
+/// Closed with its request unread, a connection would be reset, and the answer lost.
+async fn say_too_many(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(TOO_MANY).await?;
+    stream.shutdown().await?;
+    let mut request = [0; 1024];
+    while stream.read(&mut request).await? > 0 {}
+    Ok(())
 }
 
 /// How many connections are open, in all and by address.
@@ -70,7 +106,6 @@ impl Pass {
         let (all, mine) = (open.0, open.1.get(&ip).copied().unwrap_or(0));
         // A whole swarm may run on this machine.
         if all >= doors.config.connections || mine >= doors.config.per_ip && !ip.is_loopback() {
-            tracing::debug!(%ip, "too many HTTP connections; one was closed");
             return None;
         }
         open.0 += 1;
@@ -93,20 +128,26 @@ impl Drop for Pass {
 }
 
 async fn connection(server: Arc<Server>, stream: TcpStream, pass: Pass, cx: Context) {
-    // Heads and small bodies must not wait for each other (RFC 9293, section 3.7.4).
-    let _ = stream.set_nodelay(true);
+    let config = server.config;
     let service = service_fn(move |request| {
         let server = server.clone();
         async move { Ok::<_, Infallible>(server.answer(&request)) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_headers(64).max_buf_size(64 * 1024);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        r = connection => if let Err(e) = r {
-            tracing::trace!(error = %e, "an HTTP connection ended");
-        },
-        () = cx.closed().cancelled() => {}
+    http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
+    http.max_headers(64).max_buf_size(64 * 1024);
+    let connection = http.serve_connection(Watched::new(stream, config.stall_timeout), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        r = connection.as_mut() => r,
+        () = cx.closed().cancelled() => {
+            // The answer under way may end; the context's grace limits it.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = result {
+        tracing::trace!(error = %e, "an HTTP connection ended");
     }
     drop(pass);
 }
@@ -115,9 +156,10 @@ async fn connection(server: Arc<Server>, stream: TcpStream, pass: Pass, cx: Cont
 struct Server {
     shelf: Arc<Shelf>,
     protocol: ProtocolName,
+    config: Config,
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
@@ -129,7 +171,7 @@ fn plain(status: StatusCode, why: &str) -> Response<Body> {
     response
 }
 
-fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
@@ -137,150 +179,191 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 
 fn denied(why: Denied) -> Response<Body> {
     let status = match why {
-        Denied::NoTicket => StatusCode::UNAUTHORIZED,
+        Denied::NoTicket | Denied::Forged | Denied::UnknownTracker | Denied::OldEpoch | Denied::Expired => {
+            StatusCode::UNAUTHORIZED
+        }
         Denied::Withdrawn => StatusCode::NOT_FOUND,
         Denied::InUse | Denied::Busy => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::FORBIDDEN,
     };
     let mut response = plain(status, &why.to_string());
-    match why {
-        Denied::NoTicket => {
-            set(response.headers_mut(), header::WWW_AUTHENTICATE, "Bearer realm=\"iceshare\"")
+    let headers = response.headers_mut();
+    match status {
+        // RFC 6750, section 3.
+        StatusCode::UNAUTHORIZED if why == Denied::NoTicket => {
+            set(headers, header::WWW_AUTHENTICATE, "Bearer realm=\"iceshare\"");
         }
-        Denied::InUse | Denied::Busy => set(response.headers_mut(), header::RETRY_AFTER, RETRY),
+        StatusCode::UNAUTHORIZED => {
+            set(headers, header::WWW_AUTHENTICATE, "Bearer realm=\"iceshare\", error=\"invalid_token\"");
+        }
+        StatusCode::SERVICE_UNAVAILABLE => set(headers, header::RETRY_AFTER, RETRY),
         _ => {}
     }
     response
 }
 
+fn refused(why: Refusal) -> Response<Body> {
+    match why {
+        Refusal::Unsatisfiable(range) => {
+            let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "nothing lies in that range");
+            set(response.headers_mut(), header::CONTENT_RANGE, &range);
+            response
+        }
+        Refusal::Missing(page) => missing(page),
+    }
+}
+
+fn missing(page: PageNo) -> Response<Body> {
+    let why = format!("this peer does not hold page {page} yet");
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, &why);
+    set(response.headers_mut(), header::RETRY_AFTER, RETRY);
+    set(response.headers_mut(), HeaderName::from_static(MISSING), &page.to_string());
+    response
+}
+
+/// What to answer to a request without a media path.
+fn no_path(e: PathError) -> Response<Body> {
+    match e {
+        PathError::Empty => plain(StatusCode::NOT_FOUND, "this is an IceShare peer; a media has a path"),
+        e => plain(StatusCode::BAD_REQUEST, &e.to_string()),
+    }
+}
+
 impl Server {
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let mut response = self.respond(request);
+        let headers = response.headers_mut();
+        set(headers, header::ACCEPT_RANGES, wire::ACCEPT_RANGES);
+        set(headers, header::VARY, "Accept, Authorization");
+        set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        response
+    }
+
+    fn respond(&self, request: &Request<Incoming>) -> Response<Body> {
         let head = request.method() == Method::HEAD;
         if !head && request.method() != Method::GET {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
             set(response.headers_mut(), header::ALLOW, "GET, HEAD");
             return response;
         }
-        let headers = request.headers();
-        let ticket = match text(headers, header::AUTHORIZATION).map(wire::ticket) {
-            Some(None) => return plain(StatusCode::UNAUTHORIZED, "the Authorization header holds no ticket"),
-            Some(ticket) => ticket,
-            None => None,
+        let path = match MediaPath::from_url_path(request.uri().path()) {
+            Ok(path) => path,
+            Err(e) => return no_path(e),
         };
-        let path = MediaPath::from_url_path(request.uri().path()).ok();
-        let Some(media) = path.and_then(|p| self.shelf.find_for(&p, ticket.as_ref())) else {
+        let headers = request.headers();
+        let ticket = match headers.get(header::AUTHORIZATION) {
+            None => None,
+            Some(value) => match value.to_str().ok().and_then(wire::ticket) {
+                Some(ticket) => Some(ticket),
+                None => return denied(Denied::Forged),
+            },
+        };
+        let if_match = text(headers, header::IF_MATCH);
+        let Some(media) = self.find(&path, ticket.as_ref(), if_match) else {
             return plain(StatusCode::NOT_FOUND, "no such media here");
         };
-        let etag = wire::etag(media.manifest());
-        if text(headers, header::IF_MATCH).is_some_and(|m| !listed(m, &etag)) {
-            return plain(StatusCode::PRECONDITION_FAILED, "another version of the media is served here");
+        let wants_manifest = text(headers, header::ACCEPT).is_some_and(|list| {
+            list.split(',').any(|t| t.split(';').next().unwrap_or(t).trim() == wire::MANIFEST_TYPE)
+        });
+        let mut etag = wire::etag(&media.id(), media.manifest().version);
+        if wants_manifest {
+            // Another representation of the same resource has another tag (RFC 9110, section 8.8.3).
+            etag.insert_str(etag.len() - 1, "-manifest");
         }
-        let mut response = if text(headers, header::ACCEPT) == Some(MANIFEST_TYPE) {
-            let mut response = Response::new(body::full(frame::encode(media.manifest().signed())));
-            set(response.headers_mut(), header::CONTENT_TYPE, MANIFEST_TYPE);
-            response
-        } else if text(headers, header::IF_NONE_MATCH).is_some_and(|m| listed(m, &etag)) {
+        let is_none_match = text(headers, header::IF_NONE_MATCH);
+        let mut response = if if_match.is_some_and(|list| !wire::lists_tag(list, &etag, false)) {
+            plain(StatusCode::PRECONDITION_FAILED, "another version of the media is served here")
+        } else if is_none_match.is_some_and(|list| wire::lists_tag(list, &etag, true)) {
             let mut response = Response::new(body::full(""));
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
+        } else if wants_manifest {
+            let mut response = Response::new(body::full(frame::encode(media.manifest().signed())));
+            set(response.headers_mut(), header::CONTENT_TYPE, wire::MANIFEST_TYPE);
+            response
         } else {
             let fresh = text(headers, header::IF_RANGE).is_none_or(|v| v.trim() == etag);
-            // A range on HEAD means nothing (RFC 9110, section 14.2).
-            let range = text(headers, header::RANGE).filter(|_| fresh && !head).and_then(Range::parse);
-            self.media(&media, range, ticket.as_ref(), head)
+            let mut ranges = headers.get_all(header::RANGE).iter();
+            let range = match (ranges.next().and_then(|v| v.to_str().ok()), ranges.next()) {
+                // Of HEAD, a range says nothing (RFC 9110, section 14.2).
+                (Some(range), None) if fresh && !head => Range::parse(range),
+                _ => Range::Ignored,
+            };
+            self.media(&media, &range, ticket.as_ref(), head)
         };
-        let headers = response.headers_mut();
-        set(headers, header::ETAG, &etag);
-        set(headers, header::ACCEPT_RANGES, "bytes, pages, proofs, t");
-        set(headers, header::VARY, "Accept");
-        set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set(response.headers_mut(), header::ETAG, &etag);
         response
+    }
+
+    /// The media at the path. Where several publishers use one path, a ticket or an entity tag says whose is meant.
+    fn find(
+        &self,
+        path: &MediaPath,
+        ticket: Option<&Ticket>,
+        if_match: Option<&str>,
+    ) -> Option<Arc<MediaStore>> {
+        let named = if_match.and_then(wire::media_of_etag).and_then(|(id, _)| self.shelf.find_id(&id));
+        named.filter(|m| m.path() == path).or_else(|| self.shelf.find_for(path, ticket))
     }
 
     fn media(
         &self,
         media: &Arc<MediaStore>,
-        range: Option<Range>,
+        range: &Range,
         ticket: Option<&Ticket>,
         head: bool,
     ) -> Response<Body> {
-        let m = media.manifest();
-        if head {
-            let mut response = Response::new(body::full(""));
-            set(response.headers_mut(), header::CONTENT_TYPE, m.mime());
-            set(response.headers_mut(), header::CONTENT_LENGTH, &m.bytes.to_string());
-            return response;
-        }
-        let admit = |what: &What| {
-            self.shelf.admit(Ask { media, protocol: &self.protocol, what, ticket, proved: None })
+        let plan = match plan(media, range, &boundary()) {
+            Ok(plan) => plan,
+            Err(why) => return refused(why),
         };
-        match plan(media, range) {
-            Plan::Unsatisfiable(range) => {
-                let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "nothing lies in that range");
-                set(response.headers_mut(), header::CONTENT_RANGE, &range);
-                response
-            }
-            Plan::Missing => {
-                let mut response =
-                    plain(StatusCode::SERVICE_UNAVAILABLE, "this peer does not hold that part (yet)");
-                set(response.headers_mut(), header::RETRY_AFTER, RETRY);
-                response
-            }
-            Plan::Extents { what, extents, partial } => {
-                let admission = match admit(&what) {
-                    Ok(a) => a,
-                    Err(why) => return denied(why),
-                };
-                let len: u64 = extents.iter().map(|(_, len)| len).sum();
-                let mut response = Response::new(body::extents(media.clone(), admission, extents));
-                let headers = response.headers_mut();
-                set(headers, header::CONTENT_LENGTH, &len.to_string());
-                set(headers, header::CONTENT_TYPE, m.mime());
-                match &partial {
-                    Some(Partial::Range(range)) => set(headers, header::CONTENT_RANGE, range),
-                    Some(Partial::Mapping(mapping)) => {
-                        set(headers, header::HeaderName::from_static("content-range-mapping"), mapping);
-                    }
-                    None => {}
+        let length = body::length(&plan.source);
+        let mut response = if head {
+            Response::new(body::full(""))
+        } else {
+            let ask = Ask { media, protocol: &self.protocol, what: &plan.what, ticket, proved: None };
+            match self.shelf.admit(ask) {
+                Ok(admission) => {
+                    let patience = self.config.stall_timeout;
+                    Response::new(body::of(media.clone(), admission, plan.source, patience))
                 }
-                if partial.is_some() {
-                    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                }
-                response
+                Err(why) => return denied(why),
             }
-            Plan::Coming { set: pages, content_range } => {
-                let admission = match admit(&What::Pages(pages)) {
-                    Ok(a) => a,
-                    Err(why) => return denied(why),
-                };
-                let mut response = Response::new(body::pages(media.clone(), admission, pages));
-                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                set(response.headers_mut(), header::CONTENT_TYPE, m.mime());
-                set(response.headers_mut(), header::CONTENT_RANGE, &content_range);
-                response
-            }
-            Plan::Proofs { first, last, content_range } => {
-                let admission = match admit(&What::Proofs { first, last }) {
-                    Ok(a) => a,
-                    Err(why) => return denied(why),
-                };
-                let mut bytes = Vec::new();
-                for slice in (first..=last).filter_map(|i| media.proven_slice(i)) {
-                    bytes.extend_from_slice(&frame::encode(&slice));
-                }
-                let len = bytes.len();
-                let mut response = Response::new(body::metered(bytes.into(), admission));
-                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                set(response.headers_mut(), header::CONTENT_TYPE, PROOFS_TYPE);
-                set(response.headers_mut(), header::CONTENT_LENGTH, &len.to_string());
-                set(response.headers_mut(), header::CONTENT_RANGE, &content_range);
-                response
-            }
+        };
+        *response.status_mut() = plan.status;
+        let headers = response.headers_mut();
+        set(headers, header::CONTENT_TYPE, &plan.content_type);
+        if let Some(length) = length {
+            headers.insert(header::CONTENT_LENGTH, length.into());
         }
+        if let Some(range) = &plan.content_range {
+            set(headers, header::CONTENT_RANGE, &range.to_string());
+        }
+        if let Some(mapping) = &plan.mapping {
+            set(headers, HeaderName::from_static(wire::MAPPING), mapping);
+        }
+        response
     }
 }
 
-/// Whether a list of entity tags (RFC 9110, section 13.1) has this strong one.
-fn listed(list: &str, etag: &str) -> bool {
-    list.trim() == "*" || list.split(',').any(|t| t.trim() == etag)
+/// Separates the parts of a multipart body; nobody can guess it, so no media can contain it.
+fn boundary() -> String {
+    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("iceshare-{:016x}{:016x}", random(), random())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_known_by_their_method() {
+        assert!(is_http(b"GET / HTTP/1.1\r\n") && is_http(b"HEAD /a"));
+        assert!(!is_http(b"GE") && !is_http(b"GETX / HTTP/1") && !is_http(b"\x16\x03") && !is_http(b""));
+    }
+
+    #[test]
+    fn boundaries_differ() {
+        assert_ne!(boundary(), boundary());
+    }
 }
