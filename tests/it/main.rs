@@ -2,6 +2,8 @@
 
 mod crash;
 mod errors;
+mod host;
 mod house;
+mod http;
 mod lockstep;
 mod main_job;
