@@ -2,7 +2,10 @@
 
 #[allow(unreachable_pub)] // public to the fuzz crate
 #[path = "../../fuzz/src/ogg.rs"]
-mod targets;
+mod ogg;
+#[allow(unreachable_pub)]
+#[path = "../../fuzz/src/peer.rs"]
+mod peer;
 
 fn replay(target: &str, run: fn(&[u8])) {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
@@ -18,10 +21,15 @@ fn replay(target: &str, run: fn(&[u8])) {
 
 #[test]
 fn scan() {
-    replay("ogg_scan", targets::scan);
+    replay("ogg_scan", ogg::scan);
 }
 
 #[test]
 fn timeline() {
-    replay("ogg_timeline", targets::timeline);
+    replay("ogg_timeline", ogg::timeline);
+}
+
+#[test]
+fn engine() {
+    replay("peer_engine", peer::engine);
 }

@@ -4,3 +4,5 @@
 pub mod http;
 pub mod icet;
 pub mod ogg;
+pub mod peer;
+pub mod tracker;
