@@ -24,7 +24,7 @@ use crate::progress::Rate;
 /// Upload of each peer as a part of the origin's, in hundredths, in turn.
 const PARTS: [u64; 6] = [100, 150, 75, 200, 125, 50];
 /// The origin's uplink is such that one copy of the media takes about so long to leave it.
-const ONE_COPY: u64 = 14;
+const ONE_COPY: u64 = 9;
 /// ... but within these limits, in bytes a second.
 const UPLINK: std::ops::RangeInclusive<u64> = 16_000..=16_000_000;
 /// A peer that gets no good page for so long has failed.
@@ -135,7 +135,7 @@ impl Swarm {
         let options = OpenOptions {
             intent: Intent::Whole,
             target: Target::File(file.clone()),
-            at: Some(Position::Byte(0)),
+            at: listens.then_some(Position::Byte(0)),
         };
         let media = peer.open(&self.url, options).await.map_err(opened)?;
         let (name, out) = (format!("peer {n}{}", if listens { "♪" } else { "" }), Rate::default());
