@@ -98,6 +98,8 @@ pub(crate) struct Run {
     pub(crate) need: Need,
     pub(crate) bytes: u64,
     pub(crate) acked: u64,
+    /// Bytes that its host had to send before it.
+    pub(crate) behind: u64,
     pub(crate) made: Now,
     pub(crate) progress: Option<Now>,
     pub(crate) lapse: Duration,
@@ -367,6 +369,7 @@ impl Board {
         let (media_id, version, proto) = (m.id, m.manifest.version, order.proto);
         let mut hosts = vec![(order.host, proto, source.host.key)];
         hosts.extend(stand_ins.iter().map(|(h, p, s)| (*h, *p, s.host.key)));
+        let behind = self.peers.get(&order.host)?.up.bytes;
         let wait = self.peers.get(&order.host)?.up.eta(bytes, UNKNOWN_RATE).min(20.0);
         let lapse = LAPSE + Duration::from_secs_f64(wait);
         self.last_run = id;
@@ -391,6 +394,7 @@ impl Board {
             need: order.need,
             bytes,
             acked: 0,
+            behind,
             made: now,
             progress: None,
             lapse,

@@ -12,8 +12,12 @@ use super::quota::Bucket;
 use super::reach::Reachable;
 use super::{ConnId, Contribution};
 
-/// What one direction of a peer may have under way: enough for this long at the learned rate.
-const HORIZON: f64 = 1.0;
+/// What one direction of a peer may have under way: enough for so many times as long as it takes until the tracker hears of
+/// what it ordered, at the learned rate; and at least and at most for so many seconds. Less leaves lines idle, more makes
+/// queues, in which rare pages wait.
+const HORIZON: (f64, f64, f64) = (2.0, 0.5, 3.0);
+/// Seconds until the tracker hears of an order, as long as that was not seen.
+const UNKNOWN_LAG: f64 = 0.4;
 /// Bytes under way as long as the rate is unknown.
 const FIRST_WINDOW: u64 = 256 << 10;
 /// Least window, so that a slow peer gets something.
@@ -25,7 +29,7 @@ pub(crate) const MOST_FETCHED: u32 = 24;
 /// Shortest and longest time over which a rate is sampled.
 const SAMPLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Acknowledgements come in batches: once busy, a rate over less than this is noise.
-const BUSY_SAMPLE: Duration = Duration::from_millis(250);
+const BUSY_SAMPLE: Duration = Duration::from_millis(400);
 
 /// One direction of a peer's line: what is under way, and the rate that was learned from acknowledgements.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub(crate) struct Meter {
     pub(crate) bytes: u64,
     /// Assignments under way.
     pub(crate) count: u32,
+    /// Seconds from an order to its first acknowledgement, where nothing else was in its way.
+    lag: Option<f64>,
     since: Now,
     acked: u64,
     fresh: bool,
@@ -54,6 +60,7 @@ impl Meter {
             rate: None,
             bytes: 0,
             count: 0,
+            lag: None,
             since: Now::ZERO,
             acked: 0,
             fresh: false,
@@ -73,12 +80,14 @@ impl Meter {
     /// Bytes that may be under way.
     pub(crate) fn window(&self) -> u64 {
         // A declared limit alone says only what it will not exceed: begin carefully.
-        let by_rate = |r: f64| (r * HORIZON).min(1e12);
+        let (times, least, most) = HORIZON;
+        let horizon = (self.lag.unwrap_or(UNKNOWN_LAG) * times).clamp(least, most);
+        let by_rate = |r: f64| (r * horizon).min(1e12);
         let learned = self.rate.map_or(FIRST_WINDOW as f64, by_rate);
-        let most = self.limit.map_or(f64::MAX, |l| by_rate(l as f64));
+        let allowed = self.limit.map_or(f64::MAX, |l| by_rate(l as f64));
         // In range: between LEAST_WINDOW and 1e12.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let window = learned.min(most) as u64;
+        let window = learned.min(allowed) as u64;
         window.max(LEAST_WINDOW)
     }
 
@@ -96,21 +105,30 @@ impl Meter {
         self.was_full |= self.bytes >= self.window() / 2;
     }
 
+    /// The first acknowledgement of something that was ordered `lag` ago, with `before` bytes in its way.
+    pub(crate) fn heard(&mut self, lag: Duration, before: u64) {
+        if before < self.window() / 4 {
+            let lag = lag.as_secs_f64();
+            self.lag = Some(self.lag.map_or(lag, |l| l + (lag - l) / 8.0));
+        }
+    }
+
     /// `bytes` of what is under way have arrived.
     pub(crate) fn progress(&mut self, now: Now, bytes: u64) {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.acked = self.acked.saturating_add(bytes);
         let span = now.since(self.since);
-        let least = if self.fresh { SAMPLE.0 } else { BUSY_SAMPLE };
+        // A whole window is no noise, however quickly it came.
+        let least = if self.fresh || self.acked >= self.window() { SAMPLE.0 } else { BUSY_SAMPLE };
         if span < least || (span < SAMPLE.1 && self.acked < self.window() / 2) {
             return;
         }
         let sample = self.acked as f64 / span.as_secs_f64();
         self.rate = Some(match self.rate {
             None => sample,
-            Some(r) if sample > r => r + (sample - r) * 0.6,
+            Some(r) if sample > r => r + (sample - r) * 0.5,
             // Less than before counts only if there was enough to do.
-            Some(r) if self.was_full => r + (sample - r) * 0.25,
+            Some(r) if self.was_full => r + (sample - r) * 0.35,
             Some(r) => r,
         });
         (self.since, self.acked, self.fresh) = (now, 0, false);
@@ -261,7 +279,7 @@ mod tests {
     #[test]
     fn a_declared_limit_bounds_the_window() {
         let m = Meter { limit: Some(50_000), rate: Some(1e7), ..Meter::new(1) };
-        assert_eq!(m.window(), 50_000);
+        assert_eq!(m.window(), 40_000);
         assert_eq!(m.known_rate(), Some(50_000.0));
         let m = Meter { limit: Some(1), ..Meter::new(1) };
         assert_eq!(m.window(), LEAST_WINDOW);

@@ -76,7 +76,7 @@ impl Board {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let bytes = bytes.min(run.left());
         run.acked += bytes;
-        run.progress = Some(now);
+        let first = run.progress.replace(now).is_none().then(|| (now.since(run.made), run.behind));
         let (host, receiver, media, state) = (run.host(), run.receiver, run.media, run.state);
         let proto = run.hosts.get(run.with).map(|t| t.proto);
         self.totals.acked_pages += pages;
@@ -84,11 +84,13 @@ impl Board {
         if state != State::Ended
             && let Some(h) = self.peers.get_mut(&host)
         {
+            first.into_iter().for_each(|(lag, behind)| h.up.heard(lag, behind));
             h.up.progress(now, bytes);
         }
         if let Some(r) = self.peers.get_mut(&receiver) {
             r.acked = now;
             if state != State::Ended {
+                first.into_iter().for_each(|(lag, behind)| r.down.heard(lag, behind));
                 r.down.progress(now, bytes);
             }
         }

@@ -6,7 +6,7 @@ use rand::Rng;
 
 use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Route, UNKNOWN_RATE};
 use crate::swarm::media::{Holds, Media, Member};
-use crate::swarm::peer::Peer;
+use crate::swarm::peer::{Meter, Peer};
 use crate::swarm::quota::Prefix;
 use crate::swarm::rarity::{CLASSES, UNIT};
 
@@ -14,8 +14,6 @@ use crate::swarm::rarity::{CLASSES, UNIT};
 pub(super) const DRAW: usize = 12;
 /// Most assignments from one host to one receiver.
 pub(super) const PER_PAIR: usize = 8;
-/// An assignment should take about so long.
-const SPAN: f64 = 0.35;
 /// Least and most pages of an assignment.
 const PAGES: (u64, u64) = (4, 4096);
 /// Most bytes of an assignment.
@@ -38,13 +36,11 @@ pub(super) enum Use {
 
 /// About how many pages `host` should send `receiver` in one assignment.
 pub(super) fn size(board: &Board, media: &Media, host: PeerIx, receiver: PeerIx) -> u64 {
-    let rate = |p: PeerIx, up: bool| {
-        let p = board.peers.get(&p)?;
-        if up { p.up.rate } else { p.down.rate }
-    };
+    // A quarter of what may be under way: several at once, which share the line, so that each takes about 0.5 s.
+    let part = |p: Option<&Meter>| p.filter(|p| p.rate.is_some()).map(|p| p.window() as f64 / 4.0);
     let unit = (UNIT * media.table.mean_page()) as f64;
-    let by_host = rate(host, true).map_or(unit, |r| r * SPAN);
-    let by_receiver = rate(receiver, false).map_or(f64::MAX, |r| r * SPAN);
+    let by_host = part(board.peers.get(&host).map(|p| &p.up)).unwrap_or(unit);
+    let by_receiver = part(board.peers.get(&receiver).map(|p| &p.down)).unwrap_or(f64::MAX);
     // Many receivers trade better with many pieces.
     let crowd = (8 * media.listeners().clamp(1, 16)) as f64;
     let by_crowd =
@@ -141,7 +137,8 @@ fn extend(
     let mut last = most.min(unit * UNIT + UNIT - 1);
     let good =
         |u: u64| held.is_none_or(|h| h.get(u)) && usable(u) && (0..=class).any(|c| rarity.class(c).get(u));
-    while last < most && good(last / UNIT + 1) {
+    // Whole units: half of one is no copy that could be passed on.
+    while last < most && good(last / UNIT + 1) && (last + UNIT <= most || most == free_to) {
         last = most.min(last + UNIT);
     }
     Some((first, last))
@@ -237,6 +234,9 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         score += if held < 4 * UNIT { 1.5 } else { 0.0 };
         score += if p.down.count == 0 { 1.0 } else { 0.0 };
         score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);
+        // Whose upload is idle has nothing that others lack: what it gets now is spread soonest.
+        let idle = if p.servable { p.up.room() as f64 / p.up.window() as f64 } else { 0.0 };
+        score += if publisher { 2.0 * idle } else { 0.5 * idle };
         if publisher {
             // To those who spread it fastest, and spread over them.
             score += 0.3 * (p.up.known_rate().unwrap_or(UNKNOWN_RATE) / UNKNOWN_RATE).max(0.01).ln();

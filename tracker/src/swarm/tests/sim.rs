@@ -64,6 +64,8 @@ pub(super) struct Outcomes {
     pub(super) last: f64,
     /// Share of bytes that came twice.
     pub(super) waste: f64,
+    /// Time that the swarm took for each acknowledged page, and for each message.
+    pub(super) cost: (Duration, Duration),
 }
 
 impl Sim {
@@ -231,7 +233,10 @@ impl Sim {
         self.w.pass(Duration::from_secs(60));
         self.check_the_end();
         let view = self.w.swarm.media_view(&self.id).unwrap();
+        let totals = self.w.swarm.totals();
+        let each = |n: u64| self.w.spent / u32::try_from(n).unwrap();
         Outcomes {
+            cost: (each(totals.acked_pages), each(totals.messages)),
             copies: view.delivered_by_publisher as f64 / size,
             last: last as f64 * STEP.as_secs_f64(),
             waste: self.wasted as f64 / (self.pages * (self.nodes.len() as u64 - 1)) as f64,
@@ -268,7 +273,7 @@ fn run(name: &str, size: f64, origin: f64, uploads: &[f64]) -> (Outcomes, f64) {
     let began = std::time::Instant::now();
     let o = Sim::new(pages, page, origin, uploads).run(Duration::from_secs_f64(20.0 * bound + 60.0));
     eprintln!(
-        "{name}: N={} {:.1} MB: origin copies {:.2}, last after {:.1} s = {:.2} x bound {:.1} s, {:.1} % twice ({:.1?})",
+        "{name}: N={} {:.1} MB: origin copies {:.2}, last after {:.1} s = {:.2} x bound {:.1} s, {:.1} % twice; {:.2?} a page, {:.1?} a message ({:.1?})",
         uploads.len(),
         size / 1e6,
         o.copies,
@@ -276,6 +281,8 @@ fn run(name: &str, size: f64, origin: f64, uploads: &[f64]) -> (Outcomes, f64) {
         o.last / bound,
         bound,
         100.0 * o.waste,
+        o.cost.0,
+        o.cost.1,
         began.elapsed(),
     );
     let ratio = o.last / bound;
@@ -285,13 +292,13 @@ fn run(name: &str, size: f64, origin: f64, uploads: &[f64]) -> (Outcomes, f64) {
 #[test]
 fn eight_receivers_share_what_the_origin_sends_once() {
     let (o, ratio) = run("equal", 20e6, 1e6, &[1e6; 8]);
-    assert!(o.copies <= 1.5 && ratio <= 1.3 && o.waste < 0.03, "{o:?}, {ratio} x bound");
+    assert!(o.copies <= 1.2 && ratio <= 1.15 && o.waste < 0.03, "{o:?}, {ratio} x bound");
 }
 
 #[test]
 fn uneven_uplinks_are_used_too() {
     let (o, ratio) = run("mixed", 20e6, 1e6, &[2e6, 2e6, 1e6, 1e6, 5e5, 5e5, 1e5, 1e5]);
-    assert!(o.copies <= 2.0 && ratio <= 1.5 && o.waste < 0.05, "{o:?}, {ratio} x bound");
+    assert!(o.copies <= 1.3 && ratio <= 1.3 && o.waste < 0.05, "{o:?}, {ratio} x bound");
 }
 
 #[test]
@@ -306,4 +313,12 @@ fn one_receiver_gets_all_the_origin_has() {
 fn free_riders_do_not_stop_the_others() {
     let (o, ratio) = run("slow", 5e6, 1e6, &[1e6, 1e6, 1e6, 1.0, 1.0, 1.0]);
     assert!(ratio <= 2.0, "{o:?}, {ratio} x bound");
+}
+
+#[test]
+#[ignore = "takes long: prints how the cost of an acknowledgement grows with the crowd"]
+fn larger_crowds() {
+    for n in [16, 64, 200] {
+        run("crowd", 20e6, 1e6, &vec![1e6; n]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use icet::message::{
     Assignment, ErrorMessage, Focus, Got, Have, Hello, Intent, Join, KeyProof, MediaAnswer, Outcome,
@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) stores: Vec<Store>,
     slices: HashMap<(MediaId, u64, u64), ProvenSlice>,
     last_conn: u64,
+    /// Time that the swarm itself took for messages and timers.
+    pub(crate) spent: Duration,
 }
 
 impl World {
@@ -79,6 +81,7 @@ impl World {
             stores: Vec::new(),
             slices: HashMap::new(),
             last_conn: 0,
+            spent: Duration::ZERO,
         }
     }
 
@@ -89,7 +92,7 @@ impl World {
     pub(crate) fn drain(&mut self) {
         while let Some(effect) = self.swarm.poll_effect() {
             match effect {
-                Effect::Send { conn, message } => self.inbox.entry(conn).or_default().push_back(message),
+                Effect::Send { conn, message } => self.deliver(conn, message),
                 Effect::Answer { conn, mut message, media, version, slices } => {
                     let found: Vec<_> = slices
                         .iter()
@@ -101,7 +104,7 @@ impl World {
                         ToPeer::Slices(a) => a.slices = found,
                         other => panic!("no slices go with {other:?}"),
                     }
-                    self.inbox.entry(conn).or_default().push_back(message);
+                    self.deliver(conn, message);
                 }
                 Effect::Close { conn, why } => {
                     self.closed.insert(conn, why);
@@ -121,12 +124,13 @@ impl World {
                 }
             }
         }
-        // What goes out must fit the wire.
-        for m in self.inbox.values().flatten() {
-            let mut out = Vec::new();
-            m.write(&mut out);
-            assert!(out.len() <= icet::limits::FRAME);
-        }
+    }
+
+    fn deliver(&mut self, conn: ConnId, message: ToPeer) {
+        let mut out = Vec::new();
+        message.write(&mut out);
+        assert!(out.len() <= icet::limits::FRAME, "what goes out must fit the wire");
+        self.inbox.entry(conn).or_default().push_back(message);
     }
 
     /// A session of `who` from `from`, before its hello.
@@ -149,7 +153,10 @@ impl World {
     }
 
     pub(crate) fn say(&mut self, conn: ConnId, message: impl Into<ToTracker>) {
-        self.swarm.handle_message(self.now, self.wall(), conn, message.into());
+        let (wall, message) = (self.wall(), message.into());
+        let began = Instant::now();
+        self.swarm.handle_message(self.now, wall, conn, message);
+        self.spent += began.elapsed();
         self.drain();
     }
 
@@ -163,7 +170,9 @@ impl World {
         let end = self.now + d;
         while let Some(t) = self.swarm.poll_timeout().filter(|t| *t <= end) {
             self.now = self.now.max(t);
+            let began = Instant::now();
             self.swarm.handle_timeout(self.now, self.wall());
+            self.spent += began.elapsed();
             self.drain();
         }
         self.now = end;
