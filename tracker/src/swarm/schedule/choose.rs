@@ -14,8 +14,8 @@ use crate::swarm::rarity::{CLASSES, UNIT};
 pub(super) const DRAW: usize = 12;
 /// Most assignments from one host to one receiver.
 pub(super) const PER_PAIR: usize = 8;
-/// Least and most pages of an assignment.
-const PAGES: (u64, u64) = (4, 4096);
+/// Least and most pages of an assignment of bulk. A part of a unit is no copy that could be passed on.
+const PAGES: (u64, u64) = (UNIT, 4096);
 /// Most bytes of an assignment.
 const MOST_BYTES: f64 = 16e6;
 /// Words of a bitmap (64 units, about 4 MB, each) that are searched at most for one class of copies.
