@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use icet::media::SLICE_PAGES;
 use icet::message::{Outcome, Position};
-use icet::{Abilities, PageNo, PageRanges, PageSet, ProvenSlice};
+use icet::{Abilities, PageNo, PageSet, ProvenSlice};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,11 +31,24 @@ const PROOFS_BYTES: usize = icet::limits::SLICES * (icet::limits::SLICE + 2048);
 const PROOFS_AHEAD: u64 = 31;
 /// How long a fetch waits for slices that neither host nor tracker sends.
 const SLICE_PATIENCE: Duration = Duration::from_secs(8);
+/// How long the end of a stream is waited for after its last page.
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// The engine is told that a fetch is alive at most so often.
 const PROGRESS: Duration = Duration::from_millis(200);
 
 /// A run on its way to the disk.
-type Writing = JoinHandle<(PageNo, Vec<Bytes>, Result<u64, PutError>)>;
+type Writing = JoinHandle<Written>;
+/// What became of it.
+type Written = (PageNo, Vec<Bytes>, Result<u64, PutError>);
+
+/// How receiving ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Received {
+    /// The stream, the set, or our interest ended.
+    End,
+    /// A page was altered.
+    Altered,
+}
 
 /// All that a fetch works with.
 pub(crate) struct Fetch {
@@ -78,17 +92,11 @@ impl Fetch {
     }
 
     fn tell(&self, event: FetchEvent) {
-        let order = match event {
-            // The engine has forgotten a fetch that it stopped; a page of it is held all the same.
-            FetchEvent::Page { page, .. } if self.cancel.is_cancelled() => Order::Engine(Command::Held {
-                handle: self.shared.handle,
-                got: PageRanges::one(page, page),
-                lost: PageRanges::new(),
-            }),
-            _ if self.cancel.is_cancelled() => return,
-            _ => Order::Fetch(self.id, event),
-        };
-        let _ = self.events.send(order);
+        // Of a fetch that was stopped only the pages count that had come already.
+        if self.cancel.is_cancelled() && !matches!(event, FetchEvent::Page { .. }) {
+            return;
+        }
+        let _ = self.events.send(Order::Fetch(self.id, event));
     }
 
     fn request(&self, what: What) -> Request {
@@ -137,25 +145,51 @@ impl Fetch {
             self.or_cancelled(self.need_slices(slices.0, slices.1)).await?;
         }
         let Some((what, aligned)) = self.what() else {
-            return Err(TransportError::new(ErrorKind::Local, "no offset of the pages is known"));
+            return Err(TransportError::new(ErrorKind::NoRange, "no offset of the pages is known"));
         };
-        // Proofs and pages are asked for in one flight; pages wait for their proof.
-        let mut proofs = std::pin::pin!(self.need_slices(slices.0, slices.1));
-        let mut proved = false;
         let mut stream = self.protocol.implementation.fetch(self.cx.clone(), self.request(what));
         let mut assembler = Assembler::new(self.pages, pages, aligned);
+        let mut writing = None;
+        let ended = self.receive(&mut stream, &mut assembler, slices, &mut writing).await;
+        // Whatever ended it: what is on its way to the disk counts.
+        if let Some(job) = writing.take()
+            && !self.written(job.await)?
+        {
+            return Ok(Outcome::Altered);
+        }
+        if ended? == Received::Altered {
+            return Ok(Outcome::Altered);
+        }
+        if assembler.next_page().is_some() {
+            return Ok(Outcome::Incomplete);
+        }
+        // A transport that sees its end keeps the connection for the next request.
+        let _ = tokio::time::timeout(LAST_WORD, stream.next()).await;
+        Ok(Outcome::Done)
+    }
+
+    /// Takes the stream apart until it ends, the set is complete, or the fetch is stopped. Proofs and pages are asked
+    /// for in one flight; pages wait for their proof.
+    async fn receive(
+        &self,
+        stream: &mut BoxStream<'static, Result<Piece, TransportError>>,
+        assembler: &mut Assembler,
+        slices: (u64, u64),
+        writing: &mut Option<Writing>,
+    ) -> Result<Received, TransportError> {
+        let mut proofs = std::pin::pin!(self.need_slices(slices.0, slices.1));
+        let mut proved = false;
         let mut seen = false;
         let mut told = Instant::now();
-        let mut writing: Option<Writing> = None;
         loop {
             match assembler.next(&*self.store) {
                 Cut::Run { first, pages } => {
                     if let Some(job) = writing.take()
-                        && !self.written(job).await?
+                        && !self.written(job.await)?
                     {
-                        return Ok(Outcome::Altered);
+                        return Ok(Received::Altered);
                     }
-                    writing = Some(self.write(first, pages));
+                    *writing = Some(self.write(first, pages));
                 }
                 Cut::NeedSlice(index) => {
                     if proved {
@@ -166,7 +200,7 @@ impl Fetch {
                         proved = true;
                     }
                 }
-                Cut::Finished => break,
+                Cut::Finished => return Ok(Received::End),
                 Cut::NeedMore => {
                     let piece = tokio::select! {
                         biased;
@@ -175,10 +209,20 @@ impl Fetch {
                             proved = true;
                             continue;
                         }
-                        () = self.cancel.cancelled() => break,
+                        () = self.cancel.cancelled() => return Ok(Received::End),
+                        written = ready(writing), if writing.is_some() => {
+                            *writing = None;
+                            // Told at once, not with the next page: on a slow line that is a while.
+                            if let Some(written) = written
+                                && !self.written(written)?
+                            {
+                                return Ok(Received::Altered);
+                            }
+                            continue;
+                        }
                         piece = stream.next() => piece,
                     };
-                    let Some(piece) = piece else { break };
+                    let Some(piece) = piece else { return Ok(Received::End) };
                     let piece = piece?;
                     if let Piece::Bytes(b) = &piece {
                         if !seen {
@@ -194,12 +238,6 @@ impl Fetch {
                 }
             }
         }
-        if let Some(job) = writing.take()
-            && !self.written(job).await?
-        {
-            return Ok(Outcome::Altered);
-        }
-        Ok(if assembler.next_page().is_none() { Outcome::Done } else { Outcome::Incomplete })
     }
 
     async fn or_cancelled<T>(
@@ -222,10 +260,9 @@ impl Fetch {
     }
 
     /// What became of a run. False: a page was altered.
-    async fn written(&self, job: Writing) -> Result<bool, TransportError> {
-        let (first, pages, result) = job
-            .await
-            .map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
+    fn written(&self, job: Result<Written, JoinError>) -> Result<bool, TransportError> {
+        let (first, pages, result) =
+            job.map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
         match result {
             Ok(new) => {
                 let c = &self.shared.counts;
@@ -326,6 +363,14 @@ impl Fetch {
             }
         }
         Ok(self.store.slice(first).is_some())
+    }
+}
+
+/// What became of the run that is being written, if one is. Cancel-safe.
+async fn ready(writing: &mut Option<Writing>) -> Option<Result<Written, JoinError>> {
+    match writing {
+        Some(job) => Some(job.await),
+        None => None,
     }
 }
 

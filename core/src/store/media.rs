@@ -364,6 +364,7 @@ impl MediaStore {
             let crc = bytes.get(22..26).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
             if bytes.len() as u64 != u64::from(record.len)
                 || crc != Some(record.crc)
+                || crate::ogg::page::crc(bytes) != record.crc
                 || *blake3::hash(bytes).as_bytes() != record.hash.0
             {
                 return Err(PutError::Altered { page });
