@@ -11,7 +11,7 @@ fn replay(target: &str, run: fn(&[u8])) {
     assert!(!inputs.is_empty(), "no corpus in {}", dir.display());
     for input in inputs {
         // Shown if the target panics.
-        println!("{}", input.display());
+        eprintln!("{}", input.display());
         run(&std::fs::read(&input).unwrap());
     }
 }
