@@ -52,10 +52,10 @@ pub fn media(data: &[u8]) {
     if let Ok(s) = Slice::from_bytes(data) {
         slice(&s, data);
     }
-    if let Ok(proven) = frame::decode::<ProvenSlice>(data) {
-        if let Ok(s) = Slice::from_bytes(&proven.slice) {
-            slice(&s, &proven.slice);
-        }
+    if let Ok(proven) = frame::decode::<ProvenSlice>(data)
+        && let Ok(s) = Slice::from_bytes(&proven.slice)
+    {
+        slice(&s, &proven.slice);
     }
     let key = TicketKey([7; 32]);
     if let Ok(ticket) = frame::decode::<Ticket>(data) {
