@@ -7,3 +7,4 @@ mod house;
 mod http;
 mod lockstep;
 mod main_job;
+mod transports;

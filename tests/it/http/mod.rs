@@ -16,7 +16,7 @@ use iceshare_tests::{fixture, media};
 use crate::host::{Host, Made, bytes, content, give};
 
 /// As it is linked in.
-pub(super) fn http() -> Registration {
+pub(crate) fn http() -> Registration {
     let _ = iceshare_transport_http::NAME;
     *Registry::linked().unwrap().registrations().iter().find(|r| r.name == "http").unwrap()
 }
