@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use icet::message::{Outcome, Report};
-use icet::{Now, PageNo, PageRanges};
+use icet::{Abilities, Now, PageNo, PageRanges};
 
 use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, State, Timer};
 use super::learn::Sample;
@@ -13,6 +13,8 @@ use super::schedule::Event;
 
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
+/// The same if all that was sent may have been lost on the way.
+const AVOID_LOSSY: Duration = Duration::from_secs(1);
 /// Pause for a receiver that gave an order back.
 const GIVEN_BACK: Duration = Duration::from_millis(500);
 /// The same after an altered page.
@@ -325,13 +327,26 @@ impl Board {
                 .map(|o| &mut o.arm);
             self.protocols.learn(now, proto, arm, sample);
         }
-        if failed && let Some(m) = self.member_mut(media, by) {
-            let pause = if report.outcome == Outcome::Altered { AVOID_ALTERED } else { AVOID };
+        // A protocol without order loses some on the way, and that says little of what the host holds: the rest is
+        // worth another request there, at once as long as each brings something.
+        let lossy = report.outcome == Outcome::Incomplete && !self.is_ordered(host, proto);
+        let pause = match report.outcome {
+            Outcome::Altered => AVOID_ALTERED,
+            _ if lossy && bytes > 0 => Duration::ZERO,
+            _ if lossy => AVOID_LOSSY,
+            _ => AVOID,
+        };
+        if failed
+            && !pause.is_zero()
+            && let Some(m) = self.member_mut(media, by)
+        {
             m.avoid(host, now, now + pause);
         }
         match report.outcome {
             Outcome::Altered => self.accuse(now, by, host),
-            Outcome::Refused | Outcome::Incomplete if weight > 0.1 => self.blame(media, by, host),
+            Outcome::Refused | Outcome::Incomplete if weight > 0.1 && !(lossy && bytes > 0) => {
+                self.blame(media, by, host);
+            }
             Outcome::Done => {
                 if let Some(m) = self.member_mut(media, host) {
                     m.blamed_by.clear();
@@ -339,6 +354,11 @@ impl Board {
             }
             _ => {}
         }
+    }
+
+    fn is_ordered(&self, host: PeerIx, proto: super::learn::ProtoIx) -> bool {
+        let offer = self.peers.get(&host).and_then(|h| h.offers.iter().find(|o| o.proto == proto));
+        offer.is_none_or(|o| o.offer.abilities.has(Abilities::ORDERED))
     }
 
     /// `by` did not find at `host` what it said it had.

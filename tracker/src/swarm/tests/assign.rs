@@ -161,6 +161,33 @@ fn a_failed_fetch_is_ordered_from_somebody_else() {
 }
 
 #[test]
+fn what_a_lossy_protocol_lost_is_asked_for_again_at_once() {
+    let mut w = World::new();
+    let radio = icet::Offer { abilities: icet::Abilities::PAGES, ..offer("radio") };
+    let enter = |w: &mut World, n: u8| {
+        let at = format!("10.0.0.{n}:4000");
+        let conn = w.connect(&identity(n), &at);
+        w.say(conn, icet::message::Hello { offers: vec![radio.clone()], ..hello(vec![tcp(&at)]) });
+        conn
+    };
+    let origin = enter(&mut w, 1);
+    w.publish(origin, &media(&identity(1), "film", 1, 64, 4000));
+    let r = enter(&mut w, 2);
+    w.join(r, "film", Intent::Whole);
+    for o in w.assigned(r) {
+        w.say(r, report(&o, Outcome::Incomplete));
+    }
+    let again = w.assigned(r);
+    assert!(!again.is_empty(), "something came: at once");
+    for o in &again {
+        w.say(r, Report { bytes: 0, pages: 0, ..report(o, Outcome::Incomplete) });
+    }
+    assert!(w.assigned(r).is_empty(), "nothing came: after a pause");
+    w.pass(Duration::from_millis(1100));
+    assert!(!w.assigned(r).is_empty(), "a short one");
+}
+
+#[test]
 fn a_stand_in_takes_over_without_the_tracker() {
     let mut w = World::new();
     film(&mut w, 64);

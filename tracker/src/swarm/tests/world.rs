@@ -23,7 +23,7 @@ pub(crate) const WALL: u64 = 1_800_000_000_000;
 pub(crate) fn offer(name: &str) -> Offer {
     Offer {
         name: name.parse().unwrap(),
-        abilities: Abilities::PAGES,
+        abilities: Abilities::PAGES | Abilities::ORDERED,
         serves: true,
         endpoint: String::new(),
         dials: Some(NetKind::Tcp),
