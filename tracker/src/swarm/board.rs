@@ -109,8 +109,8 @@ pub(crate) struct Run {
     pub(crate) hedge: bool,
     /// The receiver reported its end; until when acknowledgements may still come.
     pub(crate) done: Option<Now>,
-    /// Somebody else was ordered to send some of it too.
-    pub(crate) hedged: bool,
+    /// The assignment by which somebody else was ordered to send some of it too.
+    pub(crate) chased_by: Option<u64>,
 }
 
 impl Run {
@@ -370,7 +370,7 @@ impl Board {
         let mut hosts = vec![(order.host, proto, source.host.key)];
         hosts.extend(stand_ins.iter().map(|(h, p, s)| (*h, *p, s.host.key)));
         let behind = self.peers.get(&order.host)?.up.bytes;
-        let wait = self.peers.get(&order.host)?.up.eta(bytes, UNKNOWN_RATE).min(20.0);
+        let wait = self.peers.get(&order.host)?.up.eta(bytes, UNKNOWN_RATE).min(8.0);
         let lapse = LAPSE + Duration::from_secs_f64(wait);
         self.last_run = id;
         self.peers.get_mut(&order.host)?.up.begin(now, bytes);
@@ -402,7 +402,7 @@ impl Board {
             state: State::Runs,
             hedge: order.hedge,
             done: None,
-            hedged: false,
+            chased_by: None,
         };
         self.runs.insert(id, run);
         let look = if order.need == Need::Urgent { LOOK / 3 } else { LOOK };

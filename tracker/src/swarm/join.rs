@@ -215,8 +215,11 @@ impl Swarm {
             self.leave_swarm(ix, peer);
             return Err(quota("page maps take too much memory; join again later", Duration::from_secs(60)));
         }
+        let running = self.board.member(ix, peer).map(|m| m.running.as_slice()).unwrap_or_default();
+        let still: Vec<_> =
+            running.iter().filter_map(|id| self.board.runs.get(id)).map(|r| (r.first, r.last)).collect();
         if let Some(media) = self.board.media.get_mut(&ix)
-            && media.lose(peer, &m.lost)
+            && media.lose(peer, &m.lost, &still)
         {
             self.board.totals.map_bytes += cost;
             if let Some(p) = self.board.peers.get_mut(&peer) {

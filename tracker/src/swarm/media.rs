@@ -321,8 +321,8 @@ impl Media {
         true
     }
 
-    /// A member holds pages no longer. Says whether its copy was complete before.
-    pub(crate) fn lose(&mut self, peer: PeerIx, ranges: &PageRanges) -> bool {
+    /// A member holds pages no longer; `still`: ranges that are under way to it. Says whether its copy was complete before.
+    pub(crate) fn lose(&mut self, peer: PeerIx, ranges: &PageRanges, still: &[(PageNo, PageNo)]) -> bool {
         let (pages, publisher) = (self.pages(), self.is_publisher(peer));
         let lost: Vec<_> =
             ranges.runs().filter(|(a, _)| *a < pages).map(|(a, b)| (a, b.min(pages - 1))).collect();
@@ -362,6 +362,9 @@ impl Media {
                     }
                 }
             }
+        }
+        for (a, b) in still {
+            part.claim(*a, *b);
         }
         was_full
     }

@@ -137,7 +137,7 @@ impl Meter {
 
     /// Something under way lapsed: the line is slower than was thought.
     pub(crate) fn disappoint(&mut self) {
-        self.rate = Some(self.rate.unwrap_or(FIRST_WINDOW as f64 / 2.0) / 2.0);
+        self.rate = Some(self.rate.unwrap_or(FIRST_WINDOW as f64) / 4.0);
     }
 
     /// An assignment ended of which `bytes` never arrived.
@@ -208,6 +208,8 @@ pub(crate) struct Peer {
     pub(crate) accused: Fading,
     /// Failures that it reported lately.
     pub(crate) complaints: Fading,
+    /// When something was last ordered from it although it is too slow.
+    pub(crate) probed: Now,
     /// When it last acknowledged something that was assigned.
     pub(crate) acked: Now,
     pub(crate) contribution: Contribution,

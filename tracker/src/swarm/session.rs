@@ -259,6 +259,7 @@ impl Swarm {
                 accusers: Vec::new(),
                 accused: Fading::default(),
                 complaints: Fading::default(),
+                probed: now,
                 acked: now,
                 contribution,
                 contribution_stored: contribution,

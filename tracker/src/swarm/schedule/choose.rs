@@ -235,7 +235,8 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         score += if p.down.count == 0 { 1.0 } else { 0.0 };
         score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);
         // Whose upload is idle has nothing that others lack: what it gets now is spread soonest.
-        let idle = if p.servable { p.up.room() as f64 / p.up.window() as f64 } else { 0.0 };
+        let speed = (p.up.known_rate().unwrap_or(UNKNOWN_RATE / 2.0) / UNKNOWN_RATE).min(1.0);
+        let idle = if p.servable { speed * p.up.room() as f64 / p.up.window() as f64 } else { 0.0 };
         score += if publisher { 2.0 * idle } else { 0.5 * idle };
         if publisher {
             // To those who spread it fastest, and spread over them.

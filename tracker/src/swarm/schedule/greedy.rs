@@ -19,8 +19,10 @@ const TURN: usize = 8;
 const MEDIA: usize = 16;
 /// How soon who went hungry is tried again, if somebody has room, and if not.
 const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
-/// An assignment that will take longer than this is taken back.
+/// An assignment that will take longer than this (in seconds) is not made, and if it runs somebody else is sent after it.
 const TOO_SLOW: f64 = 15.0;
+/// A host that would take as long is tried so often all the same: it may have become faster.
+const PROBE: Duration = Duration::from_secs(20);
 
 /// Greedy with true counts. Has no state of its own.
 #[derive(Debug, Default)]
@@ -159,6 +161,10 @@ fn order_bulk(
         found = choose::rarest(board, media, host, receiver, all, size, how).map(|r| (r, Need::Spare));
     }
     let Some(((first, last), need)) = found else { return false };
+    let bytes = board.media.get(&media).map_or(0, |m| m.table.bytes_of(first, last));
+    if !is_quick(now, board, host, bytes) {
+        return false;
+    }
     let Some(proto) = proto.or_else(|| Some(board.route(now, host, receiver, need, 64 << 10)?.proto)) else {
         return false;
     };
@@ -167,6 +173,19 @@ fn order_bulk(
         Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };
     choose::stand_ins(board, now, &mut order);
     board.issue(now, &order).is_some()
+}
+
+/// Whether a host will send so much in a reasonable time; now and then one that will not gets a try.
+fn is_quick(now: Now, board: &mut Board, host: PeerIx, bytes: u64) -> bool {
+    let Some(h) = board.peers.get_mut(&host) else { return false };
+    let slow = h.up.rate.is_some_and(|r| bytes as f64 / r.max(1.0) > TOO_SLOW);
+    if slow && now.since(h.probed) < PROBE {
+        return false;
+    }
+    if slow {
+        h.probed = now;
+    }
+    true
 }
 
 /// Whether a host has so much room that it may send what nobody waits for. A publisher rests instead.
@@ -200,15 +219,16 @@ fn drop_stale(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
     }
 }
 
-/// An assignment is slow: sends another host after it if it holds up the end or a deadline, or takes it back.
+/// An assignment is slow: sends another host after it if it holds up the end or a deadline, or would take for ever.
 fn late(now: Now, board: &mut Board, id: u64) {
-    let Some(run) =
-        board.runs.get(&id).filter(|r| r.state == State::Runs && !r.hedge && !r.hedged && r.done.is_none())
-    else {
-        return;
+    let chased = |r: &Run| {
+        let by = r.chased_by.and_then(|c| board.runs.get(&c));
+        r.hedge || by.is_some_and(|c| c.state == State::Runs)
     };
+    let running = board.runs.get(&id).filter(|r| r.state == State::Runs && r.done.is_none());
+    let Some(run) = running.filter(|r| !chased(r)) else { return };
     let (media, receiver, host, eta) = (run.media, run.receiver, run.host(), run.eta(now));
-    let (range, need, deadline) = ((run.first, run.last), run.need, run.deadline);
+    let (range, need, deadline, moves) = ((run.first, run.last), run.need, run.deadline, run.acked > 0);
     let Some(m) = board.media.get(&media) else { return };
     let Some(member) = m.members.get(&receiver) else { return };
     let in_danger = deadline.is_some_and(|d| now + Duration::from_secs_f64(eta.min(600.0)) > d);
@@ -219,7 +239,7 @@ fn late(now: Now, board: &mut Board, id: u64) {
     // What is missing at the end of it; the slow host goes on from the beginning.
     let Some(part) = member.holds.part() else { return };
     let Some((a, b)) = part.pages.gaps(range.0, range.1).last() else { return };
-    let first = if in_danger || b - a < 8 { a } else { a + (b - a) / 2 };
+    let first = if in_danger || !moves || b - a < 8 { a } else { a + (b - a) / 2 };
     let Some(best) = urgent::best(now, board, media, receiver, (first, b), deadline, Some(host)) else {
         return;
     };
@@ -239,9 +259,8 @@ fn late(now: Now, board: &mut Board, id: u64) {
         hedge: true,
         stand_ins: Vec::new(),
     };
-    if board.issue(now, &order).is_some()
-        && let Some(run) = board.runs.get_mut(&id)
-    {
-        run.hedged = true;
+    let chaser = board.issue(now, &order);
+    if let Some(run) = board.runs.get_mut(&id) {
+        run.chased_by = chaser.or(run.chased_by);
     }
 }
