@@ -30,6 +30,8 @@ pub struct MediaReader {
     media: Media,
     at: u64,
     focus: Option<u64>,
+    /// Whether the page of `focus` was told.
+    exact: bool,
     wait: Option<Waiting>,
     urgent: u64,
 }
@@ -58,7 +60,7 @@ impl MediaReader {
         let m = media.manifest();
         let rate = m.bytes.saturating_mul(1_000_000).checked_div(m.duration).unwrap_or(128 * 1024);
         let urgent = (rate.saturating_mul(URGENT_SECONDS)).clamp(*URGENT_BYTES.start(), *URGENT_BYTES.end());
-        MediaReader { media, at: 0, focus: None, wait: None, urgent }
+        MediaReader { media, at: 0, focus: None, exact: false, wait: None, urgent }
     }
 
     /// Length in bytes.
@@ -114,12 +116,16 @@ impl MediaReader {
         (have > 0).then(|| want.min(usize::try_from(have).unwrap_or(want)))
     }
 
+    /// By page where it is known: what the tracker makes of a byte is a guess within a slice, and may miss the page
+    /// that is waited for.
     fn say_where(&mut self) {
-        if self.media.store().page_at_byte(self.at).is_none() {
+        let page = self.media.store().page_at_byte(self.at);
+        if page.is_none() {
             self.media.locate(Position::Byte(self.at));
         }
-        self.media.focus(Position::Byte(self.at), self.urgent);
+        self.media.focus(page.map_or(Position::Byte(self.at), Position::Page), self.urgent);
         self.focus = Some(self.at);
+        self.exact = page.is_some();
     }
 }
 
@@ -159,11 +165,12 @@ impl AsyncRead for MediaReader {
             if let Some(e) = self.media.failure() {
                 return Poll::Ready(Err(io::Error::other(e)));
             }
+            let known = self.media.store().page_at_byte(self.at).is_some();
+            if self.focus != Some(self.at) || known && !self.exact {
+                self.say_where();
+            }
             match &mut self.wait {
                 None => {
-                    if self.focus != Some(self.at) {
-                        self.say_where();
-                    }
                     let remind = Box::pin(tokio::time::sleep_until(Instant::now() + REMIND));
                     self.wait = Some(Waiting { change: Box::pin(change(waits.0, waits.1)), remind });
                 }
