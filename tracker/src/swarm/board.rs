@@ -260,8 +260,8 @@ impl Board {
             m.free.insert(peer);
         } else {
             m.free.remove(peer);
-            if serves && !p.missed_up.contains(&media) {
-                p.missed_up.push(media);
+            if serves {
+                p.missed_up.insert(media);
             }
         }
         let lacks = p.conn.is_some() && m.members.get(&peer).is_some_and(Member::has_open);
@@ -269,8 +269,8 @@ impl Board {
             m.hungry.insert(peer);
         } else {
             m.hungry.remove(peer);
-            if lacks && !p.missed_down.contains(&media) {
-                p.missed_down.push(media);
+            if lacks {
+                p.missed_down.insert(media);
             }
         }
     }

@@ -84,8 +84,8 @@ impl Swarm {
         if let Some(p) = self.board.peers.get_mut(&peer) {
             p.map_bytes = p.map_bytes.saturating_sub(cost);
             p.media.remove(&ix);
-            p.missed_up.retain(|m| *m != ix);
-            p.missed_down.retain(|m| *m != ix);
+            p.missed_up.remove(ix);
+            p.missed_down.remove(ix);
         }
     }
 

@@ -88,7 +88,8 @@ impl Names {
 
     /// Whether the path's owner has left it unused for too long.
     pub(crate) fn expired(name: &Name, wall_ms: u64) -> bool {
-        wall_ms.saturating_sub(name.known.used_ms) > FREE_AFTER_MS
+        // 0: the catalogue did not tell. That is no reason to give a path away.
+        name.known.used_ms > 0 && wall_ms.saturating_sub(name.known.used_ms) > FREE_AFTER_MS
     }
 
     /// Media, in order of their paths.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use icet::{NetKind, Now, Offer, PeerKey};
 
+use super::bits::Pool;
 use super::board::MediaIx;
 use super::learn::{Arm, ProtoIx};
 use super::quota::Bucket;
@@ -216,9 +217,9 @@ pub(crate) struct Peer {
     pub(crate) contribution_stored: Contribution,
     pub(crate) media: BTreeSet<MediaIx>,
     /// Media in which it was wanted as a host, but had no room.
-    pub(crate) missed_up: Vec<MediaIx>,
+    pub(crate) missed_up: Pool<MediaIx>,
     /// Media in which it could have been fed, but had no room.
-    pub(crate) missed_down: Vec<MediaIx>,
+    pub(crate) missed_down: Pool<MediaIx>,
     /// Bytes of page maps held for it.
     pub(crate) map_bytes: u64,
     pub(crate) messages: Bucket,

@@ -70,7 +70,9 @@ impl Swarm {
         let cost = Media::cost(manifest);
         if let Some(name) = self.names.get(path) {
             let ours = name.known.owner == key;
-            if !ours && !Names::expired(name, wall) {
+            let in_use =
+                name.media.and_then(|ix| self.board.media.get(&ix)).is_some_and(|m| !m.members.is_empty());
+            if !ours && (in_use || !Names::expired(name, wall)) {
                 return Err(refuse(
                     ErrorCode::OWNED,
                     "another key owns this path; publish under another one",

@@ -106,7 +106,12 @@ impl Swarm {
     /// Ends what a peer did in session `conn`; it is remembered for a while, should it come back.
     fn part(&mut self, now: Now, ix: PeerIx, conn: ConnId) {
         let Some(peer) = self.board.peers.get(&ix).filter(|p| p.conn == Some(conn)) else { return };
+        let wall = self.board.wall(now);
         for media in peer.media.iter().copied().collect::<Vec<_>>() {
+            if let Some(m) = self.board.media.get(&media).filter(|m| m.is_publisher(ix)) {
+                let path = m.manifest.path.clone();
+                self.used(&path, wall);
+            }
             self.leave_swarm(media, ix);
         }
         self.store_contribution(ix);
@@ -264,8 +269,8 @@ impl Swarm {
                 contribution,
                 contribution_stored: contribution,
                 media: std::collections::BTreeSet::new(),
-                missed_up: Vec::new(),
-                missed_down: Vec::new(),
+                missed_up: super::bits::Pool::default(),
+                missed_down: super::bits::Pool::default(),
                 map_bytes: 0,
                 messages: Bucket::full(messages, now),
                 joins: Bucket::full(joins, now),

@@ -77,12 +77,17 @@ impl Scheduler for Greedy {
 
 /// The media in which a peer missed its turn for want of room, beginning with `media`.
 fn missed(board: &mut Board, peer: PeerIx, media: MediaIx, up: bool) -> Vec<MediaIx> {
-    let Some(p) = board.peers.get_mut(&peer) else { return Vec::new() };
-    let (meter, list) = if up { (&p.up, &mut p.missed_up) } else { (&p.down, &mut p.missed_down) };
+    let Board { peers, rng, .. } = board;
+    let Some(p) = peers.get_mut(&peer) else { return Vec::new() };
+    let (meter, pool) = if up { (&p.up, &mut p.missed_up) } else { (&p.down, &mut p.missed_down) };
     let mut out = vec![media];
     if meter.room() > 0 {
-        let n = list.len().saturating_sub(MEDIA);
-        out.extend(list.drain(n..).filter(|m| *m != media));
+        for m in pool.draw(MEDIA, rng) {
+            pool.remove(m);
+            if m != media {
+                out.push(m);
+            }
+        }
     }
     out
 }

@@ -61,7 +61,10 @@ fn a_path_belongs_to_who_came_first() {
     forged.manifest.signature.0[5] ^= 1;
     w.say(q, forged);
     assert_eq!(w.error(q).unwrap().code, ErrorCode::FORGED);
-    // After 90 days without use it is free.
+    // After 90 days without use it is free, but not while somebody is there.
+    w.pass(Duration::from_secs(100 * 24 * 3600));
+    w.say(q, manifest_only(&other.0));
+    assert_eq!(w.error(q).unwrap().code, ErrorCode::OWNED);
     w.disconnect(p);
     w.pass(Duration::from_secs(89 * 24 * 3600));
     w.say(q, manifest_only(&other.0));
