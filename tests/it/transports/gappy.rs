@@ -43,6 +43,8 @@ const STOP: u32 = u32::MAX;
 const PAYLOAD: usize = 1100;
 /// Datagrams that may be on their way.
 const WINDOW: u32 = 64;
+/// Datagrams that wait for the one who fetches.
+const QUEUE: usize = 4 * WINDOW as usize;
 /// After so long without a word it is said again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// After so long without a word nobody is there.
@@ -61,7 +63,7 @@ struct Hub {
     sender: DatagramSender,
     shelf: Mutex<Option<(Context, Arc<Shelf>)>>,
     /// Our requests.
-    fetches: Mutex<HashMap<u64, mpsc::UnboundedSender<Bytes>>>,
+    fetches: Mutex<HashMap<u64, mpsc::Sender<Bytes>>>,
     /// Requests that we serve: what their receivers have heard.
     served: Mutex<HashMap<(SocketAddr, u64), watch::Sender<u32>>>,
     loss: u64,
@@ -176,7 +178,8 @@ impl Hub {
                     let mut whole = vec![kind];
                     whole.extend_from_slice(&b);
                     if let Some(fetch) = self.fetches.lock().unwrap().get(&token) {
-                        let _ = fetch.send(whole.into());
+                        // Full: lost, as datagrams are.
+                        let _ = fetch.try_send(whole.into());
                     }
                 }
             }
@@ -293,7 +296,7 @@ struct Fetch {
     token: u64,
     to: SocketAddr,
     ask: Vec<u8>,
-    inbound: mpsc::UnboundedReceiver<Bytes>,
+    inbound: mpsc::Receiver<Bytes>,
     next: u32,
     /// What waits behind a gap.
     held: Option<Bytes>,
@@ -394,7 +397,7 @@ impl PayloadProtocol for Gappy {
             };
             let to = request.host.addrs.iter().find(|a| a.kind == NetKind::Udp).map(|a| a.at);
             let to = to.ok_or_else(|| TransportError::new(ErrorKind::Unreachable, "no UDP address"))?;
-            let (told, inbound) = mpsc::unbounded_channel();
+            let (told, inbound) = mpsc::channel(QUEUE);
             let token = {
                 use std::hash::{BuildHasher, Hasher};
                 std::collections::hash_map::RandomState::new().build_hasher().finish()
