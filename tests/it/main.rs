@@ -1,5 +1,6 @@
 //! Integration tests of IceShare: one binary, many modules.
 
+mod attacks;
 mod crash;
 mod errors;
 mod host;

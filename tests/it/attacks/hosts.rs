@@ -1,0 +1,141 @@
+//! Hosts that lie about what they serve and what they have.
+
+use iceshare::driver::{OpenOptions, Peer, PeerConfig};
+use iceshare::protocol::Registry;
+use iceshare::shelf::Anonymous;
+use iceshare::store::Target;
+use iceshare_tests::{Network, media, same};
+use icet::message::Intent;
+use icet::{IcetUrl, Identity};
+use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+
+use super::liar::{Liar, Lie};
+use super::stranger::{eventually, get, port_of_host, read, runtime};
+use iceshare_transport_http as _;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// How far the tracker trusts the peer of this key.
+fn trust(net: &Network, liar: &Liar) -> f64 {
+    let peers = json(&net.tracker.get("/api/peers"));
+    let of = |p: &Value| (p["key"] == liar.key.short().as_str()).then(|| p["trust"].as_f64()).flatten();
+    let found = peers["peers"].as_array().and_then(|all| all.iter().find_map(of));
+    found.unwrap_or_else(|| panic!("the liar is not listed: {peers}"))
+}
+
+struct Scene {
+    net: Network,
+    file: std::path::PathBuf,
+    url: String,
+    publisher: iceshare_tests::Proc,
+    liar: Liar,
+    rt: tokio::runtime::Runtime,
+}
+
+/// A publisher with a thin uplink, and a liar with a broad one.
+fn scene(lie: Lie) -> Scene {
+    let net = Network::new();
+    let file = net.path("song.opus");
+    media::opus_like(&file, 1_500_000, 4200, 41).expect("a file");
+    let (publisher, url) = net.publish("publisher", &file, &["--up", "600kB"]);
+    let rt = runtime();
+    let liar = rt.block_on(Liar::join(&net.tracker.url, "song.opus", &file, lie));
+    Scene { net, file, url, publisher, liar, rt }
+}
+
+fn altered_pages_go_nowhere(lie: Lie) {
+    let mut s = scene(lie);
+    // A first receiver gets the identical file, and counts what was wrong.
+    let (mut first, out) = s.net.get("first", &s.url, &["--json"]);
+    first.ends_with(0);
+    assert!(same(&s.file, &out), "an altered page was stored");
+    let figures = json(&first.stdout());
+    assert!(s.liar.altered() > 0, "nobody asked the liar, so that nothing was tested");
+    assert!(figures["bad_pages"].as_u64() > Some(0), "no bad page was counted: {figures}");
+    let at_first = s.liar.asked();
+    // A second one tells the tracker the same: now the liar is out.
+    let (second, out) = s.net.get("second", &s.url, &["--share-for", "10m"]);
+    second.error_line("that it is complete and shares", |l| l.contains("sharing").then_some(()));
+    assert!(same(&s.file, &out));
+    // What it passes on is the publisher's.
+    s.publisher.kill();
+    let (mut third, out) = s.net.get("third", &s.url, &["--json"]);
+    third.ends_with(0);
+    assert!(same(&s.file, &out), "an altered page was passed on");
+    let before = trust(&s.net, &s.liar);
+    eprintln!("the liar was asked {at_first} times by the first, {} in all; trust {before}", s.liar.asked());
+    assert!(before < 0.7, "the liar is trusted as before: {before}");
+    let at_third = s.liar.asked();
+    let (mut fourth, out) = s.net.get("fourth", &s.url, &["--json"]);
+    fourth.ends_with(0);
+    assert!(same(&s.file, &out));
+    assert!(
+        s.liar.asked() - at_third < at_first.max(2),
+        "the liar is used as before: {} requests, {at_first} at first",
+        s.liar.asked() - at_third
+    );
+    let host = port_of_host(&s.rt, &s.net.tracker.url, "song.opus", 0xcc);
+    assert!(get(host, "/song.opus", &[]).body == read(&s.file), "a peer serves something else");
+}
+
+#[test]
+fn a_page_with_an_altered_byte_is_never_stored_or_passed_on() {
+    altered_pages_go_nowhere(Lie::Alter);
+}
+
+#[test]
+fn nor_is_one_whose_checksum_was_mended() {
+    altered_pages_go_nowhere(Lie::AlterAndMend);
+}
+
+#[test]
+fn a_reader_is_never_shown_an_altered_page() {
+    let s = scene(Lie::AlterAndMend);
+    let seen = s.rt.block_on(async {
+        let registry = Registry::linked().expect("a registry");
+        let config = PeerConfig {
+            identity: Identity::from_seed(&[0xdd; 32]),
+            data_dir: s.net.path("reader"),
+            listen: vec!["127.0.0.1:0".parse().expect("an address")],
+            up: None,
+            down: None,
+            protocols: registry.build(&["http".to_owned()], &[]).expect("protocols"),
+            anonymous: Anonymous::Allow,
+            agent: "reader".into(),
+        };
+        let peer = Peer::start(config).await.expect("a peer");
+        let url: IcetUrl = s.url.parse().expect("a link");
+        let options = OpenOptions { intent: Intent::Play, target: Target::Own, at: None };
+        let media = peer.open(&url, options).await.expect("a media");
+        let (mut reader, mut seen) = (media.reader(), Vec::new());
+        let read = tokio::time::timeout(iceshare_tests::PATIENCE, reader.read_to_end(&mut seen)).await;
+        read.expect("in time").expect("the whole file");
+        assert!(s.liar.altered() > 0, "nobody asked the liar, so that nothing was tested");
+        assert!(media.progress().bad > 0, "no bad page was counted");
+        peer.shutdown().await;
+        seen
+    });
+    assert!(seen == read(&s.file), "a reader saw something else than was published");
+}
+
+#[test]
+fn a_page_map_that_lies_stops_nobody() {
+    let s = scene(Lie::Absent);
+    for who in ["first", "second", "third"] {
+        let (mut get, out) = s.net.get(who, &s.url, &["--json"]);
+        get.ends_with(0);
+        assert!(same(&s.file, &out));
+    }
+    let asked = s.liar.asked();
+    assert!(asked > 0, "nobody asked the liar, so that nothing was tested");
+    let (mut fourth, out) = s.net.get("fourth", &s.url, &["--json"]);
+    fourth.ends_with(0);
+    assert!(same(&s.file, &out));
+    let more = s.liar.asked() - asked;
+    eprintln!("three receivers asked the liar {asked} times, a fourth {more} times");
+    assert!(more <= asked / 3, "the liar is used as before: {asked} by three, {more} by one more");
+    let _ = eventually("the tracker lists the liar", || Some(trust(&s.net, &s.liar)));
+}

@@ -1,0 +1,12 @@
+//! Attacks: peers, trackers and web pages that mean harm, against the real programs and the real driver.
+
+mod aim;
+mod fake_tracker;
+mod gateway;
+mod hosts;
+mod liar;
+mod paths;
+mod publishers;
+mod stranger;
+mod tickets;
+mod trackers;

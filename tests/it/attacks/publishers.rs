@@ -1,0 +1,67 @@
+//! Publishers who take what is not theirs, or write what steers a terminal.
+
+use iceshare_tests::{Network, media, same};
+
+#[test]
+fn a_path_stays_its_owners() {
+    let net = Network::new();
+    let (mine, theirs) = (net.path("mine.opus"), net.path("theirs.opus"));
+    media::opus_like(&mine, 200_000, 4200, 61).expect("a file");
+    media::opus_like(&theirs, 200_000, 4200, 62).expect("a file");
+    let (_owner, url) = net.publish("owner", &mine, &["--as", "music/song.opus"]);
+    let args =
+        ["publish", &theirs.to_string_lossy(), "--tracker", &net.tracker.url, "--as", "music/song.opus"];
+    let mut thief = net.run("thief", &args);
+    thief.ends_with(6);
+    let said = thief.stderr();
+    assert!(said.contains("another key owns this path"), "{said}");
+    assert!(!thief.stdout().contains("icet://"), "{}", thief.stdout());
+    // With the owner's key in the link and without.
+    for (who, url) in [("a", url.as_str()), ("b", url.split('?').next().unwrap_or_default())] {
+        let (mut get, out) = net.get(who, url, &[]);
+        get.ends_with(0);
+        assert!(same(&mine, &out));
+    }
+}
+
+/// Sets a window's title, clears the screen, turns the reading direction, adds lines.
+const TITLE: &str =
+    "\u{1b}]0;owned\u{7}\u{1b}[2Jgpj\u{202e}ggo\nsecond line\r\u{9b}31m<script>alert(1)</script>";
+
+/// Whether somebody's terminal would obey.
+fn steers(text: &str) -> bool {
+    text.chars().any(|c| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c))
+}
+
+#[test]
+fn a_title_steers_no_terminal_and_no_page() {
+    let net = Network::new();
+    let file = net.path("song.opus");
+    media::opus_like(&file, 200_000, 4200, 63).expect("a file");
+    let (publisher, url) = net.publish("publisher", &file, &["--title", TITLE]);
+    assert!(!steers(&publisher.stderr()) && !steers(&publisher.stdout()), "publish: {}", publisher.stderr());
+    let (mut get, out) = net.get("receiver", &url, &["--progress", "lines"]);
+    get.ends_with(0);
+    assert!(same(&file, &out));
+    assert!(!steers(&get.stderr()) && !steers(&get.stdout()), "get: {:?}", get.stderr());
+    let mut info = net.run("receiver", &["info", &url]);
+    info.ends_with(0);
+    let told = info.stdout();
+    assert!(told.contains("owned"), "the title is not shown at all: {told}");
+    assert!(!steers(&told) && !steers(&info.stderr()), "info: {told:?}");
+    assert!(!told.lines().any(|l| l.starts_with("second line")), "a line of its own: {told}");
+    let mut info = net.run("receiver", &["info", "--json", &url]);
+    info.ends_with(0);
+    let json: serde_json::Value = serde_json::from_str(&info.stdout()).expect("JSON");
+    assert_eq!(json["title"], TITLE, "JSON has the title as it is");
+    assert!(!info.stdout().contains('\u{1b}'), "but escaped");
+    let mut verify = net.run("receiver", &["verify", &out.to_string_lossy()]);
+    verify.ends_with(0);
+    assert!(!steers(&verify.stdout()) && !steers(&verify.stderr()));
+    // The tracker's API and its page.
+    for path in ["/api/media", "/api/media/song.opus", "/", "/metrics"] {
+        let body = net.tracker.get(path);
+        assert!(!body.contains('\u{1b}') && !body.contains('\u{7}'), "{path}: {body:?}");
+        assert!(path.starts_with("/api") || !body.contains("<script>alert"), "{path}: {body}");
+    }
+}
