@@ -8,4 +8,5 @@ mod house;
 mod http;
 mod lockstep;
 mod main_job;
+mod players;
 mod transports;
