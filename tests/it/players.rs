@@ -198,7 +198,7 @@ fn gstreamer_knows_the_duration_and_seeks() {
 
 /// Reads `0:06:40.000000000`.
 fn clock(text: &str) -> Option<f64> {
-    let text = text.trim().split_whitespace().next()?;
+    let text = text.split_whitespace().next()?;
     let mut parts = text.split(':').map(|p| p.parse::<f64>().ok());
     let (h, m, s) = (parts.next()??, parts.next()??, parts.next()??);
     Some(h * 3600.0 + m * 60.0 + s)
