@@ -237,9 +237,10 @@ fn vlc_knows_the_duration_and_seeks() {
         loop {
             assert!(Instant::now() < deadline, "vlc never had a good answer to {command}");
             writeln!(to, "{command}").unwrap_or_else(|e| panic!("vlc: {e}"));
-            let number = answers.by_ref().map_while(Result::ok).find_map(|line| {
-                line.trim_start_matches(['>', ' ']).trim().parse().ok()
-            });
+            let number = answers
+                .by_ref()
+                .map_while(Result::ok)
+                .find_map(|line| line.trim_start_matches(['>', ' ']).trim().parse().ok());
             let number = number.unwrap_or_else(|| panic!("vlc went away"));
             if good(number) {
                 return number;
