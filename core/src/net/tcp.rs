@@ -1,10 +1,10 @@
 //! The TCP port: TLS for IceT's own protocols, and plain connections of payload protocols, told apart by the first
 //! bytes. A connection that says nothing, or nothing that anybody knows, is closed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -12,7 +12,6 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Inner, dial, tls};
@@ -25,60 +24,35 @@ const PEEK: usize = 16;
 /// First byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Who has connections that are still undecided: the oldest first.
+/// Who has connections that are still undecided.
 #[derive(Debug, Default)]
-pub(super) struct Undecided(Mutex<Waiting>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    by_ip: HashMap<IpAddr, VecDeque<(u64, CancellationToken)>>,
-    all: usize,
-    last: u64,
-}
+pub(super) struct Undecided(Mutex<HashMap<IpAddr, usize>>);
 
 struct Slot {
     inner: Arc<Inner>,
     ip: IpAddr,
-    number: u64,
-    /// Cancelled when a newer connection of the same address takes its place.
-    over: CancellationToken,
 }
 
 impl Undecided {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where an address has too many, its oldest goes: who means it has said by then what it is, who stalls has not.
     fn enter(inner: &Arc<Inner>, ip: IpAddr) -> Option<Slot> {
-        let mut waiting = inner.undecided.lock();
-        let mine = waiting.by_ip.get(&ip).map_or(0, VecDeque::len);
-        let full = mine >= UNDECIDED_EACH || waiting.all >= UNDECIDED_ALL;
-        if full && let Some((_, over)) = waiting.by_ip.get_mut(&ip).and_then(VecDeque::pop_front) {
-            waiting.all -= 1;
-            over.cancel();
-        } else if full {
+        let mut all = inner.undecided.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = all.get(&ip).copied().unwrap_or(0);
+        if mine >= UNDECIDED_EACH || all.values().sum::<usize>() >= UNDECIDED_ALL {
             return None;
         }
-        waiting.all += 1;
-        waiting.last += 1;
-        let (number, over) = (waiting.last, CancellationToken::new());
-        waiting.by_ip.entry(ip).or_default().push_back((number, over.clone()));
-        Some(Slot { inner: inner.clone(), ip, number, over })
+        all.insert(ip, mine + 1);
+        Some(Slot { inner: inner.clone(), ip })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut waiting = self.inner.undecided.lock();
-        if let Some(mine) = waiting.by_ip.get_mut(&self.ip) {
-            let before = mine.len();
-            mine.retain(|(number, _)| *number != self.number);
-            let (left, gone) = (mine.len(), before - mine.len());
-            if left == 0 {
-                waiting.by_ip.remove(&self.ip);
+        let mut all = self.inner.undecided.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = all.get_mut(&self.ip) {
+            *n -= 1;
+            if *n == 0 {
+                all.remove(&self.ip);
             }
-            waiting.all -= gone;
         }
     }
 }
@@ -108,11 +82,8 @@ pub(super) async fn accept(inner: Arc<Inner>, listener: TcpListener) {
         };
         let inner = inner.clone();
         inner.clone().spawn(async move {
-            tokio::select! {
-                decided = decide(&inner, stream, from) => if let Err(e) = decided {
-                    debug!(%from, error = %e, "TCP connection closed");
-                },
-                () = slot.over.cancelled() => debug!(%from, "too many undecided connections"),
+            if let Err(e) = decide(&inner, stream, from).await {
+                debug!(%from, error = %e, "TCP connection closed");
             }
             drop(slot);
         });

@@ -2,7 +2,6 @@
 
 mod aim;
 mod fake_tracker;
-mod floods;
 mod gateway;
 mod hosts;
 mod liar;
