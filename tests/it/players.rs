@@ -1,12 +1,11 @@
 //! Real players on `iceshare play`: the duration is right, a seek fetches what is sought, sound comes before the file.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use iceshare_tests::process::http_get;
-use iceshare_tests::{Network, PATIENCE, Proc, have};
+use iceshare_tests::{Network, Proc, have};
 
 /// The whole large file would take two minutes from such an origin.
 const SLOW: &str = "100kB";
@@ -44,7 +43,7 @@ struct Playing {
     file: PathBuf,
     play: Proc,
     _publisher: Proc,
-    net: Network,
+    _net: Network,
 }
 
 impl Playing {
@@ -52,7 +51,7 @@ impl Playing {
         let (publisher, link) = net.publish("publisher", &file, &["--up", up]);
         let play = net.run("listener", &["play", &link]);
         let url = play.line("its http:// link", |l| l.starts_with("http://").then(|| l.trim().to_owned()));
-        Playing { url, file, play, _publisher: publisher, net }
+        Playing { url, file, play, _publisher: publisher, _net: net }
     }
 
     fn slow() -> Playing {
@@ -151,111 +150,6 @@ fn sound_comes_after_the_first_pages() {
     drop(player);
     p.play.signal("INT");
     p.play.ends_with(130);
-}
-
-#[test]
-fn mpv_knows_the_duration_and_seeks() {
-    if !have("ffmpeg") || !have("ffprobe") || !have("mpv") {
-        return;
-    }
-    let p = Playing::slow();
-    let mut mpv = Command::new("mpv");
-    mpv.args(["--no-config", "--ao=null", "--vo=null", "--length=2"]).arg(format!("--start={SEEK}"));
-    mpv.args(["--term-playing-msg=DURATION=${=duration}", "--term-status-msg=AT=${=time-pos}\n", &p.url]);
-    let mut mpv = Proc::start(mpv);
-    let number = |l: &str, key: &str| l.trim().strip_prefix(key)?.parse::<f64>().ok();
-    let duration = mpv.line("the duration", |l| number(l, "DURATION="));
-    near(duration, p.seconds(), 0.05, "mpv");
-    mpv.ends_with(0);
-    let said = mpv.stdout() + &mpv.stderr();
-    let at = said.lines().filter_map(|l| number(l, "AT=")).fold(0.0, f64::max);
-    near(at, f64::from(SEEK) + 2.0, 2.0, "mpv, where it is,");
-    p.sought("mpv");
-}
-
-#[test]
-fn gstreamer_knows_the_duration_and_seeks() {
-    if !have("ffmpeg") || !have("ffprobe") || !have("gst-play-1.0") || !have("gst-discoverer-1.0") {
-        return;
-    }
-    let p = Playing::slow();
-    let said = output("gst-discoverer-1.0", &["-t", "60", &p.url]);
-    let duration = said.lines().find_map(|l| clock(l.trim().strip_prefix("Duration:")?));
-    near(duration.unwrap_or_else(|| panic!("{said}")), p.seconds(), 0.1, "gst-discoverer");
-    // Its positions end in carriage returns.
-    let mut player = Command::new("sh");
-    player.args(["-c", "exec gst-play-1.0 --no-interactive --audiosink='fakesink sync=true' -s $1 $2 | stdbuf -oL tr '\\r' '\\n'"]);
-    player.args(["sh", &SEEK.to_string(), &p.url]);
-    let player = Proc::start(player);
-    let after = |l: &str| {
-        let (at, all) = l.split_once(" / ")?;
-        let (at, all) = (clock(at)?, clock(all)?);
-        (at > f64::from(SEEK) && at < f64::from(SEEK) + 20.0).then_some(all)
-    };
-    near(player.line("that it plays there", after), p.seconds(), 0.2, "gst-play");
-    p.sought("GStreamer");
-}
-
-/// Reads `0:06:40.000000000`.
-fn clock(text: &str) -> Option<f64> {
-    let text = text.split_whitespace().next()?;
-    let mut parts = text.split(':').map(|p| p.parse::<f64>().ok());
-    let (h, m, s) = (parts.next()??, parts.next()??, parts.next()??);
-    Some(h * 3600.0 + m * 60.0 + s)
-}
-
-#[test]
-fn vlc_knows_the_duration_and_seeks() {
-    if !have("ffmpeg") || !have("ffprobe") || !have("vlc") || !have("setpriv") {
-        return;
-    }
-    let p = Playing::slow();
-    let home = p.net.path("vlc");
-    std::fs::create_dir(&home).unwrap_or_else(|e| panic!("{e}"));
-    let root = output("id", &["-u"]) == "0";
-    let mut vlc = if root {
-        // It refuses to run as root; the folder of the test must be open to who runs it then.
-        for folder in [p.net.dir.path(), &home] {
-            output("chmod", &["755", &text(folder)]);
-        }
-        output("chown", &["nobody", &text(&home)]);
-        let mut c = Command::new("setpriv");
-        c.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "vlc"]);
-        c
-    } else {
-        Command::new("vlc")
-    };
-    vlc.args(["-I", "rc", "--rc-fake-tty", "--aout", "adummy", "--vout", "vdummy"]);
-    vlc.args(["--no-metadata-network-access", &p.url]).env("HOME", &home).env("XDG_RUNTIME_DIR", &home);
-    vlc.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut vlc = vlc.spawn().unwrap_or_else(|e| panic!("vlc: {e}"));
-    let (Some(mut to), Some(from)) = (vlc.stdin.take(), vlc.stdout.take()) else { panic!("no pipes") };
-    let mut answers = BufReader::new(from).lines();
-    let deadline = Instant::now() + PATIENCE;
-    // Asks until the answer is good; the control interface answers a few times a second.
-    let mut ask = |command: &str, good: &dyn Fn(u32) -> bool| -> u32 {
-        loop {
-            assert!(Instant::now() < deadline, "vlc never had a good answer to {command}");
-            writeln!(to, "{command}").unwrap_or_else(|e| panic!("vlc: {e}"));
-            let number = answers
-                .by_ref()
-                .map_while(Result::ok)
-                .find_map(|line| line.trim_start_matches(['>', ' ']).trim().parse().ok());
-            let number = number.unwrap_or_else(|| panic!("vlc went away"));
-            if good(number) {
-                return number;
-            }
-        }
-    };
-    let length = ask("get_length", &|n| n > 0);
-    near(f64::from(length), p.seconds(), 1.0, "vlc");
-    ask("get_time", &|n| n > 0);
-    // A command without an answer of its own, and one with.
-    let at = ask(&format!("seek {SEEK}\nget_time"), &|n| n.abs_diff(SEEK) <= 20);
-    eprintln!("vlc: at {at} s of {length} s");
-    p.sought("vlc");
-    let _ = vlc.kill();
-    let _ = vlc.wait();
 }
 
 #[test]

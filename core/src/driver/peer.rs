@@ -371,7 +371,8 @@ impl Inner {
             fetches: 24,
             per_host: 6,
             stall: Duration::from_secs(4),
-            stall_urgent: Duration::from_millis(1500),
+            // Not shorter: a thin uplink shared by a few urgent requests is slow, not dead.
+            stall_urgent: Duration::from_secs(4),
             ack_delay: Duration::from_millis(250),
             backoff: (Duration::from_millis(300), Duration::from_secs(20)),
             seed: u64::from_le_bytes(seed),

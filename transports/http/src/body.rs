@@ -70,7 +70,7 @@ pub(crate) fn length(source: &Source) -> Option<u64> {
 /// The body that `source` says. Pages that are waited for may take `patience` each.
 pub(crate) fn of(media: Arc<MediaStore>, admission: Admission, source: Source, patience: Duration) -> Body {
     let left = length(&source);
-    let mut writer = Writer { media, admission, chunk: CHUNK.0 / 4, patience, todo: VecDeque::new() };
+    let mut writer = Writer { media, admission, chunk: CHUNK.1 * 4, patience, todo: VecDeque::new() };
     match source {
         Source::Parts { parts, wait } => {
             writer.todo.extend(parts.into_iter().map(|part| Todo::Part(part, wait)));
