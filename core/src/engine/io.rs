@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use icet::message::{Focus, Intent, MediaAnswer, Need, Outcome, Position, Source, ToTracker};
-use icet::{MediaId, MediaPath, Now, PageMap, PageNo, PageRanges, PageSet, PeerKey, ProvenSlice};
+use icet::{MediaPath, Now, PageMap, PageNo, PageRanges, PageSet, PeerKey, ProvenSlice};
 
 /// A fetch that the engine ordered: one try at one host for (the rest of) an assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -273,6 +273,3 @@ pub struct Tally {
     /// When the first page was stored.
     pub first_page: Option<Now>,
 }
-
-/// Identity of a media for the driver's maps.
-pub type Known = (Handle, MediaId);
