@@ -10,6 +10,7 @@ pub mod net;
 pub mod ogg;
 pub mod protocol;
 pub mod publish;
+pub mod serve;
 pub mod shelf;
 pub mod store;
 pub mod verify;

@@ -1,17 +1,12 @@
-//! What to answer: a range against what a media has, before anything is sent. No IO but looking records up.
+//! What to answer in terms of HTTP: a range against what a media has, before anything is sent.
 
-use bytes::Bytes;
 use http::StatusCode;
-use iceshare::icet::{PageNo, PageSet, limits};
+use iceshare::icet::{PageNo, PageSet};
 use iceshare::protocol::What;
+use iceshare::serve::{self, Part, Source, Unavailable, first_missing};
 use iceshare::store::MediaStore;
 
 use crate::wire::{ByteRange, ContentRange, Range, Unit, to_npt};
-
-/// Most slices in one answer; the receiver asks again for the rest.
-const SLICES: u64 = 1024;
-/// Most pages of a set that are looked up one by one before an answer begins.
-const PAGES: u64 = 4096;
 
 /// An answer.
 #[derive(Debug, PartialEq)]
@@ -24,54 +19,6 @@ pub(crate) struct Plan {
     /// `Content-Range-Mapping` of W3C Media Fragments.
     pub(crate) mapping: Option<String>,
     pub(crate) source: Source,
-}
-
-/// Where the body comes from.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Source {
-    /// Parts of known length.
-    Parts {
-        /// One after the other.
-        parts: Vec<Part>,
-        /// Whether pages that are not held yet are waited for.
-        wait: bool,
-    },
-    /// Pages as they come.
-    Pages(PageSet),
-    /// Slices with their proofs, as far as they are known here.
-    Slices {
-        /// First.
-        first: u64,
-        /// Last, inclusive.
-        last: u64,
-    },
-}
-
-/// A part of a body.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Part {
-    /// These bytes.
-    Literal(Bytes),
-    /// Bytes of the file.
-    Span {
-        /// Offset of the first.
-        offset: u64,
-        /// How many; never 0.
-        len: u64,
-    },
-}
-
-impl Part {
-    fn span(first: u64, last: u64) -> Part {
-        Part::Span { offset: first, len: last - first + 1 }
-    }
-
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Part::Literal(bytes) => bytes.len() as u64,
-            Part::Span { len, .. } => *len,
-        }
-    }
 }
 
 /// Why there is no answer.
@@ -98,18 +45,22 @@ pub(crate) fn plan(media: &MediaStore, range: &Range, boundary: &str) -> Result<
             pages(media, PageSet::range(m.pages.saturating_sub(*n), m.pages.saturating_sub(1)))
         }
         Range::Proofs { first, last } => {
-            let slices = m.slices();
-            if *first >= slices {
-                return Err(unsatisfiable(Unit::Proofs, slices));
-            }
-            let last = (*last).min(slices - 1).min(first + SLICES - 1);
+            let what = What::Proofs { first: *first, last: *last };
+            let serve::Plan { what, total, source } =
+                serve::plan(media, &what).map_err(|e| refusal(Unit::Proofs, e))?;
+            let span = if let What::Proofs { first, last } = what { Some((first, last)) } else { None };
             Ok(Plan {
                 status: StatusCode::PARTIAL_CONTENT,
-                what: What::Proofs { first: *first, last },
+                what,
                 content_type: crate::wire::PROOFS_TYPE.to_owned(),
-                content_range: Some(content_range(Unit::Proofs, *first, last, slices)),
+                content_range: Some(ContentRange {
+                    unit: Unit::Proofs,
+                    span,
+                    total: Some(total),
+                    stripe: None,
+                }),
                 mapping: None,
-                source: Source::Slices { first: *first, last },
+                source,
             })
         }
         Range::Time { from, to, include_setup } => time(media, *from, *to, *include_setup, boundary),
@@ -129,6 +80,13 @@ fn content_range(unit: Unit, first: u64, last: u64, total: u64) -> ContentRange 
     ContentRange { unit, span: Some((first, last)), total: Some(total), stripe: None }
 }
 
+fn refusal(unit: Unit, why: Unavailable) -> Refusal {
+    match why {
+        Unavailable::Beyond { total } => Refusal::Unsatisfiable(none_of(unit, total)),
+        Unavailable::Missing(page) => Refusal::Missing(page),
+    }
+}
+
 fn no_time(duration: u64) -> Refusal {
     Refusal::Unsatisfiable(format!("t:npt */{}", to_npt(duration)))
 }
@@ -143,34 +101,9 @@ fn whole(media: &MediaStore) -> Plan {
         content_range: None,
         mapping: None,
         source: Source::Parts {
-            parts: vec![Part::Span { offset: 0, len: m.bytes }],
+            parts: vec![Part::Span { offset: 0, len: m.bytes, page: Some(0) }],
             wait: !media.is_complete(),
         },
-    }
-}
-
-/// The first page from `first` to `last` (inclusive) that is not held.
-fn first_missing(media: &MediaStore, first: PageNo, last: PageNo) -> Option<PageNo> {
-    if media.is_complete() {
-        return None;
-    }
-    media.first_missing(first).filter(|p| *p <= last)
-}
-
-/// The last byte of `first ..= last` up to which all is held.
-fn held(media: &MediaStore, first: u64, last: u64) -> Result<u64, Refusal> {
-    if media.is_complete() {
-        return Ok(last);
-    }
-    // An unknown slice has no held pages; which page it would be is not known either.
-    let page = media.page_at_byte(first).ok_or(Refusal::Missing(0))?;
-    match media.first_missing(page) {
-        None => Ok(last),
-        Some(missing) if missing == page => Err(Refusal::Missing(missing)),
-        Some(missing) => {
-            let end = media.span(missing - 1).ok_or(Refusal::Missing(missing))?.end();
-            if end > first { Ok(last.min(end - 1)) } else { Err(Refusal::Missing(missing)) }
-        }
     }
 }
 
@@ -182,16 +115,17 @@ fn bytes(media: &MediaStore, ranges: &[ByteRange], boundary: &str) -> Result<Pla
     };
     if spans.len() == 1 {
         let open = matches!(ranges, [ByteRange::From { last: None, .. }]);
-        let to = held(media, first, last)?;
-        // An open end means "go on": who plays while it arrives waits for the rest.
-        let (to, wait) = if open { (last, to < last) } else { (to, false) };
+        let asked = What::Bytes { first, last: (!open).then_some(last) };
+        let serve::Plan { what, source, .. } =
+            serve::plan(media, &asked).map_err(|e| refusal(Unit::Bytes, e))?;
+        let to = if let What::Bytes { last: Some(to), .. } = what { to } else { last };
         return Ok(Plan {
             status: StatusCode::PARTIAL_CONTENT,
-            what: What::Bytes { first, last: Some(to) },
+            what,
             content_type: m.mime().to_owned(),
             content_range: Some(content_range(Unit::Bytes, first, to, m.bytes)),
             mapping: None,
-            source: Source::Parts { parts: vec![Part::span(first, to)], wait },
+            source,
         });
     }
     // Overlapping ranges can ask for the same bytes many times over (RFC 9110, section 17.15).
@@ -200,8 +134,9 @@ fn bytes(media: &MediaStore, ranges: &[ByteRange], boundary: &str) -> Result<Pla
     if spans.windows(2).any(|w| w[1].0 <= w[0].1) {
         return Ok(whole(media));
     }
-    for (first, last) in &asked {
-        if held(media, *first, *last)? < *last {
+    for &(first, last) in &asked {
+        let part = serve::plan(media, &What::Bytes { first, last: Some(last) });
+        if !part.is_ok_and(|p| p.what == What::Bytes { first, last: Some(last) }) {
             return Err(Refusal::Missing(media.first_missing(0).unwrap_or(0)));
         }
     }
@@ -228,7 +163,7 @@ fn multipart(spans: &[(u64, u64)], mime: &str, total: u64, boundary: &str) -> Ve
         let range = content_range(Unit::Bytes, first, last, total);
         let head = format!("{line}--{boundary}\r\nContent-Type: {mime}\r\nContent-Range: {range}\r\n\r\n");
         parts.push(Part::Literal(head.into()));
-        parts.push(Part::span(first, last));
+        parts.push(Part::bytes(first, last));
     }
     parts.push(Part::Literal(format!("\r\n--{boundary}--\r\n").into()));
     parts
@@ -236,60 +171,21 @@ fn multipart(spans: &[(u64, u64)], mime: &str, total: u64, boundary: &str) -> Ve
 
 fn pages(media: &MediaStore, asked: PageSet) -> Result<Plan, Refusal> {
     let m = media.manifest();
-    let total = m.pages;
-    let Some(first) = asked.next_from(0).filter(|p| *p < total) else {
-        return Err(Refusal::Unsatisfiable(none_of(Unit::Pages, total)));
-    };
-    let open = asked.last.is_none_or(|l| l >= limits::PAGES - 1);
-    let mut set = PageSet { last: Some(asked.last.unwrap_or(u64::MAX).min(total - 1)), ..asked };
-    let plan = |set: PageSet, source| Plan {
+    let serve::Plan { what, total, source } =
+        serve::plan(media, &What::Pages(asked)).map_err(|e| refusal(Unit::Pages, e))?;
+    let set = if let What::Pages(set) = what { set } else { asked };
+    let (first, last) = (set.next_from(0).unwrap_or(set.first), set.last.unwrap_or(total - 1));
+    Ok(Plan {
         status: StatusCode::PARTIAL_CONTENT,
-        what: What::Pages(set),
+        what,
         content_type: m.mime().to_owned(),
         content_range: Some(ContentRange {
             stripe: set.stripe,
-            ..content_range(Unit::Pages, first, set.last.unwrap_or(total - 1), total)
+            ..content_range(Unit::Pages, first, last, total)
         }),
         mapping: None,
         source,
-    };
-    if open && !media.is_complete() {
-        return Ok(plan(set, Source::Pages(set)));
-    }
-    if set.stripe.is_some() && set.count(total) > PAGES {
-        // The rest is for another request.
-        set.last = set.iter(total).nth(usize::try_from(PAGES - 1).unwrap_or(usize::MAX));
-    }
-    let last = set.last.unwrap_or(total - 1);
-    let missing = match set.stripe {
-        None => first_missing(media, first, last),
-        Some(_) if media.is_complete() => None,
-        Some(_) => set.iter(total).find(|p| !media.has(*p)),
-    };
-    match missing {
-        Some(page) if page == first => return Err(Refusal::Missing(page)),
-        Some(page) => set.last = Some(page - 1),
-        None => {}
-    }
-    let unknown = |page| move || Refusal::Missing(page);
-    let mut parts: Vec<Part> = Vec::new();
-    if set.stripe.is_none() {
-        let last = set.last.unwrap_or(total - 1);
-        let (a, b) = (media.span(first), media.span(last));
-        let (a, b) = (a.ok_or_else(unknown(first))?, b.ok_or_else(unknown(last))?);
-        parts.push(Part::span(a.offset, b.end() - 1));
-    } else {
-        for page in set.iter(total) {
-            let span = media.span(page).ok_or_else(unknown(page))?;
-            match parts.last_mut() {
-                Some(Part::Span { offset, len }) if *offset + *len == span.offset => {
-                    *len += u64::from(span.record.len);
-                }
-                _ => parts.push(Part::span(span.offset, span.end() - 1)),
-            }
-        }
-    }
-    Ok(plan(set, Source::Parts { parts, wait: false }))
+    })
 }
 
 /// W3C Media Fragments: the pages that sound from `from` to before `to`, told as bytes.
@@ -301,17 +197,13 @@ fn time(
     boundary: &str,
 ) -> Result<Plan, Refusal> {
     let m = media.manifest();
-    if from >= m.duration {
-        return Err(no_time(m.duration));
-    }
+    let unavailable = |e| match e {
+        Unavailable::Beyond { total } => no_time(total),
+        Unavailable::Missing(page) => Refusal::Missing(page),
+    };
+    let (a, b) = serve::pages_of_time(media, from, to).map_err(unavailable)?;
     let to = to.unwrap_or(m.duration).min(m.duration);
     let missing = || Refusal::Missing(media.first_missing(0).unwrap_or(0));
-    // From the page that sounds at `from` to the last one that starts before `to`.
-    let a = media.page_at_time(from).ok_or_else(missing)?;
-    let b = media.page_at_time(to - 1).ok_or_else(missing)?.max(a);
-    if let Some(page) = first_missing(media, a, b) {
-        return Err(Refusal::Missing(page));
-    }
     let (start, end) = (media.span(a).ok_or_else(missing)?, media.span(b).ok_or_else(missing)?);
     let mut spans = vec![(start.offset, end.end() - 1)];
     if include_setup && m.setup > 0 && a > 0 {
@@ -343,7 +235,7 @@ fn time(
     let (content_type, range, parts) = match spans[..] {
         [(first, last)] => {
             let range = content_range(Unit::Bytes, first, last, m.bytes);
-            (m.mime().to_owned(), Some(range), vec![Part::span(first, last)])
+            (m.mime().to_owned(), Some(range), vec![Part::bytes(first, last)])
         }
         _ => (multipart_type(boundary), None, multipart(&spans, m.mime(), m.bytes, boundary)),
     };

@@ -317,7 +317,7 @@ impl Server {
             Ok(plan) => plan,
             Err(why) => return refused(why),
         };
-        let length = body::length(&plan.source);
+        let length = plan.source.length();
         let mut response = if head {
             Response::new(body::full(""))
         } else {

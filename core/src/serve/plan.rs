@@ -1,0 +1,251 @@
+//! What to answer: a part against what a media has, before anything is sent. No IO but looking records up.
+
+use bytes::Bytes;
+use icet::{PageNo, PageSet, limits};
+use thiserror::Error;
+
+use crate::protocol::What;
+use crate::store::MediaStore;
+
+/// Most slices in one answer; the receiver asks again for the rest.
+const SLICES: u64 = 1024;
+/// Most pages of a striped set that are looked up one by one before an answer begins.
+const PAGES: u64 = 4096;
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What it delivers: what was asked for or a beginning of it, with its end. For the shelf.
+    pub what: What,
+    /// How much the media has of it: pages, bytes, microseconds or slices, as `what` counts.
+    pub total: u64,
+    /// Where the bytes come from.
+    pub source: Source,
+}
+
+/// Where bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Parts of known length.
+    Parts {
+        /// One after the other.
+        parts: Vec<Part>,
+        /// Whether pages that are not held yet are waited for.
+        wait: bool,
+    },
+    /// Pages as they come.
+    Pages(PageSet),
+    /// Slices with their proofs, as far as they are known here.
+    Slices {
+        /// First.
+        first: u64,
+        /// Last, inclusive.
+        last: u64,
+    },
+}
+
+impl Source {
+    /// Bytes, if that is known before they are read.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Source::Parts { parts, .. } => Some(parts.iter().map(Part::len).sum()),
+            Source::Pages(_) | Source::Slices { .. } => None,
+        }
+    }
+}
+
+/// A part of known length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// These bytes, of the transport's own.
+    Literal(Bytes),
+    /// Bytes of the media.
+    Span {
+        /// Offset of the first.
+        offset: u64,
+        /// How many; never 0.
+        len: u64,
+        /// The page that begins at `offset`, if one does and is known.
+        page: Option<PageNo>,
+    },
+}
+
+impl Part {
+    /// The bytes `first ..= last` of the media.
+    #[must_use]
+    pub fn bytes(first: u64, last: u64) -> Part {
+        Part::Span { offset: first, len: last - first + 1, page: None }
+    }
+
+    /// The pages `first ..= last`.
+    ///
+    /// # Errors
+    /// [`Unavailable::Missing`] where their records are not known here.
+    pub fn pages(media: &MediaStore, first: PageNo, last: PageNo) -> Result<Part, Unavailable> {
+        let span = |page| media.span(page).ok_or(Unavailable::Missing(page));
+        let (a, b) = (span(first)?, span(last)?);
+        Ok(Part::Span { offset: a.offset, len: b.end() - a.offset, page: Some(first) })
+    }
+
+    /// How many bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no part is empty")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Part::Literal(bytes) => bytes.len() as u64,
+            Part::Span { len, .. } => *len,
+        }
+    }
+}
+
+/// Why a part cannot be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unavailable {
+    /// The media has nothing there, now or later.
+    #[error("nothing lies in that range")]
+    Beyond {
+        /// How much the media has: pages, bytes, microseconds or slices.
+        total: u64,
+    },
+    /// This page is not held, perhaps later.
+    #[error("this peer does not hold page {0} yet")]
+    Missing(PageNo),
+}
+
+/// Plans the answer to a request for `what`.
+///
+/// # Errors
+/// [`Unavailable`].
+pub fn plan(media: &MediaStore, what: &What) -> Result<Plan, Unavailable> {
+    match what {
+        What::Pages(set) => pages(media, *set),
+        What::Bytes { first, last } => bytes(media, *first, *last),
+        What::Time { from, to } => {
+            let (first, last) = pages_of_time(media, *from, *to)?;
+            let total = media.manifest().duration;
+            Ok(Plan {
+                what: What::Time { from: *from, to: Some(to.unwrap_or(total).min(total)) },
+                total,
+                source: Source::Parts { parts: vec![Part::pages(media, first, last)?], wait: false },
+            })
+        }
+        What::Proofs { first, last } => {
+            let total = media.manifest().slices();
+            if *first >= total || last < first {
+                return Err(Unavailable::Beyond { total });
+            }
+            let (first, last) = (*first, (*last).min(total - 1).min(first + SLICES - 1));
+            let (what, source) = (What::Proofs { first, last }, Source::Slices { first, last });
+            Ok(Plan { what, total, source })
+        }
+    }
+}
+
+/// The first page from `first` to `last` (inclusive) that is not held.
+#[must_use]
+pub fn first_missing(media: &MediaStore, first: PageNo, last: PageNo) -> Option<PageNo> {
+    if media.is_complete() {
+        return None;
+    }
+    media.first_missing(first).filter(|p| *p <= last)
+}
+
+/// The last byte of `first ..= last` up to which all is held.
+fn held(media: &MediaStore, first: u64, last: u64) -> Result<u64, Unavailable> {
+    if media.is_complete() {
+        return Ok(last);
+    }
+    // An unknown slice has no held pages; which page it would be is not known either.
+    let page = media.page_at_byte(first).ok_or(Unavailable::Missing(0))?;
+    match media.first_missing(page) {
+        None => Ok(last),
+        Some(missing) if missing == page => Err(Unavailable::Missing(missing)),
+        Some(missing) => {
+            let end = media.span(missing - 1).ok_or(Unavailable::Missing(missing))?.end();
+            if end > first { Ok(last.min(end - 1)) } else { Err(Unavailable::Missing(missing)) }
+        }
+    }
+}
+
+fn bytes(media: &MediaStore, first: u64, asked: Option<u64>) -> Result<Plan, Unavailable> {
+    let total = media.manifest().bytes;
+    let last = asked.unwrap_or(u64::MAX).min(total.saturating_sub(1));
+    if first >= total || last < first {
+        return Err(Unavailable::Beyond { total });
+    }
+    let to = held(media, first, last)?;
+    // An open end means "go on": who plays while it arrives waits for the rest.
+    let (to, wait) = if asked.is_none() { (last, to < last) } else { (to, false) };
+    Ok(Plan {
+        what: What::Bytes { first, last: Some(to) },
+        total,
+        source: Source::Parts { parts: vec![Part::bytes(first, to)], wait },
+    })
+}
+
+fn pages(media: &MediaStore, asked: PageSet) -> Result<Plan, Unavailable> {
+    let total = media.manifest().pages;
+    let Some(first) = asked.next_from(0).filter(|p| *p < total) else {
+        return Err(Unavailable::Beyond { total });
+    };
+    let open = asked.last.is_none_or(|l| l >= limits::PAGES - 1);
+    let mut set = PageSet { last: Some(asked.last.unwrap_or(u64::MAX).min(total - 1)), ..asked };
+    if open && !media.is_complete() {
+        return Ok(Plan { what: What::Pages(set), total, source: Source::Pages(set) });
+    }
+    if set.stripe.is_some() && set.count(total) > PAGES {
+        // The rest is for another request.
+        set.last = set.iter(total).nth(usize::try_from(PAGES - 1).unwrap_or(usize::MAX));
+    }
+    let last = set.last.unwrap_or(total - 1);
+    let missing = match set.stripe {
+        None => first_missing(media, first, last),
+        Some(_) if media.is_complete() => None,
+        Some(_) => set.iter(total).find(|p| !media.has(*p)),
+    };
+    match missing {
+        Some(page) if page == first => return Err(Unavailable::Missing(page)),
+        Some(page) => set.last = Some(page - 1),
+        None => {}
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    if set.stripe.is_none() {
+        parts.push(Part::pages(media, first, set.last.unwrap_or(total - 1))?);
+    } else {
+        for page in set.iter(total) {
+            let span = media.span(page).ok_or(Unavailable::Missing(page))?;
+            match parts.last_mut() {
+                Some(Part::Span { offset, len, .. }) if *offset + *len == span.offset => {
+                    *len += u64::from(span.record.len);
+                }
+                _ => parts.push(Part::pages(media, page, page)?),
+            }
+        }
+    }
+    Ok(Plan { what: What::Pages(set), total, source: Source::Parts { parts, wait: false } })
+}
+
+/// The pages that sound from `from` to before `to` microseconds (to the end if none), first and last; all of them are held.
+///
+/// # Errors
+/// [`Unavailable`].
+pub fn pages_of_time(
+    media: &MediaStore,
+    from: u64,
+    to: Option<u64>,
+) -> Result<(PageNo, PageNo), Unavailable> {
+    let total = media.manifest().duration;
+    let to = to.unwrap_or(total).min(total);
+    if from >= total || to <= from {
+        return Err(Unavailable::Beyond { total });
+    }
+    let missing = || Unavailable::Missing(media.first_missing(0).unwrap_or(0));
+    // From the page that sounds at `from` to the last one that starts before `to`.
+    let first = media.page_at_time(from).ok_or_else(missing)?;
+    let last = media.page_at_time(to - 1).ok_or_else(missing)?.max(first);
+    match first_missing(media, first, last) {
+        Some(page) => Err(Unavailable::Missing(page)),
+        None => Ok((first, last)),
+    }
+}

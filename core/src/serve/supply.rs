@@ -1,0 +1,217 @@
+//! The bytes of an answer: file contents in large pieces, read into the buffers that go to the socket.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use icet::{PageNo, PageSet, frame};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::plan::{Part, Source};
+use crate::protocol::ErrorKind;
+use crate::shelf::{Admission, Denied};
+use crate::store::{MediaStore, PageSpan};
+
+/// Bytes read and written at once, at most and at least (while the upload limit makes each wait).
+const CHUNK: (u64, u64) = (256 * 1024, 4 * 1024);
+/// When a permit takes longer, the next piece is smaller, so that something keeps moving.
+const WAIT: Duration = Duration::from_millis(100);
+/// Slices that are sent at once.
+const SLICES: u64 = 16;
+
+/// Why the bytes of an answer end early.
+#[derive(Debug, Error)]
+pub enum SupplyError {
+    /// The shelf lets no more pass.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// What is waited for did not come.
+    #[error("no page came in {} s", .0.as_secs())]
+    Late(Duration),
+    /// The disk's fault, or the file became shorter.
+    #[error("the media cannot be read")]
+    Read(#[source] io::Error),
+}
+
+impl SupplyError {
+    /// What a transport tells the requester.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            SupplyError::Denied(why) => why.kind(),
+            SupplyError::Late(_) => ErrorKind::NoRange,
+            SupplyError::Read(_) => ErrorKind::Broken,
+        }
+    }
+}
+
+impl From<SupplyError> for io::Error {
+    fn from(e: SupplyError) -> io::Error {
+        match e {
+            SupplyError::Read(e) => e,
+            SupplyError::Late(_) => io::Error::new(io::ErrorKind::TimedOut, e),
+            SupplyError::Denied(_) => io::Error::other(e),
+        }
+    }
+}
+
+/// Some bytes of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The page that they begin, if they do, it is known, and it does not follow from what came before.
+    pub page: Option<PageNo>,
+    /// The bytes; never empty.
+    pub bytes: Bytes,
+}
+
+/// The bytes of an answer, each chunk after the shelf let it pass. Dropping it ends the request.
+#[derive(Debug)]
+pub struct Supply {
+    media: Arc<MediaStore>,
+    admission: Admission,
+    todo: VecDeque<Todo>,
+    /// Bytes to be read next.
+    chunk: u64,
+    patience: Duration,
+    /// Offset behind the last bytes of the media.
+    at: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Todo {
+    /// A part, and whether what is not held of it is waited for.
+    Part(Part, bool),
+    /// Pages of a set from this one on, as they come.
+    Pages(Option<u64>, PageSet),
+    /// Slices, both inclusive.
+    Slices(u64, u64),
+}
+
+impl Supply {
+    /// The bytes of `source`. Pages that are waited for may take `patience` each.
+    #[must_use]
+    pub fn new(media: Arc<MediaStore>, admission: Admission, source: Source, patience: Duration) -> Supply {
+        let todo = match source {
+            Source::Parts { parts, wait } => parts.into_iter().map(|part| Todo::Part(part, wait)).collect(),
+            Source::Pages(set) => VecDeque::from([Todo::Pages(set.next_from(0), set)]),
+            Source::Slices { first, last } => VecDeque::from([Todo::Slices(first, last)]),
+        };
+        Supply { media, admission, todo, chunk: CHUNK.1 * 4, patience, at: None }
+    }
+
+    /// The next bytes, as soon as they may be sent; none at the end. What was read and not sent counts as served.
+    ///
+    /// # Errors
+    /// [`SupplyError`], after which nothing more comes.
+    pub async fn next(&mut self) -> Result<Option<Chunk>, SupplyError> {
+        loop {
+            match self.todo.pop_front() {
+                None => return Ok(None),
+                Some(Todo::Part(Part::Literal(bytes), _)) => {
+                    self.permit(bytes.len()).await?;
+                    return Ok(Some(Chunk { page: None, bytes }));
+                }
+                Some(Todo::Part(Part::Span { offset, len, page }, wait)) => {
+                    let mut n = len.min(self.chunk);
+                    if wait {
+                        n = n.min(self.arrived(offset).await?);
+                    }
+                    if n < len {
+                        let rest = Part::Span { offset: offset + n, len: len - n, page: None };
+                        self.todo.push_front(Todo::Part(rest, wait));
+                    }
+                    return self.read(offset, n, page).await.map(Some);
+                }
+                Some(Todo::Pages(at, set)) => {
+                    let end = self.media.manifest().pages;
+                    let Some(page) = at.filter(|p| *p < end) else { continue };
+                    self.wait_for(|m| m.has(page)).await?;
+                    let gone = || SupplyError::Read(io::Error::other("the page's record is gone"));
+                    let first = self.media.span(page).ok_or_else(gone)?;
+                    // Neighbours that are there too go with it.
+                    let (mut to, mut next) = (first.end(), set.next_from(page + 1));
+                    while let Some(p) = next.filter(|p| *p < end && self.media.has(*p)) {
+                        let fits = |s: &PageSpan| s.offset == to && s.end() - first.offset <= self.chunk;
+                        let Some(span) = self.media.span(p).filter(fits) else { break };
+                        to = span.end();
+                        next = set.next_from(p + 1);
+                    }
+                    self.todo.push_front(Todo::Pages(next, set));
+                    return self.read(first.offset, to - first.offset, Some(page)).await.map(Some);
+                }
+                Some(Todo::Slices(first, last)) => {
+                    let to = last.min(first + SLICES - 1);
+                    if to < last {
+                        self.todo.push_front(Todo::Slices(to + 1, last));
+                    }
+                    let media = self.media.clone();
+                    let encode = move || {
+                        let known = (first..=to).filter_map(|i| media.proven_slice(i));
+                        known.flat_map(|s| frame::encode(&s)).collect::<Vec<u8>>()
+                    };
+                    let bytes = tokio::task::spawn_blocking(encode).await;
+                    let bytes = bytes.map_err(|e| SupplyError::Read(io::Error::other(e)))?;
+                    if !bytes.is_empty() {
+                        self.permit(bytes.len()).await?;
+                        return Ok(Some(Chunk { page: None, bytes: bytes.into() }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until something holds of the media, for `patience` at most from one arrival to the next.
+    async fn wait_for(&self, holds: impl Fn(&MediaStore) -> bool) -> Result<(), SupplyError> {
+        let mut changed = self.media.changed();
+        while !holds(&self.media) {
+            let next = timeout(self.patience, changed.changed()).await;
+            // The sender lives as long as the media, which we hold.
+            next.map_err(|_| SupplyError::Late(self.patience))?
+                .map_err(|e| SupplyError::Read(io::Error::other(e)))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the page that has the byte at `offset`; how many bytes are held from there on, as far as it matters.
+    async fn arrived(&self, offset: u64) -> Result<u64, SupplyError> {
+        self.wait_for(|m| m.page_at_byte(offset).is_some_and(|p| m.has(p))).await?;
+        let mut page = self.media.page_at_byte(offset);
+        let mut end = offset;
+        while let Some(span) = page.filter(|p| self.media.has(*p)).and_then(|p| self.media.span(p)) {
+            end = span.end();
+            if end - offset >= self.chunk {
+                break;
+            }
+            page = page.map(|p| p + 1);
+        }
+        Ok((end - offset).max(1))
+    }
+
+    async fn permit(&mut self, bytes: usize) -> Result<(), SupplyError> {
+        let before = Instant::now();
+        self.admission.permit(bytes).await?;
+        let slow = before.elapsed() > WAIT;
+        self.chunk = if slow { (self.chunk / 2).max(CHUNK.1) } else { (self.chunk * 2).min(CHUNK.0) };
+        Ok(())
+    }
+
+    async fn read(&mut self, offset: u64, len: u64, page: Option<PageNo>) -> Result<Chunk, SupplyError> {
+        let size = usize::try_from(len).map_err(|e| SupplyError::Read(io::Error::other(e)))?;
+        self.permit(size).await?;
+        let media = self.media.clone();
+        // A disk may be slow: not on a thread that serves others.
+        let read = tokio::task::spawn_blocking(move || media.read(offset, size));
+        let bytes = read.await.map_err(|e| SupplyError::Read(io::Error::other(e)))?;
+        let bytes = bytes.map_err(SupplyError::Read)?;
+        if bytes.len() != size {
+            let short =
+                io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was served");
+            return Err(SupplyError::Read(short));
+        }
+        let follows = self.at.replace(offset + len) == Some(offset);
+        Ok(Chunk { page: page.filter(|_| !follows), bytes })
+    }
+}
