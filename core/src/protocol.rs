@@ -27,6 +27,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use thiserror::Error;
 
+pub use icet::stream::What;
 pub use icet::{
     Abilities, HostAddr, MediaId, MediaPath, NetAddr, NetKind, PageNo, PageSet, PeerKey, ProtocolName, Ticket,
 };
@@ -70,35 +71,6 @@ pub struct Request {
     pub what: What,
     /// What admits us.
     pub ticket: Option<Ticket>,
-}
-
-/// A part of a media.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
-    /// Pages, one after the other (gaps are legal; see [`Piece::Gap`]). Needs [`Abilities::PAGES`].
-    Pages(PageSet),
-    /// Bytes `first ..= last` of the physical bitstream, `last` open if none. Needs [`Abilities::BYTES`].
-    Bytes {
-        /// Offset of the first byte.
-        first: u64,
-        /// Offset of the last byte, inclusive.
-        last: Option<u64>,
-    },
-    /// Pages whose content starts in `from .. to` microseconds of media time. Needs [`Abilities::TIME`].
-    Time {
-        /// Start, inclusive.
-        from: u64,
-        /// End, exclusive; open if none.
-        to: Option<u64>,
-    },
-    /// Slices `first ..= last` with their proofs, as a CBOR sequence (RFC 8742) of [`icet::ProvenSlice`] in
-    /// [`Piece::Bytes`]; slices that the host lacks are left out. Needs [`Abilities::PROOFS`].
-    Proofs {
-        /// First slice.
-        first: u64,
-        /// Last slice, inclusive.
-        last: u64,
-    },
 }
 
 /// What a fetch delivers.

@@ -3,6 +3,7 @@
 use icet::frame;
 use icet::media::{Manifest, Signed, Slice};
 use icet::message::{ToPeer, ToTracker};
+use icet::stream::{self, PagesAnswer, PagesRequest, Piece, PieceReader, What};
 use icet::ticket::{Ticket, TicketBody};
 use icet::{
     IcetUrl, Identity, MediaPath, PageMap, PageRanges, PageSet, ProtocolName, ProvenSlice, SignedManifest,
@@ -124,6 +125,72 @@ pub fn pages(data: &[u8]) {
         }
         assert!(one_by_one.count() <= ranges.count());
     }
+}
+
+/// Requests, answers and pieces of pages over a stream: what is taken can be sent on unchanged, and pieces say the same
+/// wherever the stream is cut.
+pub fn stream(data: &[u8]) {
+    if let Ok(Some((body, taken))) = stream::split(data) {
+        assert!(body.len() <= limits::STREAM_FRAME && taken == body.len() + frame::HEADER);
+        one_request(body);
+    }
+    one_request(data);
+    let whole = said(data, usize::MAX);
+    for cut in [1, 2, 5, 64] {
+        let parts = said(data, cut);
+        assert_eq!(parts.1, whole.1, "refused, cut every {cut} bytes");
+        // What is refused may be noticed a little later, never earlier.
+        assert!(if whole.1 { parts.0.starts_with(&whole.0) } else { parts.0 == whole.0 });
+    }
+}
+
+fn one_request(body: &[u8]) {
+    if let Ok(request) = PagesRequest::from_body(body) {
+        assert_eq!(PagesRequest::from_body(&frame::encode(&request)).expect("what was taken"), request);
+        match request.what {
+            What::Pages(set) => assert!(set.last.is_none_or(|l| l >= set.first)),
+            What::Bytes { first, last } => assert!(last.is_none_or(|l| l >= first)),
+            What::Time { from, to } => assert!(to.is_none_or(|to| to > from)),
+            What::Proofs { first, last } => assert!(last >= first),
+        }
+    }
+    if let Ok(answer) = PagesAnswer::from_body(body) {
+        assert_eq!(PagesAnswer::from_body(&frame::encode(&answer)).expect("what was taken"), answer);
+    }
+}
+
+/// What pieces say, adjoining byte strings as one; and whether something was refused.
+fn said(data: &[u8], cut: usize) -> (Vec<String>, bool) {
+    let (mut reader, mut out, mut bytes) = (PieceReader::default(), Vec::new(), Vec::new());
+    let mut told = |bytes: &mut Vec<u8>, piece: Option<Piece>| {
+        if !bytes.is_empty() && piece.is_some() {
+            out.push(format!("{:?}", std::mem::take(bytes)));
+        }
+        out.extend(piece.map(|piece| format!("{piece:?}")));
+    };
+    for mut part in data.chunks(cut.min(data.len().max(1))) {
+        while !part.is_empty() {
+            match reader.read(part) {
+                Ok((Some(Piece::Bytes(n)), taken)) => {
+                    assert!(n > 0 && n <= taken);
+                    bytes.extend_from_slice(&part[taken - n..taken]);
+                    part = &part[taken..];
+                }
+                Ok((piece, taken)) => {
+                    assert!(piece.is_some() || taken == part.len());
+                    assert!(taken > 0, "it moves on");
+                    told(&mut bytes, piece);
+                    part = &part[taken..];
+                }
+                Err(e) => {
+                    assert!(!e.to_string().is_empty());
+                    return (out, true);
+                }
+            }
+        }
+    }
+    out.extend((!bytes.is_empty()).then(|| format!("{bytes:?}")));
+    (out, false)
 }
 
 /// Links, media paths, names and keys.

@@ -9,6 +9,7 @@
 //! - [`media`], [`merkle`]: what a publisher signs, and how a page is proved under it.
 //! - [`message`], [`frame`]: the conversation, and its framing on a byte stream.
 //! - [`ticket`]: what lets a receiver use an assignment at a host.
+//! - [`stream`]: pages over a reliable stream, for payload protocols made of such.
 //!
 //! ```
 //! use icet::message::{Ping, ToTracker};
@@ -34,6 +35,7 @@ pub mod message;
 pub mod net;
 pub mod pages;
 pub mod path;
+pub mod stream;
 pub mod ticket;
 pub mod time;
 pub mod url;

@@ -40,3 +40,5 @@ pub const STAND_INS: usize = 4;
 pub const TICKET: usize = 512;
 /// Smallest and largest Ogg page, in bytes (RFC 3533, section 6).
 pub const PAGE_BYTES: std::ops::RangeInclusive<u32> = 27..=65_307;
+/// Largest frame of a request for pages over a stream, or of its answer, in bytes.
+pub const STREAM_FRAME: usize = 4096;

@@ -35,3 +35,8 @@ fn pages() {
 fn names() {
     replay("icet_names", targets::names);
 }
+
+#[test]
+fn stream() {
+    replay("icet_stream", targets::stream);
+}

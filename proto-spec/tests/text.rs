@@ -81,6 +81,31 @@ fn the_limits_are_those_of_the_code() {
     }
 }
 
+#[test]
+fn the_stream_protocol_is_that_of_the_code() {
+    use icet::stream::{ALPN, EndCode, PROTOCOL, PagesRequest};
+    let (text, grammar) = (read("spec/stream.md"), read("spec/stream.cddl"));
+    for name in [&String::from_utf8_lossy(ALPN), PROTOCOL] {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
+    for code in EndCode::COMPLETE.0..=EndCode::BAD_REQUEST.0 {
+        assert!(text.contains(&format!("\n| {code} | ")), "code {code}");
+    }
+    assert!(!text.contains(&format!("\n| {} | ", EndCode::BAD_REQUEST.0 + 1)));
+    assert!(text.contains(&format!("at most {} bytes", limits::STREAM_FRAME)));
+    assert!(grammar.contains(&format!("at most {} bytes", grouped(limits::STREAM_FRAME))));
+    assert!(text.contains(&format!("1 to {} bytes", grouped(limits::FRAME))));
+    // The largest request fits its frame.
+    let largest = PagesRequest {
+        path: "a".repeat(limits::PATH).parse().unwrap(),
+        media: icet::MediaId([0; 32]),
+        version: u64::MAX,
+        what: icet::stream::What::Bytes { first: u64::MAX - 1, last: Some(u64::MAX) },
+        ticket: Some(icet::Ticket { body: vec![0; limits::TICKET].into(), mac: icet::key::Hash([0; 32]) }),
+    };
+    assert!(icet::frame::encode(&largest).len() <= limits::STREAM_FRAME);
+}
+
 /// 1048576 as 1,048,576.
 fn grouped(n: usize) -> String {
     let s = n.to_string();
@@ -96,7 +121,7 @@ fn grouped(n: usize) -> String {
 
 #[test]
 fn every_link_of_the_text_leads_somewhere() {
-    for file in ["icet.md", "payload.md", "http.md"] {
+    for file in ["icet.md", "payload.md", "http.md", "stream.md"] {
         let text = read(&format!("spec/{file}"));
         for link in text.split("](").skip(1).filter_map(|l| l.split(')').next()) {
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));

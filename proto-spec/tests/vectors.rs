@@ -8,12 +8,15 @@ mod media;
 mod messages;
 #[path = "../examples/vectors/names.rs"]
 mod names;
+#[path = "../examples/vectors/stream.rs"]
+mod stream;
 #[path = "../examples/vectors/world.rs"]
 mod world;
 
 use icet::frame::{self, FrameError};
 use icet::media::Signed;
 use icet::message::{ToPeer, ToTracker};
+use icet::stream::{PagesAnswer, PagesRequest, Piece, PieceReader};
 use icet::ticket::TicketError;
 use icet::{
     IcetUrl, MediaPath, PageRanges, PageSet, ProtocolName, ProvenSlice, SignedManifest, Ticket, TicketKey,
@@ -266,4 +269,67 @@ fn page_sets_and_ranges() {
         assert_eq!(meaning::ranges(&ranges), v["runs"]);
         assert_eq!(world::cbor(&ranges), bytes(&v["hex"]));
     }
+}
+
+/// What pieces say when the stream comes in parts of `cut` bytes.
+fn said(stream: &[u8], cut: usize) -> Result<Vec<stream::Said>, minicbor::decode::Error> {
+    use stream::Said;
+    let (mut reader, mut out) = (PieceReader::default(), Vec::new());
+    for mut part in stream.chunks(cut) {
+        while !part.is_empty() {
+            let (piece, taken) = reader.read(part)?;
+            match (piece, out.last_mut()) {
+                (Some(Piece::Bytes(n)), Some(Said::Bytes(all))) => {
+                    all.extend_from_slice(&part[taken - n..taken])
+                }
+                (Some(Piece::Bytes(n)), _) => out.push(Said::Bytes(part[taken - n..taken].to_vec())),
+                (Some(piece), _) => out.push(Said::Piece(piece)),
+                (None, _) => assert_eq!(taken, part.len(), "all is taken while it waits for more"),
+            }
+            part = &part[taken..];
+        }
+    }
+    Ok(out)
+}
+
+#[test]
+fn pages_over_a_stream() {
+    let file = load("stream.json");
+    let requests = stream::requests();
+    assert_eq!(list(&file["requests"]).len(), requests.len());
+    for (v, (name, expected)) in list(&file["requests"]).iter().zip(requests) {
+        let body = bytes(&v["hex"]);
+        assert_eq!(PagesRequest::from_body(&body).unwrap(), expected, "{name}");
+        assert_eq!(world::cbor(&expected), body, "{name}");
+    }
+    let answers = stream::answers();
+    assert_eq!(list(&file["answers"]).len(), answers.len());
+    for (v, (name, expected)) in list(&file["answers"]).iter().zip(answers) {
+        let body = bytes(&v["hex"]);
+        assert_eq!(PagesAnswer::from_body(&body).unwrap(), expected, "{name}");
+        assert_eq!(world::cbor(&expected), body, "{name}");
+    }
+    let sequences = stream::sequences();
+    assert_eq!(list(&file["sequences"]).len(), sequences.len());
+    for (v, (name, _, expected)) in list(&file["sequences"]).iter().zip(sequences) {
+        let all = bytes(&v["hex"]);
+        for cut in [1, 2, 3, 7, 100, all.len()] {
+            assert_eq!(said(&all, cut).unwrap(), expected, "{name}, cut every {cut} bytes");
+        }
+    }
+    for v in list(&file["invalid"]) {
+        let (name, all) = (v["name"].as_str().unwrap(), bytes(&v["hex"]));
+        match v["of"].as_str().unwrap() {
+            "request" => assert!(PagesRequest::from_body(&all).is_err(), "{name}"),
+            "answer" => assert!(PagesAnswer::from_body(&all).is_err(), "{name}"),
+            _ => {
+                for cut in [1, 4, all.len()] {
+                    assert!(said(&all, cut).is_err(), "{name}, cut every {cut} bytes");
+                }
+            }
+        }
+    }
+    // A piece that does not end is not collected without a bound.
+    let endless = [&[0xa2, 1, 0, 2, 0x7b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff][..], &[b'a'; 8192]].concat();
+    assert!(said(&endless, 1).is_err() && said(&endless, 9000).is_err());
 }

@@ -5,6 +5,7 @@ hashes, MACs, signatures, trees, names and page sets by what spec/icet.md says o
     pip install -r requirements.txt && python check.py
 """
 
+import io
 import ipaddress
 import json
 import pathlib
@@ -18,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 HERE = pathlib.Path(__file__).resolve().parent
-GRAMMAR = (HERE.parent / "spec" / "icet.cddl").read_text()
+GRAMMAR = "\n".join((HERE.parent / "spec" / name).read_text() for name in ("icet.cddl", "stream.cddl"))
 checks = 0
 faults = []
 
@@ -40,7 +41,7 @@ schemas = {}
 
 
 def has_shape(rule, data):
-    """Whether `data` is what `rule` of icet.cddl says."""
+    """Whether `data` is what `rule` of icet.cddl or stream.cddl says."""
     if rule not in schemas:
         schemas[rule] = pycddl.Schema(f"start-here = {rule}\n{GRAMMAR}")
     try:
@@ -445,7 +446,129 @@ def check_pages():
         expect(sum(b - a + 1 for a, b in runs) == v["count"], f"count of {runs}")
 
 
-for check in (check_messages, check_frames, check_media, check_tickets, check_names, check_pages):
+# ---- Pages over a stream (spec/stream.md) ----------------------------------------------------------------------
+
+
+def what(v):
+    (kind, part), = v.items()
+    if kind == 0:
+        return {"pages": page_set(part)}
+    first, last = (("from", "to") if kind == 2 else ("first", "last"))
+    return {("bytes", "time", "proofs")[kind - 1]: {first: num(part[0]), last: None if part[1] is None else num(part[1])}}
+
+
+def backwards(w):
+    """Whether a range ends before it begins; the grammar cannot tell."""
+    (kind, part), = w.items()
+    if kind == "pages":
+        return False
+    a, b = part.values()
+    return b is not None and (int(b) <= int(a) if kind == "time" else int(b) < int(a))
+
+
+ending = table({1: ("code", same), 2: ("text", same), 3: ("number", num)})
+accepted = table({1: ("what", what), 2: ("total", num)})
+pages_request = table({1: ("path", same), 2: ("media", hexed), 3: ("version", num), 4: ("what", what), 5: ("ticket", ticket)})
+
+
+def answer(v):
+    return {"refused": ending(v[1])} if v[0] else {"accepted": accepted(v[1])}
+
+
+class Refused(Exception):
+    pass
+
+
+def head(data, at):
+    """The initial byte's major type, its argument, and where the head ends (RFC 8949, section 3)."""
+    major, info = data[at] >> 5, data[at] & 31
+    if info < 24:
+        return major, info, at + 1
+    if info > 27:
+        raise Refused("no definite length")
+    size = 1 << info - 24
+    if at + 1 + size > len(data):
+        raise Refused("cut off")
+    return major, int.from_bytes(data[at + 1 : at + 1 + size], "big"), at + 1 + size
+
+
+def pieces(data):
+    out, at = [], 0
+    while at < len(data):
+        if out and "ending" in out[-1]:
+            raise Refused("something follows the ending")
+        major, argument, after = head(data, at)
+        if major == 2:
+            if not 1 <= argument <= 1 << 20:
+                raise Refused("length")
+            part = data[after : after + argument].hex()
+            if out and "bytes" in out[-1]:
+                out[-1]["bytes"] += part
+            else:
+                out.append({"bytes": part})
+            at = after + argument
+        elif major == 0:
+            if argument >= 1 << 40:
+                raise Refused("page")
+            out.append({"page": num(argument)})
+            at = after
+        elif data[at] == 0xF6:
+            out.append({"gap": True})
+            at += 1
+        elif major == 5:
+            rest = io.BytesIO(data[at:])
+            try:
+                item = cbor2.CBORDecoder(rest).decode()
+            except Exception as e:
+                raise Refused(e) from e
+            if not has_shape("ending", data[at : at + rest.tell()]):
+                raise Refused("ending")
+            out.append({"ending": ending(item)})
+            at += rest.tell()
+        else:
+            raise Refused("no piece")
+    return out
+
+
+def check_stream():
+    file = load("stream.json")
+    for kind, rule, meaning in (("requests", "pages-request", pages_request), ("answers", "pages-answer", answer)):
+        for v in file[kind]:
+            data = bytes.fromhex(v["hex"])
+            expect(has_shape(rule, data) and len(data) <= 4096, f"{rule} {v['name']}: shape")
+            expect(meaning(cbor2.loads(data)) == v["fields"], f"{rule} {v['name']}: meaning")
+            expect(cbor2.dumps(cbor2.loads(data), canonical=True) == data, f"{rule} {v['name']}: not deterministic")
+    for v in file["sequences"]:
+        try:
+            expect(pieces(bytes.fromhex(v["hex"])) == v["pieces"], f"pieces {v['name']}: meaning")
+        except Refused as e:
+            expect(False, f"pieces {v['name']}: {e}")
+    for v in file["invalid"]:
+        data, refused = bytes.fromhex(v["hex"]), False
+        if v["of"] == "pieces":
+            try:
+                pieces(data)
+            except Refused:
+                refused = True
+            if v["grammar"]:
+                # By itself: the validator takes any map where a choice has a type that is no map.
+                rule = "ending" if data[0] >> 5 == 5 else "piece"
+                expect(not has_shape(rule, data), f"pieces {v['name']}: the grammar takes it")
+        elif v["grammar"]:
+            refused = not has_shape("pages-request" if v["of"] == "request" else "pages-answer", data)
+        else:
+            rest = io.BytesIO(data)
+            item = cbor2.CBORDecoder(rest).decode()
+            if len(item[4]) != 1:
+                expect(v["name"] == "two-whats", f"{v['name']}: several units")
+                continue
+            fields = pages_request(item)
+            long = fields["ticket"] and len(fields["ticket"]["body"]) > 2 * 512
+            refused = rest.tell() < len(data) or backwards(fields["what"]) or bool(long)
+        expect(refused, f"{v['of']} {v['name']}: taken")
+
+
+for check in (check_messages, check_frames, check_media, check_tickets, check_names, check_pages, check_stream):
     check()
 for fault in faults:
     print(f"FAULT {fault}")

@@ -8,6 +8,7 @@ mod meaning;
 mod media;
 mod messages;
 mod names;
+mod stream;
 mod world;
 
 fn main() -> std::io::Result<()> {

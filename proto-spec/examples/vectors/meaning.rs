@@ -2,6 +2,7 @@
 
 use icet::media::{Signed, Slice};
 use icet::message::{Assignment, Dial, Intent, KeyProof, Need, Outcome, Position, Source, ToPeer, ToTracker};
+use icet::stream::{Ending, PagesAnswer, PagesRequest, Piece, What};
 use icet::ticket::{Ticket, TicketBody};
 use icet::{HostAddr, Kind, Limits, Manifest, NetAddr, NetKind, Offer, PageRanges, PageSet, ProvenSlice};
 use serde_json::{Value, json};
@@ -282,5 +283,44 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
         }
         ToPeer::Newer(m) => ("newer", json!({ "manifest": signed(&m.manifest) })),
         _ => ("unknown", Value::Null),
+    }
+}
+
+fn what(w: &What) -> Value {
+    match w {
+        What::Pages(set) => json!({ "pages": page_set(set) }),
+        What::Bytes { first, last } => {
+            json!({ "bytes": { "first": num(*first), "last": maybe(*last, num) } })
+        }
+        What::Time { from, to } => json!({ "time": { "from": num(*from), "to": maybe(*to, num) } }),
+        What::Proofs { first, last } => json!({ "proofs": { "first": num(*first), "last": num(*last) } }),
+    }
+}
+
+pub(crate) fn request(r: &PagesRequest) -> Value {
+    json!({
+        "path": r.path.as_str(), "media": hex(&r.media.0), "version": num(r.version), "what": what(&r.what),
+        "ticket": maybe(r.ticket.as_ref(), ticket),
+    })
+}
+
+fn ending(e: &Ending) -> Value {
+    json!({ "code": e.code.0, "text": e.text, "number": maybe(e.number, num) })
+}
+
+pub(crate) fn answer(a: &PagesAnswer) -> Value {
+    match a {
+        PagesAnswer::Accepted(a) => json!({ "accepted": { "what": what(&a.what), "total": num(a.total) } }),
+        PagesAnswer::Refused(e) => json!({ "refused": ending(e) }),
+    }
+}
+
+/// Of bytes, only how many.
+pub(crate) fn piece(p: &Piece) -> Value {
+    match p {
+        Piece::Bytes(n) => json!({ "bytes": n }),
+        Piece::Page(page) => json!({ "page": num(*page) }),
+        Piece::Gap => json!({ "gap": true }),
+        Piece::Ending(e) => json!({ "ending": ending(e) }),
     }
 }

@@ -27,6 +27,7 @@ pub(crate) fn files() -> Vec<(&'static str, String)> {
         ("tickets.json", pretty(super::media::tickets())),
         ("names.json", pretty(super::names::file())),
         ("pages.json", pretty(super::names::pages())),
+        ("stream.json", pretty(super::stream::file())),
     ]
 }
 
