@@ -13,6 +13,7 @@ pub mod publish;
 pub mod serve;
 pub mod shelf;
 pub mod store;
+pub mod stream;
 pub mod verify;
 
 pub use driver::{

@@ -7,15 +7,15 @@
 mod plan;
 mod supply;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use icet::{MediaId, MediaPath, PeerKey, ProtocolName, Ticket};
+use icet::{MediaId, MediaPath, PageNo, PeerKey, ProtocolName, Ticket};
 use thiserror::Error;
 
-pub use plan::{Part, Plan, Source, Unavailable, first_missing, pages_of_time, plan};
+pub use plan::{Part, Plan, Source, Unavailable, first_missing, pages_of_time, plan, plan_around_holes};
 pub use supply::{Chunk, Supply, SupplyError};
 
 use crate::protocol::{ErrorKind, What};
@@ -71,11 +71,13 @@ pub struct Delivery {
     pub what: What,
     /// How much the media has of it: pages, bytes, microseconds or slices, as `what` counts.
     pub total: u64,
-    /// The bytes.
+    /// The first page that is left out because it is not held.
+    pub left_out: Option<PageNo>,
+    /// The bytes; where pages are left out, the page behind them is named.
     pub supply: Supply,
 }
 
-/// Looks the media up, plans the answer, and asks the shelf. Pages that are waited for may take `patience` each.
+/// Looks the media up, plans the answer around what is not held, and asks the shelf. Pages that are waited for may take `patience` each.
 ///
 /// # Errors
 /// [`Refusal`].
@@ -89,8 +91,8 @@ pub fn deliver(
     if media.path() != wanted.path || media.manifest().version != wanted.version {
         return Err(Refusal::NoMedia);
     }
-    let Plan { what, total, source } = plan(&media, wanted.what)?;
+    let (Plan { what, total, source }, left_out) = plan_around_holes(&media, wanted.what)?;
     let ask = Ask { media: &media, protocol, what: &what, ticket: wanted.ticket, proved: wanted.proved };
     let admission = shelf.admit(ask)?;
-    Ok(Delivery { what, total, supply: Supply::new(media, admission, source, patience) })
+    Ok(Delivery { what, total, left_out, supply: Supply::new(media, admission, source, patience) })
 }

@@ -142,6 +142,49 @@ pub fn plan(media: &MediaStore, what: &What) -> Result<Plan, Unavailable> {
     }
 }
 
+/// As [`plan`], but of a page set with an end, pages that are not held are passed over instead of ending the answer; says
+/// also which is the first of them.
+///
+/// # Errors
+/// [`Unavailable`], if nothing of it is held.
+pub fn plan_around_holes(media: &MediaStore, what: &What) -> Result<(Plan, Option<PageNo>), Unavailable> {
+    let total = media.manifest().pages;
+    let set = match what {
+        What::Pages(set @ PageSet { last: Some(last), .. }) if *last < limits::PAGES - 1 => *set,
+        _ => return Ok((plan(media, what)?, None)),
+    };
+    let mut set = PageSet { last: set.last.map(|l| l.min(total.saturating_sub(1))), ..set };
+    let (mut parts, mut left_out, mut seen) = (Vec::new(), None, 0);
+    let mut at = set.next_from(0).filter(|p| *p < total);
+    let Some(mut last) = at else { return Err(Unavailable::Beyond { total }) };
+    while let Some(page) = at {
+        if seen == PAGES {
+            // The rest is for another request.
+            set.last = Some(last);
+            break;
+        }
+        seen += 1;
+        // The end of the run of held or missing pages that begins here.
+        let held = media.has(page);
+        let end = if held { media.first_missing(page) } else { media.first_held(page) };
+        let run = end.unwrap_or(total).min(set.last.map_or(total, |l| l + 1)) - 1;
+        last = if set.stripe.is_some() { page } else { run };
+        if held {
+            push(&mut parts, Part::pages(media, page, last)?);
+        } else {
+            left_out.get_or_insert(page);
+        }
+        at = set.next_from(last + 1);
+    }
+    match (left_out, parts.is_empty()) {
+        (Some(page), true) => Err(Unavailable::Missing(page)),
+        _ => {
+            let source = Source::Parts { parts, wait: false };
+            Ok((Plan { what: What::Pages(set), total, source }, left_out))
+        }
+    }
+}
+
 /// The first page from `first` to `last` (inclusive) that is not held.
 #[must_use]
 pub fn first_missing(media: &MediaStore, first: PageNo, last: PageNo) -> Option<PageNo> {
@@ -209,21 +252,27 @@ fn pages(media: &MediaStore, asked: PageSet) -> Result<Plan, Unavailable> {
         Some(page) => set.last = Some(page - 1),
         None => {}
     }
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts = Vec::new();
     if set.stripe.is_none() {
         parts.push(Part::pages(media, first, set.last.unwrap_or(total - 1))?);
     } else {
         for page in set.iter(total) {
-            let span = media.span(page).ok_or(Unavailable::Missing(page))?;
-            match parts.last_mut() {
-                Some(Part::Span { offset, len, .. }) if *offset + *len == span.offset => {
-                    *len += u64::from(span.record.len);
-                }
-                _ => parts.push(Part::pages(media, page, page)?),
-            }
+            push(&mut parts, Part::pages(media, page, page)?);
         }
     }
     Ok(Plan { what: What::Pages(set), total, source: Source::Parts { parts, wait: false } })
+}
+
+/// Adds a part; joins it to the last one if it continues that.
+fn push(parts: &mut Vec<Part>, part: Part) {
+    if let Some(Part::Span { offset, len, .. }) = parts.last_mut()
+        && let Part::Span { offset: next, len: more, .. } = &part
+        && *offset + *len == *next
+    {
+        *len += more;
+    } else {
+        parts.push(part);
+    }
 }
 
 /// The pages that sound from `from` to before `to` microseconds (to the end if none), first and last; all of them are held.

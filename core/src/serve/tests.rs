@@ -23,19 +23,19 @@ impl Clock for Still {
     }
 }
 
-struct Host {
+pub(crate) struct Host {
     _dir: tempfile::TempDir,
-    fixture: Fixture,
-    media: Arc<MediaStore>,
-    shelf: Arc<Shelf>,
-    protocol: ProtocolName,
+    pub(crate) fixture: Fixture,
+    pub(crate) media: Arc<MediaStore>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) protocol: ProtocolName,
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Host {
     /// 640 pages, of which these are held.
-    fn new(held: &[(u64, u64)]) -> Host {
+    pub(crate) fn new(held: &[(u64, u64)]) -> Host {
         let dir = tempfile::tempdir().unwrap();
         let fixture = Fixture::new(640, 1);
         let store = Store::open(dir.path()).unwrap();
@@ -78,18 +78,51 @@ fn pages(first: u64, last: u64) -> What {
 }
 
 #[tokio::test]
-async fn pages_come_as_far_as_they_are_held() {
-    let host = Host::new(&[(10, 299), (301, 639)]);
+async fn pages_that_are_not_held_are_passed_over() {
+    let host = Host::new(&[(10, 299), (301, 303), (305, 639)]);
     let (what, bytes, named) = host.all(&pages(12, 290)).await.unwrap();
     assert_eq!((what, named), (pages(12, 290), vec![(0, 12)]));
     assert_eq!(bytes, host.fixture.run(12, 290).concat());
-    let (what, bytes, _) = host.all(&pages(290, 310)).await.unwrap();
-    assert_eq!((what, bytes), (pages(290, 299), host.fixture.run(290, 299).concat()));
+    let (what, bytes, named) = host.all(&pages(8, 310)).await.unwrap();
+    let run = |a, b| host.fixture.run(a, b).concat();
+    let (a, b) = (run(10, 299), run(301, 303));
+    assert_eq!(named, [(0, 10), (a.len(), 301), (a.len() + b.len(), 305)]);
+    assert_eq!((what, bytes), (pages(8, 310), [a, b, run(305, 310)].concat()));
+    assert_eq!(host.deliver(&pages(8, 310)).unwrap().left_out, Some(8));
+    assert_eq!(host.deliver(&pages(10, 304)).unwrap().left_out, Some(300));
+    assert_eq!(host.deliver(&pages(10, 299)).unwrap().left_out, None);
     let (what, bytes, _) = host.all(&pages(630, 5000)).await.unwrap();
-    assert_eq!((what, bytes), (pages(630, 639), host.fixture.run(630, 639).concat()));
-    assert_eq!(host.refused(&pages(9, 12)), Some(Unavailable::Missing(9).into()));
-    assert_eq!(host.refused(&pages(300, 310)), Some(Unavailable::Missing(300).into()));
+    assert_eq!((what, bytes), (pages(630, 639), run(630, 639)));
+    assert_eq!(host.refused(&pages(2, 9)), Some(Unavailable::Missing(2).into()));
     assert_eq!(host.refused(&pages(640, 641)), Some(Unavailable::Beyond { total: 640 }.into()));
+    // Striped sets too.
+    let set = PageSet { first: 296, last: Some(308), stripe: Stripe::new(0, 2, 1) };
+    let (what, bytes, _) = host.all(&What::Pages(set)).await.unwrap();
+    let there: Vec<u8> = [296, 298, 302, 306, 308].map(|p| run(p, p)).concat();
+    assert_eq!((what, bytes), (What::Pages(set), there));
+    assert_eq!(host.deliver(&What::Pages(set)).unwrap().left_out, Some(300));
+}
+
+#[test]
+fn a_plan_without_holes_ends_at_the_first() {
+    let host = Host::new(&[(10, 299), (301, 639)]);
+    let planned = |first, last| plan(&host.media, &pages(first, last)).map(|p| p.what);
+    assert_eq!(planned(12, 290), Ok(pages(12, 290)));
+    assert_eq!(planned(290, 310), Ok(pages(290, 299)));
+    assert_eq!(planned(630, 5000), Ok(pages(630, 639)));
+    assert_eq!(planned(9, 12), Err(Unavailable::Missing(9)));
+    assert_eq!(planned(300, 310), Err(Unavailable::Missing(300)));
+    assert_eq!(planned(640, 641), Err(Unavailable::Beyond { total: 640 }));
+}
+
+#[tokio::test]
+async fn many_holes_are_for_several_requests() {
+    let held: Vec<(u64, u64)> = (0..320).map(|i| (2 * i, 2 * i)).collect();
+    let host = Host::new(&held);
+    let (what, bytes, named) = host.all(&pages(0, 639)).await.unwrap();
+    assert_eq!((what, named.len()), (pages(0, 639), 320));
+    let there: Vec<u8> = held.iter().flat_map(|(a, b)| host.fixture.run(*a, *b).concat()).collect();
+    assert!(bytes == there);
 }
 
 #[tokio::test]

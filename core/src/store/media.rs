@@ -176,6 +176,13 @@ impl MediaStore {
         read(&self.pages).as_ref().and_then(|m| m.first_missing(from))
     }
 
+    /// The first page from `from` on that is held; none if none is.
+    #[must_use]
+    pub fn first_held(&self, from: PageNo) -> Option<PageNo> {
+        let all = || Some(from).filter(|p| *p < self.manifest.pages);
+        read(&self.pages).as_ref().map_or_else(all, |m| m.first_held(from))
+    }
+
     /// Number of pages held.
     #[must_use]
     pub fn held(&self) -> u64 {
