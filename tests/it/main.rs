@@ -9,4 +9,5 @@ mod http;
 mod lockstep;
 mod main_job;
 mod players;
+mod tones;
 mod transports;
