@@ -2,6 +2,7 @@
 
 mod attacks;
 mod clients;
+mod cut;
 mod raw;
 
 use std::sync::Arc;
