@@ -1,9 +1,10 @@
 //! Pages by byte and by time, and what a seek bar shows.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use icet::media::SLICE_PAGES;
-use icet::{PageNo, PageRecord, Slice};
+use icet::{PageFlags, PageNo, PageRecord, Slice};
 
 use super::MediaStore;
 
@@ -53,6 +54,18 @@ pub struct PageTable {
     /// Runs that cover all pages, in order.
     pub runs: Vec<PageRun>,
 }
+
+/// Why it is not known here which setup pages a decoder needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSetup {
+    /// The slice of this page would have to be known.
+    Unknown(PageNo),
+    /// The link begins further back than is looked.
+    Far,
+}
+
+/// Slices in which the beginning of a chained media's link is looked for: 65,536 pages.
+const LINK_SLICES: u64 = 1024;
 
 /// Runs of a page table whose offset and time are looked up; more than a seek bar has pixels.
 const LOCATED_RUNS: usize = 4096;
@@ -118,6 +131,42 @@ impl MediaStore {
             Some(next) => Some(before(&next).map_or(page, |(p, _)| p)),
             None => Some(page).filter(|_| !at_end),
         }
+    }
+
+    /// The setup pages that a decoder needs first if it begins at `page`: those of its link, as far as they lie before it.
+    ///
+    /// # Errors
+    /// [`NoSetup`]: of a chained media, slices are read back to the beginning of the link.
+    pub fn setup_before(&self, page: PageNo) -> Result<Range<PageNo>, NoSetup> {
+        if self.manifest.links <= 1 {
+            return Ok(0..self.manifest.setup.min(page));
+        }
+        let mut slice: Option<Arc<Slice>> = None;
+        let mut has = |page: PageNo, flag: PageFlags| {
+            let index = page / SLICE_PAGES;
+            if slice.as_ref().is_none_or(|s| s.index != index) {
+                slice = self.slice(index);
+            }
+            let record = slice.as_ref().and_then(|s| s.page(page));
+            record.map(|(record, _)| record.flags.has(flag)).ok_or(NoSetup::Unknown(page))
+        };
+        let back_to = page.saturating_sub(LINK_SLICES * SLICE_PAGES);
+        let mut first = page;
+        while !has(first, PageFlags::BOS)? {
+            if first == back_to {
+                return Err(if first == 0 { NoSetup::Unknown(0) } else { NoSetup::Far });
+            }
+            first -= 1;
+        }
+        // Logical streams begin side by side.
+        while first > back_to && has(first - 1, PageFlags::BOS)? {
+            first -= 1;
+        }
+        let mut end = first;
+        while end < page && has(end, PageFlags::SETUP)? {
+            end += 1;
+        }
+        Ok(first..end)
     }
 
     /// Which parts are here, for a seek bar.

@@ -18,7 +18,7 @@ pub(crate) mod side;
 mod tests;
 
 pub use error::{PutError, StoreError};
-pub use find::{PageRun, PageSpan, PageTable};
+pub use find::{NoSetup, PageRun, PageSpan, PageTable};
 pub use media::MediaStore;
 
 use std::collections::HashMap;

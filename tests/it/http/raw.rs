@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use iceshare::icet::{NetKind, SignedManifest, media::Signed};
-use iceshare_tests::PATIENCE;
+use iceshare::store::MediaStore;
+use iceshare_tests::{PATIENCE, fixture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -122,7 +123,7 @@ async fn several_ranges_and_setup_pages_come_as_multipart() {
     let (host, media, _) = pair(Made::of(http())).await;
     let addr = host.addr(NetKind::Tcp);
     let len = media.manifest().bytes;
-    let parts = |answer: &Answer| {
+    let parts = |answer: &Answer, media: &MediaStore| {
         assert_eq!(answer.status, 206, "{}", answer.head);
         let boundary = answer.header("content-type").unwrap().split_once("boundary=").unwrap().1.to_owned();
         assert!(answer.body.ends_with(format!("\r\n--{boundary}--\r\n").as_bytes()));
@@ -144,7 +145,7 @@ async fn several_ranges_and_setup_pages_come_as_multipart() {
         out
     };
     let several = get(addr, A, "Range: bytes=0-9, 100-199,-5\r\n").await;
-    assert_eq!(parts(&several), [(0, 9), (100, 199), (len - 5, len - 1)]);
+    assert_eq!(parts(&several, &media), [(0, 9), (100, 199), (len - 5, len - 1)]);
     let overlapping = get(addr, A, "Range: bytes=0-9,5-12\r\n").await;
     assert_eq!((overlapping.status, overlapping.body.len() as u64), (200, len));
     let one_of_two = get(addr, A, "Range: bytes=0-9,99999999-\r\n").await;
@@ -152,13 +153,26 @@ async fn several_ranges_and_setup_pages_come_as_multipart() {
 
     let setup_end = media.span(media.manifest().setup - 1).unwrap().end() - 1;
     let time = get(addr, A, "Range: t:npt=2-3;include-setup\r\n").await;
-    let ranges = parts(&time);
+    let ranges = parts(&time, &media);
     assert_eq!((ranges.len(), ranges[0]), (2, (0, setup_end)));
     assert!(time.header("content-range-mapping").unwrap().contains(";include-setup } = { bytes 0-"));
     // From the beginning the setup pages adjoin: one range.
     let time = get(addr, A, "Range: t:npt=0-1;include-setup\r\n").await;
     assert_eq!(time.status, 206);
     assert!(time.header("content-range").unwrap().starts_with("bytes 0-"));
+
+    // Of a chained file, those of the link that sounds then: the second one of four, with two setup pages from page 7 on.
+    let chained = host.publish(&fixture("chained-codecs.ogg"), "chained.ogg");
+    let at = |page| chained.span(page).unwrap().offset;
+    let page = chained.page_at_time(4_000_000).unwrap();
+    assert!(page > 9 && page < 19);
+    let time = get(addr, "/chained.ogg", "Range: t:npt=4-4.1;include-setup\r\n").await;
+    assert_eq!(parts(&time, &chained), [(at(7), at(9) - 1), (at(page), at(page + 1) - 1)]);
+    let time = get(addr, "/chained.ogg", "Range: t:npt=3-4.1;include-setup\r\n").await;
+    assert_eq!(
+        time.header("content-range"),
+        Some(&format!("bytes {}-{}/{}", at(7), at(page + 1) - 1, chained.manifest().bytes)[..])
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use http::StatusCode;
 use iceshare::icet::{PageNo, PageSet};
 use iceshare::protocol::What;
 use iceshare::serve::{self, Part, Source, Unavailable, first_missing};
-use iceshare::store::MediaStore;
+use iceshare::store::{MediaStore, NoSetup};
 
 use crate::wire::{ByteRange, ContentRange, Range, Unit, to_npt};
 
@@ -206,16 +206,22 @@ fn time(
     let missing = || Refusal::Missing(media.first_missing(0).unwrap_or(0));
     let (start, end) = (media.span(a).ok_or_else(missing)?, media.span(b).ok_or_else(missing)?);
     let mut spans = vec![(start.offset, end.end() - 1)];
-    if include_setup && m.setup > 0 && a > 0 {
-        let last = m.setup.min(a) - 1;
-        if let Some(page) = first_missing(media, 0, last) {
-            return Err(Refusal::Missing(page));
-        }
-        let setup = media.span(last).ok_or_else(missing)?;
-        if setup.end() == start.offset {
-            spans = vec![(0, end.end() - 1)];
-        } else {
-            spans.insert(0, (0, setup.end() - 1));
+    if include_setup {
+        let setup = media.setup_before(a).map_err(|e| match e {
+            NoSetup::Unknown(page) => Refusal::Missing(page),
+            NoSetup::Far => no_time(m.duration),
+        })?;
+        if let Some(last) = setup.clone().next_back() {
+            if let Some(page) = first_missing(media, setup.start, last) {
+                return Err(Refusal::Missing(page));
+            }
+            let (first, last) =
+                (media.span(setup.start).ok_or_else(missing)?, media.span(last).ok_or_else(missing)?);
+            if last.end() == start.offset {
+                spans = vec![(first.offset, end.end() - 1)];
+            } else {
+                spans.insert(0, (first.offset, last.end() - 1));
+            }
         }
     }
     let clamp = |t: i64| u64::try_from(t).unwrap_or(0);
