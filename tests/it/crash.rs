@@ -1,6 +1,13 @@
 //! Processes that die: receivers, hosts, the tracker.
 
-use iceshare_tests::{Network, Tracker, media, same};
+use std::collections::BTreeMap;
+
+use iceshare_tests::{Network, Proc, Tracker, media, same};
+
+/// How many pages the last line of progress names.
+fn figure_now(get: &Proc) -> u64 {
+    get.stderr().lines().filter_map(|l| figure(l, "held")).next_back().unwrap_or(0)
+}
 
 /// Pages that a line of `get`'s progress or final figures names, as `KEY=NUMBER`.
 fn figure(line: &str, key: &str) -> Option<u64> {
@@ -28,24 +35,65 @@ fn a_killed_receiver_resumes_and_fetches_no_verified_page_again() {
     );
 }
 
+/// Bytes sent and received by key, once the tracker has so many peers, and some have sent and received.
+fn contribution(tracker: &Tracker, peers: usize) -> BTreeMap<String, (u64, u64)> {
+    tracker.until("/api/peers", &format!("what {peers} peers have given"), |body| {
+        let told: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {body}"));
+        let of = |p: &serde_json::Value| {
+            Some((p["key"].as_str()?.to_owned(), (p["sent"].as_u64()?, p["received"].as_u64()?)))
+        };
+        let told: BTreeMap<_, _> = told["peers"].as_array()?.iter().filter_map(of).collect();
+        let all = told.values().fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        (told.len() == peers && all.0 > 0 && all.1 > 0).then_some(told)
+    })
+}
+
+/// Changes of contributions that are on disk.
+fn written(metrics: &str) -> u64 {
+    let metric = "icetracker_catalogue_writes_total{kind=\"contributions\"} ";
+    metrics.lines().find_map(|l| l.strip_prefix(metric)?.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn a_swarm_outlives_its_tracker_and_comes_back_to_it_by_itself() {
+    const PEERS: usize = 3;
     let mut net = Network::new();
     let file = net.path("long.opus");
-    media::opus_like(&file, 8_000_000, 4200, 10).unwrap_or_else(|e| panic!("{e}"));
-    let (_publisher, url) = net.publish("publisher", &file, &["--up", "2MB"]);
-    let (mut get, out) = net.get("receiver", &url, &["--progress", "lines"]);
-    let at = get.error_line("some pages", |l| figure(l, "held").filter(|n| *n > 100));
+    media::opus_like(&file, 12_000_000, 4200, 10).unwrap_or_else(|e| panic!("{e}"));
+    let (_publisher, url) = net.publish("publisher", &file, &["--up", "1MB"]);
+    let more = ["--progress", "lines", "--share-for", "10m"];
+    let mut crowd: Vec<_> = (0..2).map(|i| net.get(&format!("receiver-{i}"), &url, &more)).collect();
+    let held =
+        |get: &Proc, more: u64| get.error_line("more pages", |l| figure(l, "held").filter(|n| *n > more));
+    for (get, _) in &crowd {
+        held(get, 100);
+    }
+    let before = contribution(&net.tracker, PEERS);
+    // A write holds every key at most once: with the third one from now, these figures are on disk.
+    let write = written(&net.tracker.get("/metrics"));
+    let enough = |metrics: &str| (written(metrics) >= write + 3 * PEERS as u64).then_some(());
+    net.tracker.until("/metrics", "that it wrote contributions", enough);
     let (listen, data) = (net.tracker.listen(), net.tracker.data.clone());
     net.tracker.proc.kill();
     // What was assigned goes on without it.
-    get.error_line("more pages", |l| figure(l, "held").filter(|n| *n > at));
+    for (get, _) in &crowd {
+        let at = figure_now(get);
+        held(get, at);
+    }
     net.tracker = Tracker::start(&data, &listen);
-    get.ends_with(0);
-    assert!(same(&file, &out));
+    let after = contribution(&net.tracker, PEERS);
+    for (key, (sent, received)) in &before {
+        let kept = after.get(key).is_some_and(|(s, r)| s >= sent && r >= received);
+        assert!(kept, "{key} had sent {sent} and received {received} bytes; now {after:?}");
+    }
+    for (get, out) in &mut crowd {
+        get.error_line("that it is complete and shares", |l| l.contains("sharing").then_some(()));
+        assert!(same(&file, out));
+    }
     let view = net.tracker.get("/api/media/long.opus");
     let view: serde_json::Value = serde_json::from_str(&view).unwrap_or_else(|e| panic!("{e}: {view}"));
-    assert!(view["hits"].as_u64().is_some_and(|h| h >= 1), "hits are lost: {view}");
+    // Each receiver once: it came back, that is no other hit.
+    assert_eq!(view["hits"], crowd.len(), "hits: {view}");
 }
 
 #[test]

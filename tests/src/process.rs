@@ -243,6 +243,21 @@ impl Tracker {
     pub fn get(&self, path: &str) -> String {
         http_get(self.web.trim_start_matches("http://"), path)
     }
+
+    /// Asks for a path of its web port until `f` finds something in the answer.
+    ///
+    /// # Panics
+    /// If it does not within the patience.
+    pub fn until<T>(&self, path: &str, what: &str, f: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(path);
+            if let Some(found) = f(&answer) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "the tracker never said {what}; at last it said\n{answer}");
+        }
+    }
 }
 
 /// One HTTP/1.1 GET on a connection of its own; the body (as it stands: no chunked coding is undone).

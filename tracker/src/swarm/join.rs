@@ -116,7 +116,8 @@ impl Swarm {
         self.enter(now, ix, peer, m.intent, full)?;
         self.used(&m.path, wall);
         let Some(media) = self.board.media.get_mut(&ix) else { return Ok(()) };
-        if !again && m.intent != Intent::Share {
+        // Who holds something of it comes back, or goes on.
+        if !again && have.runs().next().is_none() && m.intent != Intent::Share {
             media.hits += 1;
         }
         if m.intent == Intent::Play || m.at.is_some() {
