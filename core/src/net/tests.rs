@@ -255,6 +255,23 @@ async fn silent_connections_are_closed() -> Outcome {
     Ok(())
 }
 
+/// One who says half a word and leaves is let go at once; on this one thread, it would otherwise be the end of everything.
+#[tokio::test]
+async fn who_leaves_in_the_middle_of_a_word_is_forgotten() -> Outcome {
+    let (b, cb) = peer(2).await?;
+    let _plain = cb.accept_tcp(letters);
+    for said in [&b"G"[..], b"GE", b"no", b"\x16"] {
+        let mut gone = TcpStream::connect(at(&b)).await?;
+        gone.write_all(said).await?;
+        gone.shutdown().await?;
+        let mut rest = Vec::new();
+        let answer = tokio::time::timeout(Duration::from_secs(30), gone.read_to_end(&mut rest)).await;
+        assert!(answer.is_ok(), "{said:?}: the connection is still open");
+    }
+    b.shutdown().await;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_port_in_use_is_named() -> Outcome {
     let (a, _) = peer(1).await?;
