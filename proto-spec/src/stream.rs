@@ -27,7 +27,8 @@ pub enum What {
         /// Offset of the last byte, inclusive.
         last: Option<u64>,
     },
-    /// Pages whose content starts in `from .. to` microseconds of media time. Needs
+    /// Pages whose content starts in `from .. to` microseconds of media time, and before them the page that still sounds
+    /// at `from`, with those that start when it does. Needs
     /// [`Abilities::TIME`](crate::Abilities::TIME).
     Time {
         /// Start, inclusive.

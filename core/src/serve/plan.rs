@@ -276,6 +276,7 @@ fn push(parts: &mut Vec<Part>, part: Part) {
 }
 
 /// The pages that sound from `from` to before `to` microseconds (to the end if none), first and last; all of them are held.
+/// Pages that start at one time go together: a packet over several pages, and the setup pages with the first that sounds.
 ///
 /// # Errors
 /// [`Unavailable`].
@@ -291,7 +292,11 @@ pub fn pages_of_time(
     }
     let missing = || Unavailable::Missing(media.first_missing(0).unwrap_or(0));
     // From the page that sounds at `from` to the last one that starts before `to`.
-    let first = media.page_at_time(from).ok_or_else(missing)?;
+    let sounds = media.page_at_time(from).ok_or_else(missing)?;
+    let starts = media.span(sounds).ok_or(Unavailable::Missing(sounds))?.time;
+    let before =
+        u64::try_from(starts).ok().and_then(|t| t.checked_sub(1)).and_then(|t| media.page_at_time(t));
+    let first = before.map_or(0, |p| p + 1).min(sounds);
     let last = media.page_at_time(to - 1).ok_or_else(missing)?.max(first);
     match first_missing(media, first, last) {
         Some(page) => Err(Unavailable::Missing(page)),
