@@ -1,0 +1,199 @@
+//! Hosts and strangers that do not keep to the protocol.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use iceshare::icet::{Abilities, NetAddr, NetKind, PageSet, limits};
+use iceshare::protocol::{ErrorKind, Request};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use crate::failure::ensure;
+use crate::media::Random;
+use crate::receive::Expected;
+use crate::relay::{Direction, Plan, Relay, Tamper};
+use crate::world::PIECE;
+use crate::{Failure, Options, Peer, Subject, World, observe};
+
+/// How long a fetch from a bad host may be silent: the driver ends it then.
+const SILENCE: Duration = Duration::from_secs(12);
+/// What bad hosts may cost in memory.
+const MEMORY: u64 = 48 << 20;
+
+/// The host's port of the kind that is dialled.
+fn port(world: &World) -> Result<(NetKind, SocketAddr), Failure> {
+    let kind = world.host.protocol.implementation.dials();
+    let found = kind.and_then(|k| Some((k, world.host.port(k)?)));
+    found.ok_or_else(|| Failure::new("the host has no such port"))
+}
+
+/// A request that goes through a relay.
+fn through(relay: &Relay, kind: NetKind, mut request: Request) -> Request {
+    request.host.addrs = vec![NetAddr { kind, at: relay.addr() }];
+    request
+}
+
+pub(super) async fn nobody_is_there(s: &Subject) -> Result<(), Failure> {
+    let world = World::new(s).await?;
+    let media = world.music(20)?;
+    let gone = Peer::start(s, 4, Options::default()).await?;
+    let mut request = world.request(&media, world.unit(&media, PageSet::range(0, 9)));
+    request.host = gone.address();
+    gone.net.shutdown().await;
+    drop(gone);
+    let (bytes, end) = world.anything(request, 0, PIECE).await?;
+    match end {
+        Some(Err(e)) => ensure!(
+            matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Broken),
+            "{:?} ({e}), not Unreachable",
+            e.kind
+        ),
+        end => return Err(Failure::new(format!("{bytes} bytes from nobody, and {end:?} as the end"))),
+    }
+    world.end().await;
+    Ok(())
+}
+
+pub(super) async fn host_breaks_off(s: &Subject) -> Result<(), Failure> {
+    let world = World::new(s).await?;
+    let media = world.music(200)?;
+    let (kind, to) = port(&world)?;
+    let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
+    let expected = Expected::of(&media, what.clone());
+    let one = async |after: u64| {
+        let plan = Plan { tamper: Tamper::Cut, after, direction: Direction::Down, seed: after };
+        let relay = Relay::start(kind, to, plan).await?;
+        let request = through(&relay, kind, world.request(&media, what.clone()));
+        let fetched = timeout(2 * PIECE, world.fetch(request, &expected)).await;
+        let (came, end) = fetched.map_err(|_| Failure::new("it hangs"))??;
+        let all = expected.is_all(&came);
+        ensure!(
+            end.is_err() || all || !world.can(Abilities::ORDERED),
+            "after {after} bytes the host vanished; {came:?} came, and it ended well"
+        );
+        Ok(())
+    };
+    try_join_all([0, 1, 100, 1500, 20_000, 150_000, 400_000].map(one)).await?;
+    world.whole(&media, what.clone()).await.map_err(|e| e.when("afterwards"))?;
+    world.end().await;
+    Ok(())
+}
+
+/// Fetches through relays that tamper; whatever comes, it is not too much, and the next good request works.
+async fn tampered(
+    s: &Subject,
+    direction: Direction,
+    tampers: &[Tamper],
+    afters: &[u64],
+) -> Result<(), Failure> {
+    let world = World::new(s).await?;
+    let media = world.music(60)?;
+    let (kind, to) = port(&world)?;
+    let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
+    world.whole(&media, what.clone()).await?;
+    let memory = observe::memory();
+    // The most that a receiver can know: so many pages, each of the largest size.
+    let most = media.pages() * u64::from(*limits::PAGE_BYTES.end());
+    let one = async |(tamper, after): (Tamper, u64)| {
+        let plan = Plan { tamper, after, direction, seed: after ^ 0x5eed };
+        let relay = Relay::start(kind, to, plan).await?;
+        let request = through(&relay, kind, world.request(&media, what.clone()));
+        // An end, or a silence that the driver ends.
+        let shown = |e: Failure| e.when(format!("{tamper:?} after {after} bytes"));
+        world.anything(request, most, SILENCE).await.map_err(shown)?;
+        Ok::<_, Failure>(())
+    };
+    for tamper in tampers {
+        try_join_all(afters.iter().map(|after| one((*tamper, *after)))).await?;
+        if let (Some(before), Some(now)) = (memory, observe::memory()) {
+            let grown = now.saturating_sub(before);
+            ensure!(grown <= MEMORY, "{tamper:?}: memory has grown by {grown} bytes");
+        }
+        world.whole(&media, what.clone()).await.map_err(|e| e.when(format!("after {tamper:?}")))?;
+    }
+    world.end().await;
+    Ok(())
+}
+
+pub(super) async fn host_sends_garbage(s: &Subject) -> Result<(), Failure> {
+    let tampers = [
+        Tamper::Garble,
+        Tamper::Insert(1),
+        Tamper::Insert(100_000),
+        Tamper::Swallow(1),
+        Tamper::Swallow(70_000),
+        Tamper::Replace,
+    ];
+    tampered(s, Direction::Down, &tampers, &[0, 1, 60, 300, 2000, 60_000]).await
+}
+
+pub(super) async fn host_never_stops(s: &Subject) -> Result<(), Failure> {
+    tampered(s, Direction::Down, &[Tamper::Endless], &[0, 300, 20_000]).await
+}
+
+pub(super) async fn requests_are_garbage(s: &Subject) -> Result<(), Failure> {
+    let tampers = [
+        Tamper::Garble,
+        Tamper::Insert(1000),
+        Tamper::Swallow(10),
+        Tamper::Replace,
+        Tamper::Endless,
+        Tamper::Cut,
+    ];
+    tampered(s, Direction::Up, &tampers, &[0, 1, 20, 60, 200]).await
+}
+
+pub(super) async fn strangers_at_the_port(s: &Subject) -> Result<(), Failure> {
+    let world = World::new(s).await?;
+    let media = world.music(300)?;
+    let (tcp, udp) = (world.host.port(NetKind::Tcp), world.host.port(NetKind::Udp));
+    let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
+    world.whole(&media, what.clone()).await?;
+    let memory = observe::memory();
+    let noise = async {
+        let mut random = Random(5);
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        for i in 0..10_000_u32 {
+            let len = usize::try_from(random.within(0..1400)).unwrap_or(0);
+            let mut datagram = random.bytes(len);
+            if let Some(first) = datagram.first_mut() {
+                *first = i.to_le_bytes()[0];
+            }
+            if let Some(udp) = udp {
+                // A full buffer, or nobody there: all the same.
+                let _ = socket.send_to(&datagram, udp).await;
+            }
+        }
+        let mut open = Vec::new();
+        for i in 0..64_u64 {
+            let Some(Ok(mut stream)) = (match tcp {
+                Some(tcp) => Some(TcpStream::connect(tcp).await),
+                None => None,
+            }) else {
+                continue;
+            };
+            // Some say nothing, some much.
+            let len = usize::try_from(i * i * 16).unwrap_or(0);
+            let _ = stream.write_all(&random.bytes(len)).await;
+            open.push(stream);
+        }
+        Ok::<_, Failure>(open)
+    };
+    let fetches = async {
+        for _ in 0..5 {
+            world.whole(&media, what.clone()).await?;
+        }
+        Ok(())
+    };
+    let (open, ()) = tokio::try_join!(noise, fetches)?;
+    if let (Some(before), Some(now)) = (memory, observe::memory()) {
+        let grown = now.saturating_sub(before);
+        ensure!(grown <= MEMORY, "memory has grown by {grown} bytes");
+    }
+    drop::<Vec<TcpStream>>(open);
+    world.whole(&media, what).await?;
+    world.end().await;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! What the process takes: memory, descriptors, tasks.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::Failure;
+
+/// Resident memory of the process in bytes; none where the system does not tell (only Linux does).
+#[must_use]
+pub fn memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Open descriptors of the process; none where the system does not tell.
+#[must_use]
+pub fn descriptors() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/fd").ok()?.count())
+}
+
+/// Tasks alive in the case's runtime.
+#[must_use]
+pub fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// Looks again and again until `holds`, for `patience` at most.
+///
+/// # Errors
+/// With what `holds` said last.
+pub async fn until(patience: Duration, mut holds: impl FnMut() -> Result<(), String>) -> Result<(), Failure> {
+    let end = Instant::now() + patience;
+    let mut ticks = interval(Duration::from_millis(20));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match holds() {
+            Ok(()) => return Ok(()),
+            Err(why) if Instant::now() >= end => {
+                return Err(Failure::new(format!("{why}, {} s later", patience.as_secs_f32())));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Waits until `value` has not changed for `quiet`; what it is then.
+///
+/// # Errors
+/// If it still changes after `patience`.
+pub async fn settled(
+    quiet: Duration,
+    patience: Duration,
+    mut value: impl FnMut() -> u64,
+) -> Result<u64, Failure> {
+    let (mut last, mut since) = (value(), Instant::now());
+    until(patience, || {
+        let now = value();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        if since.elapsed() >= quiet { Ok(()) } else { Err(format!("it still grows: {now}")) }
+    })
+    .await?;
+    Ok(value())
+}

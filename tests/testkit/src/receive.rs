@@ -1,0 +1,229 @@
+//! What must come, compared with what comes.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use iceshare::icet::{PageNo, PageSet, frame};
+use iceshare::protocol::{Piece, What};
+
+use crate::Failure;
+use crate::failure::ensure;
+use crate::media::Media;
+
+/// What a request must bring.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// What is asked for.
+    pub what: What,
+    /// All bytes of the answer.
+    pub bytes: Bytes,
+    /// Where in them each page begins.
+    pub marks: Vec<(PageNo, u64)>,
+}
+
+impl Expected {
+    /// Of a media that its host holds as a whole. Time has no one right answer (see
+    /// [`World::time`](crate::World::time)): of it nothing is expected.
+    #[must_use]
+    pub fn of(media: &Media, what: What) -> Expected {
+        let (bytes, marks) = match &what {
+            What::Pages(set) => media.set(set),
+            What::Bytes { first, last } => {
+                let last = last.unwrap_or(u64::MAX).min(media.len().saturating_sub(1));
+                let bytes = media.part(*first, last);
+                let pages = media.page_at(*first)..=media.page_at(last);
+                let marks = pages.map(|p| (p, media.offset(p))).filter(|(_, o)| *o >= *first);
+                (bytes, marks.map(|(p, o)| (p, o - first)).collect())
+            }
+            What::Proofs { first, last } => {
+                let known = (*first..=*last).filter_map(|i| media.store.proven_slice(i));
+                (known.flat_map(|s| frame::encode(&s)).collect::<Vec<u8>>().into(), Vec::new())
+            }
+            What::Time { .. } => (Bytes::new(), Vec::new()),
+        };
+        Expected { what, bytes, marks }
+    }
+
+    /// Whether these parts of the answer are all of it.
+    #[must_use]
+    pub fn is_all(&self, covered: &[Range<u64>]) -> bool {
+        missing(self.bytes.len() as u64, covered).is_empty()
+    }
+}
+
+/// Bytes in a row.
+#[derive(Debug)]
+enum Run {
+    /// From this place in the answer on, so many so far.
+    At(u64, u64),
+    /// From anywhere: what came since the gap.
+    Somewhere(BytesMut),
+}
+
+/// Compares pieces with what is expected: each run of bytes must stand in the answer as it is, the runs in order,
+/// and where bytes are missing there must be a gap, or the number of the page that comes next. (Where a run without a number could stand in several places the first
+/// is taken: if any order fits, this one does.)
+#[derive(Debug)]
+pub struct Matcher<'a> {
+    expected: &'a Expected,
+    ordered: bool,
+    run: Run,
+    /// Where the next run may begin.
+    from: u64,
+    covered: Vec<Range<u64>>,
+    bytes: u64,
+    /// Whether a page number passed over others.
+    jumped: bool,
+}
+
+impl<'a> Matcher<'a> {
+    /// `ordered`: nothing may be missing.
+    #[must_use]
+    pub fn new(expected: &'a Expected, ordered: bool) -> Matcher<'a> {
+        Matcher {
+            expected,
+            ordered,
+            run: Run::At(0, 0),
+            from: 0,
+            covered: Vec::new(),
+            bytes: 0,
+            jumped: false,
+        }
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// If it cannot be part of the answer.
+    pub fn push(&mut self, piece: &Piece) -> Result<(), Failure> {
+        let all = &self.expected.bytes;
+        match piece {
+            Piece::Bytes(b) => {
+                self.bytes += b.len() as u64;
+                ensure!(
+                    self.bytes <= all.len() as u64,
+                    "{} bytes came, {} were asked for",
+                    self.bytes,
+                    all.len()
+                );
+                match &mut self.run {
+                    Run::At(start, len) => {
+                        let at = usize::try_from(*start + *len).unwrap_or(usize::MAX);
+                        let same = all.get(at..).is_some_and(|rest| rest.starts_with(b));
+                        ensure!(same, "the {} bytes from {at} on are not those of the range", b.len());
+                        *len += b.len() as u64;
+                    }
+                    Run::Somewhere(held) => held.extend_from_slice(b),
+                }
+            }
+            Piece::Gap => {
+                ensure!(
+                    !self.ordered,
+                    "a gap, though it declares that it delivers in order and without gaps"
+                );
+                self.close()?;
+                self.run = Run::Somewhere(BytesMut::new());
+            }
+            Piece::Page(page) => {
+                let mark = self.expected.marks.iter().find(|(p, _)| p == page);
+                let Some((_, offset)) = mark else {
+                    return Err(Failure::new(format!("it announces page {page}, which was not asked for")));
+                };
+                self.close()?;
+                ensure!(
+                    *offset >= self.from,
+                    "it announces page {page}, which begins at byte {offset}, after byte {}",
+                    self.from
+                );
+                self.jumped |= *offset > self.from;
+                self.run = Run::At(*offset, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Failure> {
+        let (start, len) = match &self.run {
+            Run::At(start, len) => (*start, *len),
+            Run::Somewhere(held) => {
+                let from = usize::try_from(self.from).unwrap_or(usize::MAX);
+                let rest = self.expected.bytes.get(from..).unwrap_or_default();
+                let Some(found) = memchr::memmem::find(rest, held) else {
+                    return Err(Failure::new(format!(
+                        "{} bytes after a gap stand nowhere in the range behind byte {from}",
+                        held.len()
+                    )));
+                };
+                (self.from + found as u64, held.len() as u64)
+            }
+        };
+        if len > 0 {
+            self.from = start + len;
+            match self.covered.last_mut() {
+                Some(before) if before.end == start => before.end = self.from,
+                _ => self.covered.push(start..self.from),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the end: who delivers without gaps may pass over pages that the host lacks only where it ends with an error.
+    ///
+    /// # Errors
+    /// If it ended well all the same.
+    pub fn end(&self, well: bool) -> Result<(), Failure> {
+        ensure!(
+            !(well && self.jumped && self.ordered),
+            "pages were passed over, and it ended well, though it declares that it delivers without gaps"
+        );
+        Ok(())
+    }
+
+    /// How many bytes came.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Ends it: the parts of the answer that came.
+    ///
+    /// # Errors
+    /// If what came last can be no part of it.
+    pub fn finish(mut self) -> Result<Vec<Range<u64>>, Failure> {
+        self.close()?;
+        Ok(self.covered)
+    }
+}
+
+/// The parts of `0 .. len` that are in none of `covered`.
+pub(crate) fn missing(len: u64, covered: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut covered = covered.to_vec();
+    covered.sort_unstable_by_key(|r| r.start);
+    let (mut out, mut at) = (Vec::new(), 0);
+    for r in covered {
+        if r.start > at {
+            out.push(at..r.start);
+        }
+        at = at.max(r.end);
+    }
+    if at < len {
+        out.push(at..len);
+    }
+    out
+}
+
+/// What to ask for next, where the part `gap` of the answer is missing. `bytes`: it may be asked for by bytes, too; the media's
+/// byte at which the answer begins is known then.
+pub(crate) fn rest(expected: &Expected, gap: &Range<u64>, base: Option<u64>) -> What {
+    if let Some(base) = base {
+        return What::Bytes { first: base + gap.start, last: Some(base + gap.end - 1) };
+    }
+    let page = expected.marks.iter().rev().find(|(_, o)| *o <= gap.start).map(|(p, _)| *p);
+    match &expected.what {
+        What::Pages(set) => What::Pages(PageSet { first: page.unwrap_or(set.first), ..*set }),
+        What::Bytes { first, .. } => {
+            What::Bytes { first: first + gap.start, last: Some(first + gap.end - 1) }
+        }
+        other => other.clone(),
+    }
+}
