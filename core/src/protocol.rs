@@ -27,7 +27,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use thiserror::Error;
 
-pub use icet::stream::What;
+pub use icet::stream::{Span, What};
 pub use icet::{
     Abilities, HostAddr, MediaId, MediaPath, NetAddr, NetKind, PageNo, PageSet, PeerKey, ProtocolName, Ticket,
 };
@@ -82,6 +82,17 @@ pub enum Piece {
     Page(PageNo),
     /// Something is missing here: the next bytes may begin anywhere, the receiver looks for a page.
     Gap,
+    /// Bytes of a page from `offset` on, apart from the bytes that come one after the other, in any order: for protocols that
+    /// lose parts of pages and know which. The receiver keeps them until the page is whole, and may ask any host that has
+    /// [`Abilities::SPANS`] for what is missing.
+    Fragment {
+        /// Which page.
+        page: PageNo,
+        /// Offset of the first byte in the page.
+        offset: u32,
+        /// The bytes.
+        bytes: Bytes,
+    },
 }
 
 /// What went wrong, as far as it matters to who tries next.

@@ -152,6 +152,10 @@ fn one_request(body: &[u8]) {
             What::Bytes { first, last } => assert!(last.is_none_or(|l| l >= first)),
             What::Time { from, to } => assert!(to.is_none_or(|to| to > from)),
             What::Proofs { first, last } => assert!(last >= first),
+            What::Spans(spans) => {
+                assert!((1..=limits::SPANS).contains(&spans.len()) && spans.iter().all(|s| s.is_sound()));
+                assert!(spans.windows(2).all(|w| w[0].is_before(&w[1])));
+            }
         }
     }
     if let Ok(answer) = PagesAnswer::from_body(body) {

@@ -42,3 +42,5 @@ pub const TICKET: usize = 512;
 pub const PAGE_BYTES: std::ops::RangeInclusive<u32> = 27..=65_307;
 /// Largest frame of a request for pages over a stream, or of its answer, in bytes.
 pub const STREAM_FRAME: usize = 4096;
+/// Most spans of pages in one request.
+pub const SPANS: usize = 128;

@@ -156,6 +156,8 @@ impl Abilities {
     pub const ORDERED: Abilities = Abilities(1 << 6);
     /// Proves the host's key on its connections.
     pub const PROVES_KEY: Abilities = Abilities(1 << 7);
+    /// Takes spans of pages: what is missing of a page of which fragments came.
+    pub const SPANS: Abilities = Abilities(1 << 8);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -164,7 +166,7 @@ impl Abilities {
     }
 
     /// Name of each known bit, in their order.
-    pub const NAMES: [(Abilities, &'static str); 8] = [
+    pub const NAMES: [(Abilities, &'static str); 9] = [
         (Abilities::PAGES, "pages"),
         (Abilities::BYTES, "bytes"),
         (Abilities::TIME, "time"),
@@ -173,6 +175,7 @@ impl Abilities {
         (Abilities::PROOFS, "proofs"),
         (Abilities::ORDERED, "ordered"),
         (Abilities::PROVES_KEY, "proves-key"),
+        (Abilities::SPANS, "spans"),
     ];
 }
 

@@ -14,7 +14,18 @@ pub const ALPN: &[u8] = b"iceshare-pages/1";
 /// Name of libp2p's stream protocol.
 pub const PROTOCOL: &str = "/iceshare/pages/1";
 
-/// A part of a media. CBOR: a map with one key, which tells the unit: 0 pages, 1 bytes, 2 time, 3 slices.
+/// Some bytes of one page: what is asked for again when a fragment was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// Which page.
+    pub page: PageNo,
+    /// Offset of the first byte in the page.
+    pub offset: u32,
+    /// How many bytes; never 0. The span ends within the page.
+    pub len: u32,
+}
+
+/// A part of a media. CBOR: a map with one key, which tells the unit: 0 pages, 1 bytes, 2 time, 3 slices, 4 spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// Pages, one after the other. Needs [`Abilities::PAGES`](crate::Abilities::PAGES).
@@ -44,6 +55,9 @@ pub enum What {
         /// Last slice, inclusive.
         last: u64,
     },
+    /// Bytes of pages, at most [`limits::SPANS`] spans, in order and without overlap: what is missing of pages of which
+    /// fragments came before, from this host or another. Needs [`Abilities::SPANS`](crate::Abilities::SPANS).
+    Spans(Vec<Span>),
 }
 
 impl<C> Encode<C> for What {
@@ -58,6 +72,13 @@ impl<C> Encode<C> for What {
             What::Bytes { first, last } => e.u8(1)?.array(2)?.u64(*first)?.encode_with(last, ctx)?,
             What::Time { from, to } => e.u8(2)?.array(2)?.u64(*from)?.encode_with(to, ctx)?,
             What::Proofs { first, last } => e.u8(3)?.array(2)?.u64(*first)?.u64(*last)?,
+            What::Spans(spans) => {
+                e.u8(4)?.array(3 * spans.len() as u64)?;
+                for s in spans {
+                    e.u64(s.page)?.u32(s.offset)?.u32(s.len)?;
+                }
+                e
+            }
         };
         Ok(())
     }
@@ -72,7 +93,10 @@ impl<'b, C> Decode<'b, C> for What {
         if unit == 0 {
             return d.decode_with(ctx).map(What::Pages);
         }
-        if unit > 3 {
+        if unit == 4 {
+            return spans(d).map(What::Spans);
+        }
+        if unit > 4 {
             return Err(crate::refuse("an unknown unit"));
         }
         if d.array()? != Some(2) {
@@ -88,6 +112,28 @@ impl<'b, C> Decode<'b, C> for What {
     }
 }
 
+fn spans(d: &mut Decoder<'_>) -> Result<Vec<Span>, Error> {
+    let most = 3 * limits::SPANS as u64;
+    let n = d.array()?.filter(|n| n.is_multiple_of(3) && (3..=most).contains(n));
+    let n = n.ok_or_else(|| crate::refuse("spans are 1 to 128 times three numbers"))?;
+    (0..n / 3).map(|_| Ok(Span { page: d.u64()?, offset: d.u32()?, len: d.u32()? })).collect()
+}
+
+impl Span {
+    /// Whether it lies in a page that there can be.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let end = u64::from(self.offset) + u64::from(self.len);
+        self.page < limits::PAGES && self.len > 0 && end <= u64::from(*limits::PAGE_BYTES.end())
+    }
+
+    /// Whether `next` lies behind it.
+    #[must_use]
+    pub fn is_before(&self, next: &Span) -> bool {
+        self.page < next.page || (self.page == next.page && self.offset + self.len <= next.offset)
+    }
+}
+
 impl What {
     fn check(&self) -> Result<(), Error> {
         let backwards = match self {
@@ -95,8 +141,15 @@ impl What {
             What::Bytes { first, last } => last.is_some_and(|last| last < *first),
             What::Time { from, to } => to.is_some_and(|to| to <= *from),
             What::Proofs { first, last } => last < first,
+            What::Spans(spans) => {
+                !spans.iter().all(Span::is_sound) || !spans.is_sorted_by(|a, b| a.is_before(b))
+            }
         };
-        if backwards { Err(crate::refuse("a range ends before it begins")) } else { Ok(()) }
+        if backwards {
+            Err(crate::refuse("a range ends before it begins, or spans are not in order"))
+        } else {
+            Ok(())
+        }
     }
 }
 

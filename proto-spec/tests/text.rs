@@ -104,6 +104,12 @@ fn the_stream_protocol_is_that_of_the_code() {
         ticket: Some(icet::Ticket { body: vec![0; limits::TICKET].into(), mac: icet::key::Hash([0; 32]) }),
     };
     assert!(icet::frame::encode(&largest).len() <= limits::STREAM_FRAME);
+    let span = |n| icet::stream::Span { page: limits::PAGES - 1 - n, offset: 65_000, len: 300 };
+    let spans = icet::stream::What::Spans((0..limits::SPANS as u64).map(span).collect());
+    let largest = PagesRequest { what: spans, ..largest };
+    assert!(icet::frame::encode(&largest).len() <= limits::STREAM_FRAME);
+    assert!(text.contains(&format!("at most {} times", limits::SPANS)));
+    assert!(grammar.contains(&format!("[ 3*{} uint ]", 3 * limits::SPANS)));
 }
 
 /// 1048576 as 1,048,576.

@@ -1,8 +1,8 @@
 //! The data path of one fetch: bytes from a transport, cut into pages, checked, stored. The engine hears of page
 //! numbers and outcomes only.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use icet::media::SLICE_PAGES;
 use icet::message::{Outcome, Position};
-use icet::{Abilities, PageNo, PageSet, ProvenSlice};
+use icet::{Abilities, PageNo, PageSet, ProvenSlice, limits};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::media::{Shared, until};
 use super::session::Order;
 use crate::engine::io::{Command, FetchEvent, FetchId};
 use crate::net::Context;
-use crate::protocol::{ErrorKind, Piece, Protocol, Request, TransportError, What};
+use crate::protocol::{ErrorKind, Piece, Protocol, Request, Span, TransportError, What};
 use crate::store::{MediaStore, PutError};
 
 /// Most bytes that one answer of proofs may have: 128 slices.
@@ -38,8 +38,8 @@ const PROGRESS: Duration = Duration::from_millis(200);
 
 /// A run on its way to the disk.
 type Writing = JoinHandle<Written>;
-/// What became of it.
-type Written = (PageNo, Vec<Bytes>, Result<u64, PutError>);
+/// What became of it, and whether the host answers for all of it.
+type Written = (PageNo, Vec<Bytes>, Result<u64, PutError>, bool);
 
 /// How receiving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,6 +117,9 @@ impl Fetch {
     /// The range to ask for, in the best unit that both sides have. Bytes need the offsets, and so the slices.
     fn what(&self) -> Option<(What, bool)> {
         let p = self.pages;
+        if let Some(spans) = self.spans() {
+            return Some((What::Spans(spans), false));
+        }
         if self.can(Abilities::PAGES)
             && (p.stripe.is_none() || self.can(Abilities::STRIPES))
             && (p.last.is_some() || self.can(Abilities::OPEN))
@@ -136,6 +139,27 @@ impl Fetch {
         Some((What::Time { from: clamp(from), to: to.map(clamp) }, false))
     }
 
+    /// What is missing of the set, if parts of some of its pages are kept and the host can send just the rest.
+    fn spans(&self) -> Option<Vec<Span>> {
+        let kept = self.shared.fragments.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.pages.last.filter(|_| self.can(Abilities::SPANS) && !kept.is_empty())?;
+        if self.pages.count(last + 1) > limits::SPANS as u64 {
+            return None;
+        }
+        let (mut spans, mut parts) = (Vec::new(), false);
+        for page in self.pages.iter(last + 1).filter(|p| !self.store.has(*p)) {
+            let len = self.store.span(page)?.record.len;
+            match kept.missing(page, len).filter(|_| !kept.is_distrusted(page)) {
+                Some(missing) => {
+                    parts = true;
+                    spans.extend(missing);
+                }
+                None => spans.push(Span { page, offset: 0, len }),
+            }
+        }
+        (parts && spans.len() <= limits::SPANS).then_some(spans)
+    }
+
     async fn transfer(&self) -> Result<Outcome, TransportError> {
         let pages = self.store.manifest().pages;
         let last = self.pages.last.unwrap_or(pages - 1).min(pages - 1);
@@ -147,10 +171,15 @@ impl Fetch {
         let Some((what, aligned)) = self.what() else {
             return Err(TransportError::new(ErrorKind::NoRange, "no offset of the pages is known"));
         };
+        let (host, fragments) = (self.source.host.key, self.shared.fragments.clone());
+        let mut assembler = Assembler::new(self.pages, pages, aligned, host, fragments);
+        if let What::Spans(_) = &what {
+            self.pages.iter(last + 1).filter(|p| self.store.has(*p)).for_each(|p| assembler.leave_out(p));
+        }
         let mut stream = self.protocol.implementation.fetch(self.cx.clone(), self.request(what));
-        let mut assembler = Assembler::new(self.pages, pages, aligned);
         let mut writing = None;
         let ended = self.receive(&mut stream, &mut assembler, slices, &mut writing).await;
+        assembler.keep_rest();
         // Whatever ended it: what is on its way to the disk counts.
         if let Some(job) = writing.take()
             && !self.written(job.await)?
@@ -160,7 +189,7 @@ impl Fetch {
         if ended? == Received::Altered {
             return Ok(Outcome::Altered);
         }
-        if assembler.next_page().is_some() {
+        if !assembler.is_finished() {
             return Ok(Outcome::Incomplete);
         }
         // A transport that sees its end keeps the connection for the next request.
@@ -183,13 +212,13 @@ impl Fetch {
         let mut told = Instant::now();
         loop {
             match assembler.next(&*self.store) {
-                Cut::Run { first, pages } => {
+                Cut::Run { first, pages, of_one_host } => {
                     if let Some(job) = writing.take()
                         && !self.written(job.await)?
                     {
                         return Ok(Received::Altered);
                     }
-                    *writing = Some(self.write(first, pages));
+                    *writing = Some(self.write(first, pages, of_one_host));
                 }
                 Cut::NeedSlice(index) => {
                     if proved {
@@ -224,7 +253,7 @@ impl Fetch {
                     };
                     let Some(piece) = piece else { return Ok(Received::End) };
                     let piece = piece?;
-                    if let Piece::Bytes(b) = &piece {
+                    if let Piece::Bytes(b) | Piece::Fragment { bytes: b, .. } = &piece {
                         if !seen {
                             seen = true;
                             self.tell(FetchEvent::FirstByte);
@@ -251,17 +280,17 @@ impl Fetch {
     }
 
     /// Checks and stores a run beside the network: hashing one batch while the next arrives.
-    fn write(&self, first: PageNo, pages: Vec<Bytes>) -> Writing {
+    fn write(&self, first: PageNo, pages: Vec<Bytes>, of_one_host: bool) -> Writing {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
             let result = store.put_pages(first, &pages);
-            (first, pages, result)
+            (first, pages, result, of_one_host)
         })
     }
 
     /// What became of a run. False: a page was altered.
     fn written(&self, job: Result<Written, JoinError>) -> Result<bool, TransportError> {
-        let (first, pages, result) =
+        let (first, pages, result, of_one_host) =
             job.map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
         match result {
             Ok(new) => {
@@ -279,9 +308,20 @@ impl Fetch {
                     f.bytes += bytes;
                     f.pages += pages.len() as u64;
                 });
+                let mut kept = self.shared.fragments.lock().unwrap_or_else(PoisonError::into_inner);
+                if !kept.is_empty() {
+                    (first..).zip(&pages).for_each(|(page, _)| kept.forget(page));
+                }
+                drop(kept);
                 for (page, data) in (first..).zip(&pages) {
                     self.tell(FetchEvent::Page { page, len: u32::try_from(data.len()).unwrap_or(0) });
                 }
+                Ok(true)
+            }
+            Err(PutError::Altered { page, .. }) if !of_one_host => {
+                tracing::debug!(page, "parts of a page from several hosts do not fit; it will come from one");
+                self.shared.fragments.lock().unwrap_or_else(PoisonError::into_inner).distrust(page);
+                self.shared.counts.bad.fetch_add(1, Ordering::Relaxed);
                 Ok(true)
             }
             Err(PutError::Altered { page, .. }) => {

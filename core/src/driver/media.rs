@@ -10,6 +10,7 @@ use icet::{IcetUrl, MediaId, MediaPath, PeerKey, ProtocolName, SignedManifest};
 use tokio::sync::{mpsc, watch};
 
 use super::OpenError;
+use super::assemble::Fragments;
 use super::session::Order;
 use crate::engine::io::{Command, Handle};
 use crate::store::MediaStore;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) intent: Intent,
     pub(crate) opened: Instant,
     pub(crate) counts: Counts,
+    /// Parts of pages, until the rest of them came.
+    pub(crate) fragments: Arc<Mutex<Fragments>>,
 }
 
 /// Figures that fetches add to.

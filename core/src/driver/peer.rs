@@ -238,6 +238,7 @@ impl Peer {
             intent,
             opened: Instant::now(),
             counts: Counts::default(),
+            fragments: Arc::default(),
         })
     }
 

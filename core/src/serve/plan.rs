@@ -4,7 +4,7 @@ use bytes::Bytes;
 use icet::{PageNo, PageSet, limits};
 use thiserror::Error;
 
-use crate::protocol::What;
+use crate::protocol::{Span, What};
 use crate::store::MediaStore;
 
 /// Most slices in one answer; the receiver asks again for the rest.
@@ -130,6 +130,23 @@ pub fn plan(media: &MediaStore, what: &What) -> Result<Plan, Unavailable> {
                 source: Source::Parts { parts: vec![Part::pages(media, first, last)?], wait: false },
             })
         }
+        What::Spans(asked) => {
+            let total = media.manifest().pages;
+            let mut parts = Vec::new();
+            for s in asked {
+                match span(media, s) {
+                    Ok(part) => parts.push(part),
+                    // A beginning.
+                    Err(Unavailable::Missing(_)) if !parts.is_empty() => break,
+                    Err(e) => return Err(e),
+                }
+            }
+            let what = What::Spans(asked.get(..parts.len()).unwrap_or_default().to_vec());
+            if parts.is_empty() {
+                return Err(Unavailable::Beyond { total });
+            }
+            Ok(Plan { what, total, source: Source::Parts { parts, wait: false } })
+        }
         What::Proofs { first, last } => {
             let total = media.manifest().slices();
             if *first >= total || last < first {
@@ -183,6 +200,21 @@ pub fn plan_around_holes(media: &MediaStore, what: &What) -> Result<(Plan, Optio
             Ok((Plan { what: What::Pages(set), total, source }, left_out))
         }
     }
+}
+
+/// Bytes of a page that is held.
+fn span(media: &MediaStore, asked: &Span) -> Result<Part, Unavailable> {
+    let total = media.manifest().pages;
+    if asked.page >= total {
+        return Err(Unavailable::Beyond { total });
+    }
+    let page = media.span(asked.page).filter(|_| media.has(asked.page));
+    let page = page.ok_or(Unavailable::Missing(asked.page))?;
+    let (offset, len) = (u64::from(asked.offset), u64::from(asked.len));
+    if len == 0 || offset + len > u64::from(page.record.len) {
+        return Err(Unavailable::Beyond { total });
+    }
+    Ok(Part::Span { offset: page.offset + offset, len, page: None })
 }
 
 /// The first page from `first` to `last` (inclusive) that is not held.

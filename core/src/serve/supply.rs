@@ -71,7 +71,7 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct Supply {
     media: Arc<MediaStore>,
-    admission: Admission,
+    admission: Arc<Admission>,
     todo: VecDeque<Todo>,
     /// Bytes to be read next.
     chunk: u64,
@@ -93,7 +93,13 @@ enum Todo {
 impl Supply {
     /// The bytes of `source`. Pages that are waited for may take `patience` each.
     #[must_use]
-    pub fn new(media: Arc<MediaStore>, admission: Admission, source: Source, patience: Duration) -> Supply {
+    pub fn new(
+        media: Arc<MediaStore>,
+        admission: impl Into<Arc<Admission>>,
+        source: Source,
+        patience: Duration,
+    ) -> Supply {
+        let admission = admission.into();
         let todo = match source {
             Source::Parts { parts, wait } => parts.into_iter().map(|part| Todo::Part(part, wait)).collect(),
             Source::Pages(set) => VecDeque::from([Todo::Pages(set.next_from(0), set)]),
@@ -163,6 +169,12 @@ impl Supply {
         }
     }
 
+    /// For sending some of it once more.
+    #[must_use]
+    pub fn again(&self) -> Again {
+        Again { media: self.media.clone(), admission: self.admission.clone() }
+    }
+
     /// Waits until something holds of the media, for `patience` at most from one arrival to the next.
     async fn wait_for(&self, holds: impl Fn(&MediaStore) -> bool) -> Result<(), SupplyError> {
         let mut changed = self.media.changed();
@@ -201,17 +213,40 @@ impl Supply {
     async fn read(&mut self, offset: u64, len: u64, page: Option<PageNo>) -> Result<Chunk, SupplyError> {
         let size = usize::try_from(len).map_err(|e| SupplyError::Read(io::Error::other(e)))?;
         self.permit(size).await?;
-        let media = self.media.clone();
-        // A disk may be slow: not on a thread that serves others.
-        let read = tokio::task::spawn_blocking(move || media.read(offset, size));
-        let bytes = read.await.map_err(|e| SupplyError::Read(io::Error::other(e)))?;
-        let bytes = bytes.map_err(SupplyError::Read)?;
-        if bytes.len() != size {
-            let short =
-                io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was served");
-            return Err(SupplyError::Read(short));
-        }
+        let bytes = read(&self.media, offset, size).await?;
         let follows = self.at.replace(offset + len) == Some(offset);
         Ok(Chunk { page: page.filter(|_| !follows), bytes })
+    }
+}
+
+/// Reads bytes that are held.
+async fn read(media: &Arc<MediaStore>, offset: u64, len: usize) -> Result<Bytes, SupplyError> {
+    let media = media.clone();
+    // A disk may be slow: not on a thread that serves others.
+    let read = tokio::task::spawn_blocking(move || media.read(offset, len));
+    let bytes = read.await.map_err(|e| SupplyError::Read(io::Error::other(e)))?.map_err(SupplyError::Read)?;
+    if bytes.len() != len {
+        let short =
+            io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was served");
+        return Err(SupplyError::Read(short));
+    }
+    Ok(bytes)
+}
+
+/// Bytes of a request once more, for protocols that lose some; beside its [`Supply`], under the same admission.
+#[derive(Debug, Clone)]
+pub struct Again {
+    media: Arc<MediaStore>,
+    admission: Arc<Admission>,
+}
+
+impl Again {
+    /// `len` bytes from `offset` on, which were sent before, as soon as they may be sent.
+    ///
+    /// # Errors
+    /// [`SupplyError`].
+    pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes, SupplyError> {
+        self.admission.permit(len).await?;
+        read(&self.media, offset, len).await
     }
 }

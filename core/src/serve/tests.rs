@@ -7,6 +7,7 @@ use icet::{MediaId, Now, PageSet, PeerKey, ProtocolName, ProvenSlice, Stripe};
 use minicbor::Decoder;
 
 use super::*;
+use crate::protocol::Span;
 use crate::shelf::{Anonymous, Clock, ShelfConfig};
 use crate::store::fixture::{Fixture, PAGE_TIME};
 use crate::store::{MediaStore, Store, Target};
@@ -221,6 +222,29 @@ async fn bytes_times_and_proofs() {
         slices.push(decoder.decode().unwrap());
     }
     assert_eq!(slices, (2..10).map(|i| host.fixture.proven(i)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn spans_of_pages_and_the_same_bytes_again() {
+    let host = Host::new(&[(0, 9)]);
+    let span = |page, offset, len| Span { page, offset, len };
+    let page = |p| host.fixture.run(p, p)[0].clone();
+    let len = u32::try_from(page(7).len()).unwrap();
+    let asked = What::Spans(vec![span(3, 5, 10), span(7, 0, len), span(9, len, 0), span(10, 0, 1)]);
+    assert_eq!(host.refused(&asked), Some(Unavailable::Beyond { total: 640 }.into()), "an empty span");
+    let asked = vec![span(3, 5, 10), span(7, 0, len), span(10, 0, 1)];
+    let (what, bytes, named) = host.all(&What::Spans(asked.clone())).await.unwrap();
+    assert_eq!((what, named), (What::Spans(asked[..2].to_vec()), vec![]));
+    assert_eq!(bytes, [&page(3)[5..15], &page(7)].concat());
+    assert_eq!(host.refused(&What::Spans(vec![span(10, 0, 1)])), Some(Unavailable::Missing(10).into()));
+    let beyond = What::Spans(vec![span(7, 1, len)]);
+    assert_eq!(host.refused(&beyond), Some(Unavailable::Beyond { total: 640 }.into()));
+    let mut delivery = host.deliver(&pages(0, 9)).unwrap();
+    let again = delivery.supply.again();
+    while delivery.supply.next().await.unwrap().is_some() {}
+    let before = host.shelf.served_totals().bytes;
+    assert_eq!(again.read(host.fixture.offset(3) + 5, 10).await.unwrap(), page(3)[5..15]);
+    assert_eq!(host.shelf.served_totals().bytes, before + 10, "it is paid for");
 }
 
 #[tokio::test]

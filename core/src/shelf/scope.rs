@@ -17,6 +17,7 @@ pub(super) fn within(media: &MediaStore, what: &What, pages: &PageSet) -> bool {
     match what {
         What::Proofs { .. } => true,
         What::Pages(asked) => is_subset(asked, pages, m.pages),
+        What::Spans(spans) => spans.iter().all(|s| pages.has(s.page)),
         What::Bytes { first, last } => {
             let end = m.bytes.saturating_sub(1);
             let last = last.unwrap_or(end).min(end);

@@ -1,7 +1,9 @@
 //! What a receiver makes of an answer: checks against what was asked for, no IO.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes};
-use icet::stream::{Accepted, EndCode, Ending, Piece as Said, PieceReader, What};
+use icet::stream::{Accepted, EndCode, Ending, Piece as Said, PieceReader, Span, What};
 use icet::{PageNo, PageSet, limits};
 
 use super::kind_of;
@@ -22,6 +24,9 @@ pub(super) struct Intake {
     mark: Option<PageNo>,
     /// What was asked for and is not sent.
     short: Option<&'static str>,
+    /// Of spans: those that the next bytes are of, and bytes that came and were not handed on.
+    spans: VecDeque<Span>,
+    pending: Bytes,
 }
 
 /// What it says next.
@@ -81,13 +86,23 @@ impl Intake {
                 (last - first).saturating_add(1).saturating_mul(SLICE),
                 last == to || last.saturating_add(1) == total,
             ),
+            (What::Spans(asked), What::Spans(spans)) => (
+                !spans.is_empty() && asked.starts_with(spans),
+                spans.iter().map(|s| u64::from(s.len)).sum(),
+                asked.len() == spans.len(),
+            ),
             _ => return Err(wrong()),
         };
         if !within {
             return Err(wrong());
         }
         let short = (!reaches).then_some("the host sends a part of the range only");
-        Ok(Intake { reader: PieceReader::default(), rest: Bytes::new(), accepted, left, mark: None, short })
+        let spans = match &accepted.what {
+            What::Spans(spans) => spans.iter().copied().collect(),
+            _ => VecDeque::new(),
+        };
+        let (reader, rest) = (PieceReader::default(), Bytes::new());
+        Ok(Intake { reader, rest, accepted, left, mark: None, short, spans, pending: Bytes::new() })
     }
 
     /// Takes what came. All before must have been read.
@@ -102,6 +117,9 @@ impl Intake {
 
     /// The next piece.
     pub(super) fn next(&mut self) -> Result<Next, TransportError> {
+        if let Some(fragment) = self.fragment() {
+            return Ok(Next::Piece(fragment));
+        }
         if self.rest.is_empty() {
             return Ok(Next::More);
         }
@@ -116,7 +134,12 @@ impl Intake {
                 self.left = (self.left.checked_sub(n as u64))
                     .ok_or_else(|| misbehaved("the host sends more than was asked for"))?;
                 self.rest.advance(taken - n);
-                return Ok(Next::Piece(Piece::Bytes(self.rest.split_to(n))));
+                let bytes = self.rest.split_to(n);
+                if !self.spans.is_empty() {
+                    self.pending = bytes;
+                    return self.next();
+                }
+                return Ok(Next::Piece(Piece::Bytes(bytes)));
             }
             Some(Said::Page(page)) => {
                 let of_set = match &self.accepted.what {
@@ -143,11 +166,24 @@ impl Intake {
         Ok(piece)
     }
 
+    /// Bytes of one span, if some came.
+    fn fragment(&mut self) -> Option<Piece> {
+        let span = self.spans.front_mut().filter(|_| !self.pending.is_empty())?;
+        let (page, offset) = (span.page, span.offset);
+        let bytes = self.pending.split_to(self.pending.len().min(span.len as usize));
+        let len = u32::try_from(bytes.len()).unwrap_or(span.len);
+        (span.offset, span.len) = (offset + len, span.len - len);
+        if span.len == 0 {
+            self.spans.pop_front();
+        }
+        Some(Piece::Fragment { page, offset, bytes })
+    }
+
     fn end(&self, ending: &Ending) -> Result<(), TransportError> {
         if ending.code != EndCode::COMPLETE {
             return Err(ended(ending));
         }
-        if matches!(self.accepted.what, What::Bytes { .. }) && self.left > 0 {
+        if matches!(self.accepted.what, What::Bytes { .. } | What::Spans(_)) && self.left > 0 {
             let why = format!("{} bytes of the range did not come", self.left);
             return Err(TransportError::new(ErrorKind::Broken, why));
         }

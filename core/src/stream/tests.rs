@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use icet::stream::{Accepted, EndCode, Ending, PagesAnswer, PagesRequest, Piece as Said, What};
+use icet::stream::{Accepted, EndCode, Ending, PagesAnswer, PagesRequest, Piece as Said, Span, What};
 use icet::{Abilities, HostAddr, MediaId, PageSet, PeerKey, ProvenSlice, Stripe, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -75,6 +75,30 @@ fn bytes(pieces: &[Piece]) -> Vec<u8> {
 
 fn marks(pieces: &[Piece]) -> Vec<u64> {
     pieces.iter().filter_map(|p| if let Piece::Page(p) = p { Some(*p) } else { None }).collect()
+}
+
+#[tokio::test]
+async fn spans_come_as_fragments_however_the_bytes_are_cut() {
+    let host = Host::new(&[(0, 9)]);
+    let span = |page, offset, len| Span { page, offset, len };
+    let asked = vec![span(3, 5, 10), span(3, 20, 7), span(7, 0, 30), span(10, 0, 1)];
+    for room in [1, 3, 1000] {
+        let (pieces, end) = fetch(&host, What::Spans(asked.clone()), room).await;
+        assert_eq!(end, Err(ErrorKind::NoRange), "page 10 is not held");
+        let mut got = vec![Vec::new(); 3];
+        for piece in pieces {
+            let Piece::Fragment { page, offset, bytes } = piece else { panic!("{piece:?}") };
+            let at =
+                asked.iter().position(|s| s.page == page && (s.offset..s.offset + s.len).contains(&offset));
+            let at = at.unwrap();
+            assert_eq!(got[at].len(), (offset - asked[at].offset) as usize);
+            got[at].extend_from_slice(&bytes);
+        }
+        for (s, got) in asked.iter().zip(got) {
+            let page = &host.fixture.run(s.page, s.page)[0];
+            assert_eq!(got, page[s.offset as usize..(s.offset + s.len) as usize]);
+        }
+    }
 }
 
 #[tokio::test]

@@ -294,6 +294,9 @@ fn what(w: &What) -> Value {
         }
         What::Time { from, to } => json!({ "time": { "from": num(*from), "to": maybe(*to, num) } }),
         What::Proofs { first, last } => json!({ "proofs": { "first": num(*first), "last": num(*last) } }),
+        What::Spans(spans) => {
+            json!({ "spans": list(spans, |s| json!({ "page": num(s.page), "offset": s.offset, "length": s.len })) })
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Vectors of requests, answers and pieces over a stream.
 
-use icet::stream::{Accepted, EndCode, Ending, GAP, PagesAnswer, PagesRequest, Piece, What};
+use icet::stream::{Accepted, EndCode, Ending, GAP, PagesAnswer, PagesRequest, Piece, Span, What};
 use icet::{PageSet, Stripe, limits};
 use minicbor::Encoder;
 use serde_json::{Value, json};
@@ -23,8 +23,13 @@ pub(crate) fn requests() -> Vec<(&'static str, PagesRequest)> {
         ("time", request(What::Time { from: 0, to: Some(1_000_000) })),
         ("time-open", request(What::Time { from: 2_000_000, to: None })),
         ("proofs", request(What::Proofs { first: 1, last: 2 })),
+        ("spans", request(What::Spans(vec![span(64, 1200, 700), span(64, 2400, 17), span(70, 0, 4200)]))),
         ("no-ticket", PagesRequest { ticket: None, ..request(What::Pages(PageSet::range(0, 0))) }),
     ]
+}
+
+fn span(page: u64, offset: u32, len: u32) -> Span {
+    Span { page, offset, len }
 }
 
 fn ending(code: EndCode, text: &str, number: Option<u64>) -> Ending {
@@ -118,7 +123,7 @@ pub(crate) fn invalid() -> Vec<Invalid> {
         let at = ask.windows(old.len()).position(|w| w == old).expect("it is there");
         [&ask[..at], what, &ask[at + old.len()..]].concat()
     };
-    add("unknown-what", "request", raw(&[0xa1, 4, 0x82, 0, 0]), "a kind that version 1 does not have", true);
+    add("unknown-what", "request", raw(&[0xa1, 5, 0x82, 0, 0]), "a kind that version 1 does not have", true);
     add("two-whats", "request", raw(&[0xa2, 1, 0x82, 0, 0, 2, 0x82, 0, 1]), "bytes and time at once", false);
     add("slices-open", "request", raw(&[0xa1, 3, 0x82, 0, 0xf6]), "slices have an end", true);
     let bytes = raw(&cbor(&What::Bytes { first: 9, last: Some(8) }));
@@ -127,6 +132,14 @@ pub(crate) fn invalid() -> Vec<Invalid> {
     add("time-empty", "request", time, "`to` is exclusive: nothing is asked for", false);
     let proofs = raw(&cbor(&What::Proofs { first: 2, last: 1 }));
     add("proofs-backwards", "request", proofs, "ends before it begins", false);
+    let spans = |list| raw(&cbor(&What::Spans(list)));
+    add("spans-none", "request", spans(vec![]), "no span at all", true);
+    add("spans-overlap", "request", spans(vec![span(64, 0, 9), span(64, 8, 9)]), "they overlap", false);
+    add("spans-backwards", "request", spans(vec![span(64, 0, 9), span(63, 8, 9)]), "not in order", false);
+    add("span-empty", "request", spans(vec![span(64, 0, 0)]), "a span of 0 bytes", false);
+    add("span-beyond", "request", spans(vec![span(64, 65_300, 8)]), "beyond the largest page", false);
+    add("spans-too-many", "request", spans((0..129).map(|n| span(n, 0, 1)).collect()), "129 spans", true);
+    add("spans-cut", "request", raw(&[0xa1, 4, 0x84, 1, 0, 1, 2]), "no multiple of three", false);
     let mut ask = request(What::Pages(PageSet::range(64, 79)));
     if let Some(ticket) = &mut ask.ticket {
         ticket.body = vec![0; limits::TICKET + 1].into();

@@ -98,7 +98,7 @@ async fn lost_pages_are_gaps_and_nothing_else() {
         match piece {
             Piece::Bytes(b) => splitter.push(b),
             Piece::Gap => splitter.gap(),
-            Piece::Page(_) => {}
+            Piece::Page(_) | Piece::Fragment { .. } => {}
         }
         take(&mut splitter);
     }

@@ -132,6 +132,7 @@ fn build(request: &Request, addr: SocketAddr) -> Result<HttpRequest<Empty<Bytes>
             format!("t:npt={}-{}", wire::to_npt(*from), to.map(wire::to_npt).unwrap_or_default())
         }
         What::Proofs { first, last } => format!("proofs={first}-{last}"),
+        other => return Err(unknown(other)),
     };
     let mut http = HttpRequest::get(format!("/{}", request.path.to_url_path()))
         .header(header::HOST, addr.to_string())
@@ -227,7 +228,13 @@ fn check(what: &What, headers: &HeaderMap) -> Result<Promise, TransportError> {
                 short: short(Some(*to)),
             })
         }
+        other => Err(unknown(other)),
     }
+}
+
+/// Of something that this protocol has no range unit for.
+fn unknown(what: &What) -> TransportError {
+    TransportError::new(ErrorKind::Local, format!("HTTP has no range unit for {what:?}"))
 }
 
 /// Requests a range; see [`iceshare::protocol::PayloadProtocol::fetch`].

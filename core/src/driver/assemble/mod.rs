@@ -1,16 +1,21 @@
 //! Cuts what a transport delivers into pages, sans-IO. Where records are known and nothing is missing, pages are cut by
 //! their lengths, without a search and without a copy; after a gap they are found by their capture pattern and
-//! matched, in order, with the records of the assigned set.
+//! matched, in order, with the records of the assigned set. Parts of pages are kept until the rest of them came.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
 use icet::media::SLICE_PAGES;
-use icet::{PageNo, PageRecord, PageSet, Slice};
+use icet::{PageNo, PageRecord, PageSet, PeerKey, Slice};
+
+pub(crate) use fragments::Fragments;
+use fragments::Whole;
 
 use crate::ogg::{SplitEvent, Splitter};
 use crate::protocol::Piece;
+
+mod fragments;
 
 /// How far ahead of the expected page a page after a gap is looked for.
 const SEARCH: u64 = 4096;
@@ -21,13 +26,46 @@ const BATCH: usize = 512 * 1024;
 #[derive(Debug)]
 pub(crate) enum Cut {
     /// Consecutive pages, cut but not checked.
-    Run { first: PageNo, pages: Vec<Bytes> },
+    Run {
+        first: PageNo,
+        pages: Vec<Bytes>,
+        /// Whether this host sent all of it, and answers for it. (Else it is one page, put together from several.)
+        of_one_host: bool,
+    },
     /// It cannot go on without this slice.
     NeedSlice(u64),
     /// It needs more bytes.
     NeedMore,
     /// The set is complete; what follows is superfluous.
     Finished,
+}
+
+/// Pages of a set that were not cut yet: runs, first and last.
+struct Left {
+    set: PageSet,
+    runs: BTreeMap<PageNo, PageNo>,
+}
+
+impl Left {
+    fn new(set: PageSet, end: PageNo) -> Left {
+        let last = set.last.unwrap_or(u64::MAX).min(end.saturating_sub(1));
+        let first = set.next_from(0).filter(|p| *p <= last && *p < end);
+        Left { set, runs: first.map(|f| (f, last)).into_iter().collect() }
+    }
+
+    fn remove(&mut self, page: PageNo) {
+        let Some((first, last)) = self.runs.range(..=page).next_back().map(|(a, b)| (*a, *b)) else { return };
+        if last < page {
+            return;
+        }
+        self.runs.remove(&first);
+        if first < page {
+            self.runs.insert(first, page - 1);
+        }
+        if let Some(next) = self.set.next_from(page + 1).filter(|p| *p <= last) {
+            self.runs.insert(next, last);
+        }
+    }
 }
 
 /// Where slices come from: the store, in production.
@@ -58,19 +96,57 @@ pub(crate) struct Assembler {
     cached: Option<Arc<Slice>>,
     /// A page that was found and waits for the slice that it may be in.
     waiting: Option<Bytes>,
+    left: Left,
+    /// Whose bytes these are.
+    host: PeerKey,
+    fragments: Arc<Mutex<Fragments>>,
+    /// Pages of which a fragment came last, to be looked at.
+    touched: VecDeque<PageNo>,
 }
 
 impl Assembler {
-    /// For the pages of `set` below `end`. `aligned`: the first byte begins the first page.
-    pub(crate) fn new(set: PageSet, end: PageNo, aligned: bool) -> Assembler {
+    /// For the pages of `set` below `end` that `host` sends. `aligned`: the first byte begins the first page. What is
+    /// left of pages goes to `fragments`.
+    pub(crate) fn new(
+        set: PageSet,
+        end: PageNo,
+        aligned: bool,
+        host: PeerKey,
+        fragments: Arc<Mutex<Fragments>>,
+    ) -> Assembler {
         let next = set.next_from(0).filter(|p| *p < end);
         let mode = if aligned { Mode::Aligned(Queue::default()) } else { Mode::Searching(Box::default()) };
-        Assembler { set, end, next, mode, cached: None, waiting: None }
+        let (left, touched) = (Left::new(set, end), VecDeque::new());
+        Assembler { set, end, next, mode, cached: None, waiting: None, left, host, fragments, touched }
     }
 
-    /// The page expected next; none at the end of the set.
-    pub(crate) fn next_page(&self) -> Option<PageNo> {
-        self.next
+    /// Whether every page of the set was cut.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.left.runs.is_empty()
+    }
+
+    /// A page of the set that is not asked for.
+    pub(crate) fn leave_out(&mut self, page: PageNo) {
+        self.left.remove(page);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Fragments> {
+        self.fragments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the beginning of the page that broke off, if one did.
+    pub(crate) fn keep_rest(&mut self) {
+        let (Mode::Aligned(queue), Some(page)) = (&mut self.mode, self.next) else { return };
+        if let Some(rest) = (queue.len > 0).then(|| queue.take(queue.len)).flatten() {
+            self.keep(page, 0, &rest);
+        }
+    }
+
+    fn keep(&mut self, page: PageNo, offset: usize, bytes: &[u8]) {
+        self.kept().insert(page, offset, bytes, self.host);
+        if self.touched.back() != Some(&page) {
+            self.touched.push_back(page);
+        }
     }
 
     /// Takes what the transport delivered.
@@ -80,11 +156,18 @@ impl Assembler {
                 Mode::Aligned(queue) => queue.push(b),
                 Mode::Searching(splitter) => splitter.push(b),
             },
-            Piece::Gap => match &mut self.mode {
-                // What is left of a page that broke off is of no use.
-                Mode::Aligned(_) => self.mode = Mode::Searching(Box::default()),
-                Mode::Searching(splitter) => splitter.gap(),
-            },
+            Piece::Gap => {
+                self.keep_rest();
+                match &mut self.mode {
+                    Mode::Aligned(_) => self.mode = Mode::Searching(Box::default()),
+                    Mode::Searching(splitter) => splitter.gap(),
+                }
+            }
+            Piece::Fragment { page, offset, bytes } => {
+                if self.set.has(page) && page < self.end {
+                    self.keep(page, offset as usize, &bytes);
+                }
+            }
             Piece::Page(page) => {
                 let clean = match &self.mode {
                     Mode::Aligned(queue) => queue.len == 0,
@@ -92,8 +175,9 @@ impl Assembler {
                 };
                 if !clean || Some(page) != self.next {
                     // A hint only: a page outside the set, or behind us, is not believed.
-                    if let Some(at) = self.set.next_from(page).filter(|p| *p == page && *p < self.end) {
-                        self.next = Some(at);
+                    if self.set.has(page) && page < self.end {
+                        self.keep_rest();
+                        self.next = Some(page);
                         self.mode = Mode::Aligned(Queue::default());
                     }
                 }
@@ -108,8 +192,15 @@ impl Assembler {
         loop {
             let step = self.step(records);
             match step {
+                Step::Whole(page, whole) => {
+                    // Before any page that is cut: by itself, since another host may answer for it.
+                    self.left.remove(page);
+                    let (pages, of_one_host) = (vec![whole.bytes], whole.of_one_host);
+                    return Cut::Run { first: page, pages, of_one_host };
+                }
                 Step::Page(page, data) => {
                     bytes += data.len();
+                    self.left.remove(page);
                     self.next = self.set.next_from(page + 1).filter(|p| *p < self.end);
                     match &mut run {
                         None => run = Some((page, vec![data])),
@@ -127,7 +218,7 @@ impl Assembler {
             }
         }
         match run {
-            Some((first, pages)) => Cut::Run { first, pages },
+            Some((first, pages)) => Cut::Run { first, pages, of_one_host: true },
             None => Cut::NeedMore,
         }
     }
@@ -142,7 +233,24 @@ impl Assembler {
     }
 
     fn step(&mut self, records: &impl Records) -> Step {
-        let Some(next) = self.next else { return Step::Cut(Cut::Finished) };
+        if self.is_finished() {
+            return Step::Cut(Cut::Finished);
+        }
+        while let Some(page) = self.touched.front().copied() {
+            let Some(record) = self.record(records, page) else {
+                return Step::Cut(Cut::NeedSlice(page / SLICE_PAGES));
+            };
+            self.touched.pop_front();
+            let whole = self.kept().take(page, record.len as usize);
+            if let Some(whole) = whole {
+                return Step::Whole(page, whole);
+            }
+        }
+        let Some(next) = self.next else {
+            // What comes behind the last page is of no use; parts of pages before may still come.
+            self.mode = Mode::Aligned(Queue::default());
+            return Step::Cut(Cut::NeedMore);
+        };
         if let Mode::Aligned(queue) = &self.mode {
             if queue.len == 0 {
                 return Step::Cut(Cut::NeedMore);
@@ -196,6 +304,7 @@ impl Assembler {
 
 enum Step {
     Page(PageNo, Bytes),
+    Whole(PageNo, Whole),
     Cut(Cut),
 }
 

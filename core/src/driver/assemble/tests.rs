@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use icet::key::Hash;
 use icet::media::{PageFlags, PageRecord, SLICE_PAGES, Slice};
-use icet::{PageSet, Stripe};
+use icet::{PageSet, PeerKey, Stripe};
 use proptest::prelude::*;
 
 use super::{Assembler, Cut, Records};
@@ -62,10 +62,16 @@ fn media(lens: &[u8]) -> Media {
     Media { pages, slices }
 }
 
+const HOST: PeerKey = PeerKey([1; 32]);
+
+fn assembler(set: PageSet, end: u64, aligned: bool) -> Assembler {
+    Assembler::new(set, end, aligned, HOST, Arc::default())
+}
+
 /// Everything that comes out until more is needed.
 fn drain(a: &mut Assembler, m: &Media) -> Vec<(u64, Bytes)> {
     let mut out = Vec::new();
-    while let Cut::Run { first, pages } = a.next(m) {
+    while let Cut::Run { first, pages, .. } = a.next(m) {
         out.extend((first..).zip(pages));
     }
     out
@@ -101,7 +107,7 @@ proptest! {
         let set = PageSet { first, last: Some(n - 1), stripe };
         let wanted: Vec<_> = set.iter(n).map(|p| (p, m.pages[p as usize].clone())).collect();
         let stream: Vec<u8> = wanted.iter().flat_map(|(_, b)| b.to_vec()).collect();
-        let mut a = Assembler::new(set, n, aligned);
+        let mut a = assembler(set, n, aligned);
         let mut got = Vec::new();
         for piece in cut(&stream, &cuts) {
             a.push(Piece::Bytes(piece));
@@ -127,7 +133,7 @@ proptest! {
         // The page in the hole breaks off somewhere.
         let broken = &m.pages[hole][..cut_at.index(m.pages[hole].len())];
         let after: Vec<u8> = m.pages[hole + 1..].iter().flat_map(|b| b.to_vec()).collect();
-        let mut a = Assembler::new(PageSet::range(0, n - 1), n, true);
+        let mut a = assembler(PageSet::range(0, n - 1), n, true);
         a.push(Piece::Bytes(Bytes::from([&before, broken].concat())));
         let mut got = drain(&mut a, &m);
         a.push(Piece::Gap);
@@ -147,24 +153,86 @@ proptest! {
 fn it_says_which_slice_it_lacks_and_goes_on_when_that_came() {
     let mut m = media(&[50; 100]);
     let second = m.slices.remove(&1);
-    let mut a = Assembler::new(PageSet::range(60, 70), 100, true);
+    let mut a = assembler(PageSet::range(60, 70), 100, true);
     let stream: Vec<u8> = m.pages[60..=70].iter().flat_map(|b| b.to_vec()).collect();
     a.push(Piece::Bytes(stream.into()));
-    assert!(matches!(a.next(&m), Cut::Run { first: 60, pages } if pages.len() == 4));
+    assert!(matches!(a.next(&m), Cut::Run { first: 60, pages, .. } if pages.len() == 4));
     assert!(matches!(a.next(&m), Cut::NeedSlice(1)));
     m.slices.extend(second.map(|s| (1, s)));
-    assert!(matches!(a.next(&m), Cut::Run { first: SLICE_PAGES, pages } if pages.len() == 7));
+    assert!(matches!(a.next(&m), Cut::Run { first: SLICE_PAGES, pages, .. } if pages.len() == 7));
     assert!(matches!(a.next(&m), Cut::Finished));
 }
 
 #[test]
 fn a_hint_moves_on_but_never_back_out_of_the_set() {
     let m = media(&[50; 100]);
-    let mut a = Assembler::new(PageSet::range(10, 20), 100, true);
+    let mut a = assembler(PageSet::range(10, 20), 100, true);
     a.push(Piece::Page(15));
     a.push(Piece::Bytes(m.pages[15].clone()));
     assert!(matches!(a.next(&m), Cut::Run { first: 15, .. }));
     a.push(Piece::Page(90));
     a.push(Piece::Bytes(m.pages[16].clone()));
     assert!(matches!(a.next(&m), Cut::Run { first: 16, .. }));
+}
+
+#[test]
+fn a_page_with_a_hole_is_whole_when_the_hole_came_and_others_did_not_wait() {
+    let m = media(&[200; 10]);
+    let page = |p: u64| m.pages[p as usize].clone();
+    let fragment = |p: u64, from: usize, to: usize| {
+        let offset = u32::try_from(from).unwrap_or(0);
+        Piece::Fragment { page: p, offset, bytes: page(p).slice(from..to) }
+    };
+    let mut a = assembler(PageSet::range(0, 4), 10, false);
+    a.push(Piece::Page(0));
+    a.push(Piece::Bytes([page(0), page(1).slice(..90)].concat().into()));
+    assert!(matches!(a.next(&m), Cut::Run { first: 0, of_one_host: true, .. }));
+    a.push(fragment(1, 150, 228));
+    a.push(Piece::Page(2));
+    a.push(Piece::Bytes([page(2), page(3)].concat().into()));
+    assert_eq!(drain(&mut a, &m), [(2, page(2)), (3, page(3))]);
+    a.push(Piece::Page(4));
+    a.push(Piece::Bytes(page(4)));
+    assert_eq!(drain(&mut a, &m), [(4, page(4))]);
+    assert!(matches!(a.next(&m), Cut::NeedMore) && !a.is_finished(), "page 1 is not here");
+    a.push(fragment(7, 0, 10));
+    a.push(fragment(1, 80, 160));
+    assert!(matches!(a.next(&m), Cut::Run { first: 1, pages, of_one_host: true } if pages == [page(1)]));
+    assert!(matches!(a.next(&m), Cut::Finished) && a.is_finished());
+}
+
+#[test]
+fn what_one_host_left_another_completes_and_none_answers_for_it_alone() {
+    let m = media(&[200; 3]);
+    let kept = Arc::default();
+    let page = m.pages[1].clone();
+    let mut first = Assembler::new(PageSet::range(1, 1), 3, true, HOST, Arc::clone(&kept));
+    first.push(Piece::Bytes(page.slice(..100)));
+    assert!(matches!(first.next(&m), Cut::NeedMore));
+    first.keep_rest();
+    let mut second = Assembler::new(PageSet::range(1, 1), 3, false, PeerKey([2; 32]), kept);
+    second.push(Piece::Fragment { page: 1, offset: 100, bytes: page.slice(100..) });
+    let cut = second.next(&m);
+    assert!(matches!(cut, Cut::Run { first: 1, pages, of_one_host: false } if pages == [page]));
+    assert!(second.is_finished());
+}
+
+#[test]
+fn pages_of_a_stripe_that_were_skipped_are_told() {
+    let m = media(&[50; 40]);
+    let set = PageSet { first: 0, last: Some(39), stripe: Stripe::new(1, 4, 2) };
+    let mut a = assembler(set, 40, true);
+    a.push(Piece::Page(11));
+    a.push(Piece::Bytes(m.pages[11].clone()));
+    let mut got = drain(&mut a, &m);
+    for page in set.iter(40).filter(|p| *p != 11) {
+        assert!(!a.is_finished());
+        a.push(Piece::Page(page));
+        a.push(Piece::Bytes(m.pages[page as usize].clone()));
+        got.extend(drain(&mut a, &m));
+    }
+    assert!(a.is_finished());
+    got.sort();
+    let pages: Vec<u64> = got.iter().map(|(p, _)| *p).collect();
+    assert_eq!(pages, set.iter(40).collect::<Vec<_>>());
 }
