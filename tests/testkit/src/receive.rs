@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use iceshare::icet::{PageNo, PageSet, frame};
-use iceshare::protocol::{Piece, What};
+use iceshare::protocol::{Piece, Span, What};
 
 use crate::Failure;
 use crate::failure::ensure;
@@ -39,9 +39,36 @@ impl Expected {
                 let known = (*first..=*last).filter_map(|i| media.store.proven_slice(i));
                 (known.flat_map(|s| frame::encode(&s)).collect::<Vec<u8>>().into(), Vec::new())
             }
+            What::Spans(spans) => {
+                let one = |s: &Span| {
+                    let from = media.offset(s.page) + u64::from(s.offset);
+                    media.part(from, from + u64::from(s.len) - 1)
+                };
+                (spans.iter().map(one).collect::<Vec<_>>().concat().into(), Vec::new())
+            }
             What::Time { .. } => (Bytes::new(), Vec::new()),
         };
         Expected { what, bytes, marks }
+    }
+
+    /// Where in the answer so many bytes of a page stand.
+    fn locate(&self, page: PageNo, offset: u32, len: u64) -> Option<u64> {
+        let offset = u64::from(offset);
+        if let What::Spans(spans) = &self.what {
+            let mut at = 0;
+            for s in spans {
+                let from = u64::from(s.offset);
+                if s.page == page && from <= offset && offset + len <= from + u64::from(s.len) {
+                    return Some(at + offset - from);
+                }
+                at += u64::from(s.len);
+            }
+            return None;
+        }
+        let at = self.marks.iter().position(|(p, _)| *p == page)?;
+        let end = self.marks.get(at + 1).map_or(self.bytes.len() as u64, |(_, o)| *o);
+        let begin = self.marks.get(at).map(|(_, o)| o + offset)?;
+        (begin + len <= end).then_some(begin)
     }
 
     /// Whether these parts of the answer are all of it.
@@ -60,7 +87,8 @@ enum Run {
     Somewhere(BytesMut),
 }
 
-/// Compares pieces with what is expected: each run of bytes must stand in the answer as it is, the runs in order,
+/// Compares pieces with what is expected: each run of bytes must stand in the answer as it is, the runs in order
+/// (fragments in any),
 /// and where bytes are missing there must be a gap, or the number of the page that comes next. (Where a run without a number could stand in several places the first
 /// is taken: if any order fits, this one does.)
 #[derive(Debug)]
@@ -123,6 +151,23 @@ impl<'a> Matcher<'a> {
                 );
                 self.close()?;
                 self.run = Run::Somewhere(BytesMut::new());
+            }
+            Piece::Fragment { page, offset, bytes } => {
+                ensure!(
+                    !self.ordered,
+                    "a fragment, though it declares that it delivers in order and without gaps"
+                );
+                self.bytes += bytes.len() as u64;
+                let len = bytes.len() as u64;
+                let Some(at) = self.expected.locate(*page, *offset, len) else {
+                    let what =
+                        format!("{len} bytes from {offset} on of page {page}, which were not asked for");
+                    return Err(Failure::new(what));
+                };
+                let from = usize::try_from(at).unwrap_or(usize::MAX);
+                let same = all.get(from..).is_some_and(|rest| rest.starts_with(bytes));
+                ensure!(same, "the {len} bytes from {offset} on of page {page} are not those of the page");
+                self.covered.push(at..at + len);
             }
             Piece::Page(page) => {
                 let mark = self.expected.marks.iter().find(|(p, _)| p == page);

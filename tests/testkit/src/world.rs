@@ -409,7 +409,7 @@ impl World {
         let mut stream = self.stream(request);
         loop {
             match next(&mut stream).await.map_err(|e| e.when(&what))? {
-                Some(Ok(Piece::Bytes(b))) if !b.is_empty() => {
+                Some(Ok(Piece::Bytes(b) | Piece::Fragment { bytes: b, .. })) if !b.is_empty() => {
                     return Err(Failure::new(format!("{what}: {} bytes instead of {kind:?}", b.len())));
                 }
                 Some(Ok(_)) => {}
@@ -434,7 +434,7 @@ impl World {
         loop {
             let Ok(piece) = timeout(patience, stream.next()).await else { return Ok((bytes, None)) };
             match piece {
-                Some(Ok(Piece::Bytes(b))) => {
+                Some(Ok(Piece::Bytes(b) | Piece::Fragment { bytes: b, .. })) => {
                     bytes += b.len() as u64;
                     ensure!(bytes <= most, "{bytes} bytes came, at most {most} can be of the range");
                 }

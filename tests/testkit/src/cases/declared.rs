@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use iceshare::icet::{Abilities, MediaPath, PageSet, Stripe, limits};
-use iceshare::protocol::{ErrorKind, Registry, Request, What};
+use iceshare::protocol::{ErrorKind, Registry, Request, Span, What};
 
 use crate::failure::ensure;
 use crate::{Failure, Subject, World};
@@ -64,6 +64,7 @@ pub(super) async fn every_ability_works(s: &Subject) -> Result<(), Failure> {
             Abilities::STRIPES => Err(Failure::new("stripes are of pages, which it does not take")),
             Abilities::PROOFS => one(What::Proofs { first: 0, last: 2 }).await,
             Abilities::ORDERED => one(world.unit(&media, PageSet::range(0, 200))).await,
+            Abilities::SPANS => one(What::Spans(vec![Span { page: 9, offset: 5, len: 20 }])).await,
             Abilities::PROVES_KEY => super::tickets::wrong_key(&world, &media).await,
             _ => Err(Failure::new("the suite does not know how to use it")),
         };
@@ -94,6 +95,7 @@ pub(super) async fn what_is_not_declared_is_refused(s: &Subject) -> Result<(), F
         (Abilities::BYTES, What::Bytes { first: 0, last: Some(99) }),
         (Abilities::TIME, What::Time { from: 0, to: Some(1_000_000) }),
         (Abilities::PROOFS, What::Proofs { first: 0, last: 0 }),
+        (Abilities::SPANS, What::Spans(vec![Span { page: 9, offset: 5, len: 20 }])),
         (Abilities::STRIPES, set(Some(9), Stripe::new(0, 2, 1))),
     ] {
         if world.can(needs) {

@@ -92,6 +92,7 @@ pub static CASES: &[Case] = &[
     case!(ranges::without_an_end, "ranges without an end go to the media's end").needs(Abilities::OPEN),
     case!(ranges::stripes, "stripes of pages").needs(Abilities::STRIPES),
     case!(ranges::proofs, "slices with their proofs").needs(Abilities::PROOFS),
+    case!(ranges::spans, "spans of pages").needs(Abilities::SPANS),
     case!(ranges::past_the_end, "what lies behind the end is NoRange, what reaches beyond it ends there"),
     case!(ranges::smallest_and_largest_pages, "pages of 27 and of 65,307 bytes"),
     case!(ranges::repeated_pages, "pages that are the same byte for byte"),
@@ -147,7 +148,7 @@ macro_rules! __cases {
             declared { registration_is_sound every_ability_works what_is_not_declared_is_refused }
             lookup { odd_paths hostile_paths what_is_not_there two_publishers_at_one_path }
             ranges {
-                pages bytes time without_an_end stripes proofs past_the_end smallest_and_largest_pages repeated_pages
+                pages bytes time without_an_end stripes proofs spans past_the_end smallest_and_largest_pages repeated_pages
                 one_page
             }
             arriving { what_is_missing open_ends_wait open_stripes_wait }

@@ -2,7 +2,7 @@
 
 use iceshare::icet::media::SLICE_PAGES;
 use iceshare::icet::{Abilities, PageSet, Stripe};
-use iceshare::protocol::{ErrorKind, Piece, What};
+use iceshare::protocol::{ErrorKind, Piece, Span, What};
 
 use crate::failure::ensure;
 use crate::media::{self, LARGEST, Media, SMALLEST};
@@ -59,6 +59,9 @@ pub(super) async fn of_time(world: &World, media: &Media, from: u64, to: Option<
         match piece.map_err(|e| Failure::from(e).when(&shown))? {
             Piece::Bytes(b) => got.extend_from_slice(&b),
             Piece::Page(_) => {}
+            Piece::Fragment { .. } => {
+                return Err(Failure::new(format!("{shown}: a fragment on a perfect line")));
+            }
             Piece::Gap => return Err(Failure::new(format!("{shown}: a gap on a perfect line"))),
         }
         ensure!(got.len() as u64 <= media.len(), "{shown}: more than the whole media came");
@@ -160,6 +163,39 @@ pub(super) async fn proofs(s: &Subject) -> Result<(), Failure> {
     let part = half.host.join(&media, (0..slices).filter(|i| i % 2 == 1))?;
     half.whole(&part, What::Proofs { first: 0, last: slices - 1 }).await?;
     half.end().await;
+    world.end().await;
+    Ok(())
+}
+
+pub(super) async fn spans(s: &Subject) -> Result<(), Failure> {
+    let world = World::new(s).await?;
+    let media = world.music(200)?;
+    let len = |page| u32::try_from(media.page(page).len()).unwrap_or(0);
+    let span = |page, offset, len| Span { page, offset, len };
+    let whole = |page| span(page, 0, len(page));
+    for spans in [
+        vec![span(20, 0, 1)],
+        vec![span(20, len(20) - 1, 1)],
+        vec![span(20, 3, 20)],
+        vec![whole(20)],
+        vec![whole(20), whole(21), whole(22), whole(70)],
+        vec![span(20, 0, 10), span(20, 15, 5), span(21, 7, 3), whole(30), span(150, 1, 9)],
+        (0..128).map(whole).collect(),
+        (0..128).map(|p| span(p, 5, 20)).collect(),
+    ] {
+        world.whole(&media, What::Spans(spans)).await?;
+    }
+    for beyond in [span(media.pages(), 0, 1), span(20, len(20), 1), span(20, 1, len(20))] {
+        world.refused(world.request(&media, What::Spans(vec![beyond])), ErrorKind::NoRange).await?;
+    }
+    // Of pages that are not held there are no bytes; a ticket is for its pages, in parts too.
+    let part = World::new(s).await?;
+    let held = part.host.join(&media, 0..media.store.manifest().slices())?;
+    part.refused(part.request(&held, What::Spans(vec![whole(20)])), ErrorKind::NoRange).await?;
+    part.end().await;
+    let foreign = What::Spans(vec![whole(20), span(30, 0, 1)]);
+    let request = world.ticketed(&media, foreign, PageSet::range(20, 29), 1);
+    world.refused(request, ErrorKind::Denied).await?;
     world.end().await;
     Ok(())
 }
