@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::key::{Hash, PeerKey, fixed_bytes};
 use crate::limits;
+use crate::message::Need;
 use crate::net::ProtocolName;
 use crate::pages::PageSet;
 use crate::path::MediaId;
@@ -53,6 +54,9 @@ pub struct TicketBody {
     /// Until when: tracker time, milliseconds since 1970.
     #[n(11)]
     pub expiry: u64,
+    /// Why the pages are wanted: a host with little upload serves [`Need::Urgent`] and [`Need::Steady`] first.
+    #[n(12)]
+    pub need: Need,
 }
 
 /// Key of a host's tickets at one tracker, 32 secret bytes. `Debug` does not show it.

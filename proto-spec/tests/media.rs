@@ -177,11 +177,11 @@ proptest! {
     #[test]
     fn a_ticket_is_good_at_its_host_only(
         keys in any::<[[u8; 32]; 4]>(), numbers in any::<[u64; 4]>(), pages in common::page_set(), rate in of(any::<u64>()),
-        protocol in common::protocol(), media in common::media(), bit: Index,
+        protocol in common::protocol(), media in common::media(), need in common::need(), bit: Index,
     ) {
         let [tracker, receiver, host, other] = keys.map(icet::PeerKey);
         let [epoch, assignment, version, expiry] = numbers;
-        let body = TicketBody { tracker, epoch, assignment, receiver, host, media, version, pages, protocol, rate, expiry };
+        let body = TicketBody { tracker, epoch, assignment, receiver, host, media, version, pages, protocol, rate, expiry, need };
         let key = TicketKey::derive(&[5; 32], &host);
         let ticket = key.issue(&body);
         prop_assert!(ticket.body.len() <= icet::limits::TICKET);

@@ -134,7 +134,7 @@ slice_ = record(("index", same), ("offset", same), ("time", same), ("records", m
 ticket_body = table({
     1: ("tracker", hexed), 2: ("epoch", num), 3: ("assignment", num), 4: ("receiver", hexed), 5: ("host", hexed),
     6: ("media", hexed), 7: ("version", num), 8: ("pages", page_set), 9: ("protocol", same), 10: ("rate", num),
-    11: ("expiry", num),
+    11: ("expiry", num), 12: ("need", need),
 })
 
 MESSAGES = {

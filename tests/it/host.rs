@@ -148,6 +148,7 @@ impl Host {
             protocol: self.protocol.name.clone(),
             rate: None,
             expiry: u64::try_from(wall.as_millis()).unwrap() + 60_000,
+            need: icet::message::Need::Bulk,
         })
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A token bucket that may go into debt by one write (so that it is exact in the long run whatever the size of writes),
 //! and start-time fair queueing over requests (Goyal, Vin, Cheng: "Start-time Fair Queuing", SIGCOMM 1996): a request whose reader is
-//! slow, or that writes little at a time, neither holds others up nor loses its share. Ticketed requests come before anonymous
-//! ones; those have a bucket of their own besides.
+//! slow, or that writes little at a time, neither holds others up nor loses its share. What somebody waits for (as its ticket
+//! says) comes first, then other ticketed requests, then anonymous ones; those have a bucket of their own besides.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use icet::Now;
 /// Bytes that may be sent at once after a pause: 50 ms of the rate, at least this (or, of a lower rate, one second).
 const BURST: f64 = 64.0 * 1024.0;
 /// Smallest and largest write that is granted at once, and for how long it keeps the line busy in between.
-const QUANTUM: (f64, f64) = (16.0 * 1024.0, 256.0 * 1024.0);
-const QUANTUM_SECONDS: f64 = 0.01;
+const QUANTUM: (f64, f64) = (4.0 * 1024.0, 256.0 * 1024.0);
+const QUANTUM_SECONDS: f64 = 0.03;
 
 /// A request: its writes are one flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,11 +28,16 @@ pub(super) struct Wait {
     place: (u64, u64),
 }
 
-/// Whose turn comes first.
+/// Whose turn comes first, the first first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Class {
+    Urgent,
     Ticketed,
     Anonymous,
+}
+
+impl Class {
+    const ALL: [Class; 3] = [Class::Urgent, Class::Ticketed, Class::Anonymous];
 }
 
 /// Tokens that flow in at a rate; taking them may leave a debt.
@@ -90,8 +95,8 @@ pub(super) struct Limiter {
     all: Option<Bucket>,
     anonymous: Option<Bucket>,
     quantum: usize,
-    ticketed_queue: Queue,
-    anonymous_queue: Queue,
+    /// By class.
+    queues: [Queue; Class::ALL.len()],
     /// Virtual time at which each flow's last write ends.
     ends: HashMap<Flow, u64>,
     next: u64,
@@ -112,8 +117,7 @@ impl Limiter {
             all: up.map(|r| Bucket::new(r, now)),
             anonymous: part.map(|r| Bucket::new(r, now)),
             quantum: quantum as usize,
-            ticketed_queue: Queue::default(),
-            anonymous_queue: Queue::default(),
+            queues: Default::default(),
             ends: HashMap::new(),
             next: 0,
         }
@@ -130,10 +134,15 @@ impl Limiter {
     }
 
     fn queue(&mut self, class: Class) -> &mut Queue {
-        match class {
-            Class::Ticketed => &mut self.ticketed_queue,
-            Class::Anonymous => &mut self.anonymous_queue,
-        }
+        &mut self.queues[class as usize]
+    }
+
+    /// The class whose turn it is, and when its next write may go.
+    fn turn(&self, now: Now) -> Option<(Class, Now)> {
+        let class = Class::ALL.into_iter().find(|c| !self.queues[*c as usize].writes.is_empty())?;
+        let own = if class == Class::Anonymous { self.anonymous.as_ref() } else { None };
+        let ready = self.all.iter().chain(own).map(|b| b.ready(now)).max();
+        Some((class, ready.unwrap_or(now)))
     }
 
     /// Queues a write.
@@ -160,16 +169,7 @@ impl Limiter {
 
     /// The next write that may go now.
     pub(super) fn grant(&mut self, now: Now) -> Option<Wait> {
-        if self.all.as_ref().is_some_and(|b| b.ready(now) > now) {
-            return None;
-        }
-        let class = if !self.ticketed_queue.writes.is_empty() {
-            Class::Ticketed
-        } else if self.anonymous.as_ref().is_none_or(|b| b.ready(now) <= now) {
-            Class::Anonymous
-        } else {
-            return None;
-        };
+        let (class, _) = self.turn(now).filter(|(_, at)| *at <= now)?;
         let queue = self.queue(class);
         let (place, bytes) = queue.writes.pop_first()?;
         queue.time = place.0;
@@ -180,12 +180,7 @@ impl Limiter {
 
     /// When [`Limiter::grant`] is worth another try; none if nothing waits.
     pub(super) fn next_at(&self, now: Now) -> Option<Now> {
-        let all = self.all.as_ref().map_or(now, |b| b.ready(now));
-        if !self.ticketed_queue.writes.is_empty() {
-            return Some(all);
-        }
-        let own = self.anonymous.as_ref().map_or(now, |b| b.ready(now));
-        (!self.anonymous_queue.writes.is_empty()).then_some(all.max(own))
+        Some(self.turn(now)?.1)
     }
 }
 
@@ -296,6 +291,16 @@ mod tests {
         let mut limiter = Limiter::new(Some(2_000_000), Some(0.1), at(0));
         let (got, _) = run(&mut limiter, 2_000_000, 5, &[(Class::Anonymous, SMALL, 0); 4]);
         assert!((990_000..=1_100_000).contains(&got.iter().sum::<u64>()), "{got:?}");
+    }
+
+    #[test]
+    fn what_somebody_waits_for_overtakes_all_else() {
+        let mut limiter = Limiter::new(Some(1_000_000), None, at(0));
+        let askers = [(Class::Ticketed, LARGE, 0), (Class::Urgent, LARGE, 50), (Class::Anonymous, LARGE, 0)];
+        let (got, _) = run(&mut limiter, 1_000_000, 5, &askers);
+        // One write every 50 ms, or little longer: it waits for the debt of the write before it only.
+        assert!(got[1] >= 70 * LARGE as u64 && got[2] <= LARGE as u64, "{got:?}");
+        assert!(got[0] + got[1] >= 4_900_000, "{got:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use icet::message::Need;
 use icet::ticket::TicketBody;
 use icet::{MediaId, MediaPath, Now, PeerKey, ProtocolName, Ticket, TicketKey};
 use thiserror::Error;
@@ -288,6 +289,11 @@ impl Shelf {
             proofs,
             rate: rate.map(|r| Mutex::new(Bucket::new(r, self.config.clock.now()))),
             flow: self.upload.flow(),
+            class: match ticket.as_ref().map(|(_, body)| body.need) {
+                Some(Need::Urgent | Need::Steady) => Class::Urgent,
+                Some(Need::Bulk | Need::Spare) => Class::Ticketed,
+                None => Class::Anonymous,
+            },
             ticket: ticket.map(|(id, body)| (id, body.receiver)),
         })
     }
@@ -375,6 +381,7 @@ pub struct Admission {
     proofs: bool,
     rate: Option<Mutex<Bucket>>,
     flow: Flow,
+    class: Class,
     ticket: Option<(tickets::Id, PeerKey)>,
 }
 
@@ -410,8 +417,7 @@ impl Admission {
         if after > now {
             tokio::time::sleep(after.since(now)).await;
         }
-        let class = if self.ticket.is_some() { Class::Ticketed } else { Class::Anonymous };
-        self.shelf.upload.turn(self.flow, class, bytes).await;
+        self.shelf.upload.turn(self.flow, self.class, bytes).await;
     }
 
     /// Whether the request came with a ticket.

@@ -1,3 +1,4 @@
+use icet::message::Need;
 use icet::ticket::TicketBody;
 use icet::{MediaId, Now, PageSet, PeerKey, TicketKey};
 
@@ -20,6 +21,7 @@ fn body(assignment: u64, expiry: u64) -> TicketBody {
         protocol: "http".parse().expect("a name"),
         rate: None,
         expiry,
+        need: Need::Bulk,
     }
 }
 

@@ -154,7 +154,7 @@ pub(crate) fn ticket_body(b: &TicketBody) -> Value {
         "tracker": hex(&b.tracker.0), "epoch": num(b.epoch), "assignment": num(b.assignment),
         "receiver": hex(&b.receiver.0), "host": hex(&b.host.0), "media": hex(&b.media.0), "version": num(b.version),
         "pages": page_set(&b.pages), "protocol": b.protocol.as_str(), "rate": maybe(b.rate, num),
-        "expiry": num(b.expiry),
+        "expiry": num(b.expiry), "need": need(b.need),
     })
 }
 

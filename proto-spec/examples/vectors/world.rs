@@ -168,6 +168,7 @@ pub(crate) fn ticket_body() -> TicketBody {
         protocol: http(),
         rate: Some(1_000_000),
         expiry: 1_767_225_660_000,
+        need: icet::message::Need::Urgent,
     }
 }
 

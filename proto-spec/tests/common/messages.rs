@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 
-use super::common::{media, page_set, path, protocol};
+use super::common::{media, need, page_set, path, protocol};
 
 type Bytes32 = [u8; 32];
 
@@ -102,9 +102,8 @@ fn offer() -> impl Strategy<Value = Offer> {
 }
 
 fn assignment() -> impl Strategy<Value = Assignment> {
-    let need = prop_oneof![Just(Need::Urgent), Just(Need::Steady), Just(Need::Bulk), Just(Need::Spare)];
     let stand_ins = vec(source(), 0..limits::STAND_INS);
-    (1u64.., media(), page_set(), need, source(), stand_ins, of(any::<u32>()), any::<u32>()).prop_map(
+    (1u64.., media(), page_set(), need(), source(), stand_ins, of(any::<u32>()), any::<u32>()).prop_map(
         |(id, media, pages, need, source, stand_ins, deadline, lapse)| Assignment {
             id,
             media,

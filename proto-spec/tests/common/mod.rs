@@ -1,11 +1,16 @@
 //! Strategies of what most tests need.
 
+use icet::message::Need;
 use icet::{MediaId, MediaPath, PageSet, ProtocolName, Stripe, limits};
 use proptest::option::of;
 use proptest::prelude::*;
 
 pub(crate) fn media() -> impl Strategy<Value = MediaId> {
     any::<[u8; 32]>().prop_map(MediaId)
+}
+
+pub(crate) fn need() -> impl Strategy<Value = Need> {
+    prop_oneof![Just(Need::Urgent), Just(Need::Steady), Just(Need::Bulk), Just(Need::Spare)]
 }
 
 pub(crate) fn path() -> impl Strategy<Value = MediaPath> {

@@ -126,6 +126,7 @@ impl Book {
             protocol: stranger::http(),
             rate: None,
             expiry: wall_ms() + 60_000,
+            need: icet::message::Need::Bulk,
         }
     }
 

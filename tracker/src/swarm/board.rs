@@ -335,6 +335,7 @@ impl Board {
             protocol: offer.name.clone(),
             rate: None,
             expiry: self.wall(now).saturating_add(TICKET_LIFE_MS),
+            need: o.need,
         });
         let host = HostAddr {
             key: h.key,

@@ -455,6 +455,7 @@ mod tests {
             protocol: "http".parse().unwrap_or_else(|_| unreachable!()),
             rate: None,
             expiry: 10,
+            need: iceshare::icet::message::Need::Bulk,
         };
         let issued = TicketKey([9; 32]).issue(&body);
         let value = bearer(&issued);
