@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use icet::message::{Got, Have, Served as ServedMessage, ServedItem};
+use icet::message::{Got, Have, Need, Served as ServedMessage, ServedItem};
 use icet::{Now, PageNo, PageRanges, limits};
 
 use super::Engine;
@@ -11,6 +11,8 @@ use super::io::Handle;
 use super::session::Link;
 use super::timers::Timer;
 
+/// What a playhead waits for is soon told: others may wait for it too, and get it from here.
+const URGENT: Duration = Duration::from_millis(20);
 /// So many pages are acknowledged without waiting for more.
 const PAGES: u64 = 64;
 /// So many ranges are.
@@ -92,8 +94,8 @@ impl Acks {
 }
 
 impl Engine {
-    /// Notes a new page of an assignment.
-    pub(super) fn acknowledge(&mut self, now: Now, handle: Handle, number: Number, page: PageNo) {
+    /// Notes a new page of an assignment, which came for `need`.
+    pub(super) fn acknowledge(&mut self, now: Now, handle: Handle, number: Number, page: PageNo, need: Need) {
         let Some(m) = self.media.get_mut(&handle) else { return };
         m.acks.add(number, page);
         if self.session.link != Link::Welcome {
@@ -102,7 +104,9 @@ impl Engine {
         if m.acks.are_many() {
             self.flush_acks(handle);
         } else {
-            self.timers.set_sooner(Timer::Ack(handle), now + self.session.ack_delay);
+            let delay = self.session.ack_delay;
+            let delay = if need == Need::Urgent { delay.min(URGENT) } else { delay };
+            self.timers.set_sooner(Timer::Ack(handle), now + delay);
         }
     }
 

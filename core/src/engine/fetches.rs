@@ -8,7 +8,7 @@ use icet::{Now, PageNo, PageSet, PeerKey};
 
 use super::Engine;
 use super::acks::Number;
-use super::assignments::{Order, Try};
+use super::assignments::{Assigned, Order, Try};
 use super::io::{Action, FetchEvent, FetchId, Handle};
 use super::timers::Timer;
 
@@ -222,17 +222,25 @@ impl Engine {
         let (handle, need, assignment) = (a.handle, a.need, a.number.1);
         let source: Source = from.clone();
         self.fetches.insert(fetch, f);
-        self.timers.set(Timer::Stall(fetch), now + self.patience(need));
+        self.timers.set(Timer::Stall(fetch), now + self.patience(order));
         self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
     }
 
-    fn patience(&self, need: Need) -> Duration {
-        if need == Need::Urgent { self.config.stall_urgent } else { self.config.stall }
+    /// How long a fetch may bring nothing. Who has nobody else to turn to is more patient.
+    fn patience(&self, order: Order) -> Duration {
+        let hurries = |a: &Assigned| a.need == Need::Urgent && a.sources.len() > a.tries.len();
+        if self.assigned.get(&order).is_some_and(hurries) {
+            self.config.stall_urgent
+        } else {
+            self.config.stall
+        }
     }
 
     pub(super) fn stall(&mut self, now: Now, id: FetchId) {
         let Some(f) = self.fetches.get(&id) else { return };
-        let due = f.moved + self.patience(f.need);
+        // A host may send one thing after the other: while something comes, it has not stalled.
+        let same = self.fetches.values().filter(|o| o.host == f.host).map(|o| o.moved);
+        let due = same.max().unwrap_or(f.moved) + self.patience(f.order);
         if due > now {
             self.timers.set(Timer::Stall(id), due);
         } else {
@@ -292,7 +300,7 @@ impl Engine {
                     let pages = self.media.get_mut(&handle).and_then(|m| m.pages.as_mut());
                     if pages.is_some_and(|p| p.insert(page)) {
                         self.arrived(handle, page, Some(id));
-                        self.acknowledge(now, handle, (0, 0), page);
+                        self.acknowledge(now, handle, (0, 0), page, Need::Bulk);
                     }
                 }
                 self.ended(now, id, outcome);
@@ -310,6 +318,7 @@ impl Engine {
         len: u32,
         by: Option<FetchId>,
     ) -> bool {
+        let need = by.and_then(|id| self.fetches.get(&id)).map_or(Need::Bulk, |f| f.need);
         let Some(m) = self.media.get_mut(&handle) else { return false };
         let Some(pages) = &mut m.pages else { return false };
         if !pages.insert(page) {
@@ -320,7 +329,7 @@ impl Engine {
         m.tally.bytes += u64::from(len);
         m.tally.first_page.get_or_insert(now);
         self.arrived(handle, page, by);
-        self.acknowledge(now, handle, number, page);
+        self.acknowledge(now, handle, number, page, need);
         true
     }
 

@@ -389,7 +389,7 @@ impl Engine {
         }
         for page in new {
             self.arrived(handle, page, None);
-            self.acknowledge(now, handle, (0, 0), page);
+            self.acknowledge(now, handle, (0, 0), page, icet::message::Need::Bulk);
         }
         self.wake(handle, None);
     }
