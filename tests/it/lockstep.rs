@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iceshare_tests::sim::{Death, Peer, Sim, Spec};
+use iceshare_tests::sim::{Death, Pages, Peer, Sim, Spec};
 use icet::PageMap;
 use icet::message::Intent;
 
@@ -42,7 +42,7 @@ fn tell(name: &str, sim: &Sim) {
 
 /// A media that is published, and known to the tracker.
 fn published(seed: u64, pages: u32, origin: f64) -> Sim {
-    let mut sim = Sim::new(seed, pages, Spec::of(origin));
+    let mut sim = Sim::new(seed, Pages::small(pages), Spec::of(origin));
     sim.run(Duration::from_secs(1), |_| false);
     sim
 }
@@ -198,6 +198,54 @@ fn players_start_soon_seek_fast_and_do_not_stall() {
     assert!(starts[12] <= Duration::from_millis(800));
     assert!(*starts.last().unwrap() <= Duration::from_secs(4));
     assert!(stalled <= Duration::from_secs(5));
+}
+
+/// Time from each start and seek to sound, and stalls.
+fn told(name: &str, sim: &Sim, players: &[usize]) -> (Vec<Duration>, Duration) {
+    let of = |n: &usize| sim.peers[*n].player.clone().unwrap_or_default();
+    let mut starts: Vec<_> = players.iter().flat_map(|n| of(n).starts).collect();
+    starts.sort_unstable();
+    let stalls: u32 = players.iter().map(|n| of(n).stalls).sum();
+    let stalled: Duration = players.iter().map(|n| of(n).stalled).sum();
+    eprintln!(
+        "{name}: starts and seeks {starts:?}; {stalls} stalls, {stalled:?} in all; origin copies {:.2}",
+        copies(sim)
+    );
+    (starts, stalled)
+}
+
+/// 400 s of 256 kbit/s in pages of a second, as ffmpeg makes them.
+const LARGE: Pages = Pages { pages: 400, len: 32_000, ms: 1000 };
+
+#[test]
+fn a_seek_on_a_thin_uplink_takes_as_long_as_the_pages_it_needs() {
+    let mut sim = Sim::new(11, LARGE, Spec::of(100e3));
+    sim.run(Duration::from_secs(1), |_| false);
+    let player = sim.join(Spec { intent: Intent::Play, ..Spec::of(400e3) });
+    for page in [0, 360, 100, 200, 150, 300, 250] {
+        let byte = sim.media.offsets[page];
+        sim.seek(player, byte);
+        sim.run(Duration::from_millis(3500), |_| false);
+    }
+    let (starts, _) = told("seeks", &sim, &[player]);
+    assert_eq!(starts.len(), 7, "every start and seek was answered");
+    // A second of it takes 0.32 s on the line, two pages twice that; the start brings setup pages and the tail besides.
+    assert!(starts[5] <= Duration::from_millis(1300) && starts[6] <= Duration::from_millis(2000));
+}
+
+#[test]
+fn players_share_an_origin_that_is_little_faster_than_the_media() {
+    let mut sim = Sim::new(12, LARGE, Spec::of(40e3));
+    sim.run(Duration::from_secs(1), |_| false);
+    let players: Vec<_> =
+        (0..6).map(|_| sim.join(Spec { intent: Intent::Play, ..Spec::of(400e3) })).collect();
+    sim.run(MINUTE, |_| false);
+    let (starts, stalled) = told("six players", &sim, &players);
+    assert_eq!(starts.len(), 6);
+    // One copy of a page leaves the origin, and is passed on: else the last would wait six times as long as the first.
+    assert!(starts[5] <= Duration::from_secs(5));
+    // The origin has a fifth to spare: who waits at the start catches up slowly.
+    assert!(stalled <= Duration::from_secs(30), "of 360 s");
 }
 
 #[test]

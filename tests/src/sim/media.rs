@@ -22,18 +22,36 @@ pub struct SimMedia {
     pub offsets: Vec<u64>,
 }
 
-/// Media time of a page, in microseconds.
-const PAGE_TIME: u64 = 250_000;
+/// The pages of a media.
+#[derive(Debug, Clone, Copy)]
+pub struct Pages {
+    /// How many.
+    pub pages: u32,
+    /// Mean length of one in bytes.
+    pub len: u32,
+    /// Media time of one in milliseconds.
+    pub ms: u32,
+}
+
+impl Pages {
+    /// So many of 250 ms, of 4 KB each.
+    #[must_use]
+    pub fn small(pages: u32) -> Pages {
+        Pages { pages, len: 4096, ms: 250 }
+    }
+}
 
 impl SimMedia {
-    /// A media of so many pages of 250 ms, most of 3 to 5 KB, by `publisher`.
+    /// A media by `publisher`.
     ///
     /// # Panics
-    /// If `pages` is 0 or the path is none.
+    /// If it has no pages or the path is none.
     #[must_use]
-    pub fn new(publisher: &Identity, path: &str, pages: u32, seed: u64) -> SimMedia {
+    pub fn new(publisher: &Identity, path: &str, kind: Pages, seed: u64) -> SimMedia {
+        let Pages { pages, len, ms } = kind;
+        let page_time = u64::from(ms) * 1000;
         let mut rng = SmallRng::seed_from_u64(seed);
-        let lens: Vec<u32> = (0..pages).map(|_| rng.random_range(3000..5200)).collect();
+        let lens: Vec<u32> = (0..pages).map(|_| rng.random_range(len * 3 / 4..len * 5 / 4)).collect();
         let mut offsets = vec![0];
         offsets.extend(lens.iter().scan(0, |at, l| {
             *at += u64::from(*l);
@@ -47,13 +65,13 @@ impl SimMedia {
                     crc: 0,
                     hash: Hash([7; 32]),
                     flags: PageFlags::default(),
-                    time: i64::try_from(i * PAGE_TIME).unwrap_or(0),
+                    time: i64::try_from(i * page_time).unwrap_or(0),
                 };
                 let first = index * SLICE_PAGES;
                 Slice {
                     index,
                     offset: usize::try_from(first).map_or(0, |i| offsets[i]),
-                    time: i64::try_from(first * PAGE_TIME).unwrap_or(0),
+                    time: i64::try_from(first * page_time).unwrap_or(0),
                     records: (0..).zip(lens).map(record).collect(),
                 }
             })
@@ -67,7 +85,7 @@ impl SimMedia {
             version: 1,
             pages: u64::from(pages),
             bytes: *offsets.last().unwrap_or(&0),
-            duration: u64::from(pages) * PAGE_TIME,
+            duration: u64::from(pages) * page_time,
             root: tree.root(),
             setup: 2.min(u64::from(pages)),
             links: 1,

@@ -19,7 +19,7 @@ use icetracker::swarm::{ConnId, DialId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-pub use media::SimMedia;
+pub use media::{Pages, SimMedia};
 pub use peer::{Death, MEDIA, Peer, Player, Spec};
 
 use tracker::Tracker;
@@ -50,6 +50,8 @@ enum Event {
     /// A page left a host's uplink.
     Sent(usize, u64, u64),
     Arrived(u64, u64),
+    /// Some of a page arrived.
+    Progress(u64),
     End(u64),
     Refused(u64, icet::message::Outcome),
     Stopped(u64),
@@ -78,9 +80,9 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A tracker, and a publisher of a media of so many pages.
+    /// A tracker, and a publisher of a media of such pages.
     #[must_use]
-    pub fn new(seed: u64, pages: u32, publisher: Spec) -> Sim {
+    pub fn new(seed: u64, pages: Pages, publisher: Spec) -> Sim {
         let first = Peer::new(0, Spec { intent: Intent::Share, ..publisher }, Now::ZERO);
         let media = SimMedia::new(&first.identity, "sim/media.ogg", pages, seed);
         let mut sim = Sim {
@@ -103,7 +105,7 @@ impl Sim {
             manifest: Box::new(sim.media.manifest.clone()),
             slices: setup.into_iter().flatten().cloned().collect(),
         };
-        sim.peers[0].held = Some(PageMap::full(u64::from(pages)));
+        sim.peers[0].held = Some(PageMap::full(u64::from(pages.pages)));
         sim.command(0, command);
         sim
     }
@@ -149,7 +151,7 @@ impl Sim {
         let Some(p) = &self.peers[n].player else { return };
         let focus = Focus {
             media: self.media.manifest.id(),
-            at: Position::Byte(p.at),
+            at: Position::Page(self.media.page_at(p.at)),
             rate: Some(self.media.rate()),
             urgent: 2 * self.media.rate(),
             intent: Intent::Play,
@@ -349,8 +351,8 @@ impl Sim {
                     let delay = self.to_tracker(n);
                     self.after(delay, Event::ToTracker(conn, m));
                 }
-                Action::Start { fetch, pages, source, assignment, .. } => {
-                    self.start_transfer(n, fetch, pages, source.host.key, assignment);
+                Action::Start { fetch, pages, source, need, assignment, .. } => {
+                    self.start_transfer(n, fetch, pages, source.host.key, (assignment, need));
                 }
                 Action::Stop { fetch } => self.stop_transfer(n, fetch),
                 Action::Joined { answer, .. } => {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use iceshare::engine::io::{FetchEvent, FetchId};
-use icet::message::Outcome;
+use icet::message::{Need, Outcome};
 use icet::{PageNo, PageSet, PeerKey};
 
 use super::peer::Death;
 use super::{Event, Sim};
+
+/// How often a receiver hears that a long page is coming.
+const PROGRESS: Duration = Duration::from_millis(200);
 
 /// One request at a host.
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub(super) struct Transfer {
     fetch: FetchId,
     pages: PageSet,
     assignment: u64,
+    need: Need,
     /// The next page to send.
     next: Option<PageNo>,
     /// The receiver wants no more.
@@ -31,14 +35,23 @@ impl Sim {
         fetch: FetchId,
         pages: PageSet,
         host: PeerKey,
-        assignment: u64,
+        (assignment, need): (u64, Need),
     ) {
         let host = self.peers.iter().position(|p| p.identity.key() == host).expect("a host of this world");
         assert_ne!(host, n, "nobody is sent to itself");
         let id = self.next;
         let next = pages.next_from(0);
-        let transfer =
-            Transfer { receiver: n, host, fetch, pages, assignment, next, stopped: false, begun: false };
+        let transfer = Transfer {
+            receiver: n,
+            host,
+            fetch,
+            pages,
+            assignment,
+            need,
+            next,
+            stopped: false,
+            begun: false,
+        };
         self.transfers.insert(id, transfer);
         self.peers[n].fetches.insert(fetch, id);
         // A new connection takes a round trip before the request.
@@ -96,6 +109,14 @@ impl Sim {
             }
             Event::Sent(host, id, page) => self.sent(host, id, page),
             Event::Arrived(id, page) => self.arrived(id, page),
+            Event::Progress(id) => {
+                let Some(t) = self.transfers.get(&id) else { return };
+                let (n, fetch) = (t.receiver, t.fetch);
+                if self.peers[n].lives() && self.peers[n].fetches.contains_key(&fetch) {
+                    self.peers[n].engine.handle_fetch(self.now, fetch, FetchEvent::Progress);
+                    self.drain(n);
+                }
+            }
             Event::End(id) => {
                 let Some(t) = self.transfers.get(&id) else { return };
                 let held = self.peers[t.receiver].held.as_ref();
@@ -112,12 +133,20 @@ impl Sim {
         }
     }
 
+    /// The transfer whose turn it is: what somebody waits for comes before all else.
+    fn turn(&mut self, host: usize) -> Option<u64> {
+        let waited = |t: &Transfer| matches!(t.need, Need::Urgent | Need::Steady);
+        let sending = &mut self.peers[host].sending;
+        let urgent = sending.iter().position(|id| self.transfers.get(id).is_some_and(waited));
+        sending.remove(urgent.unwrap_or(0))
+    }
+
     /// The uplink is free: the next page of the next transfer in turn.
     fn send_next(&mut self, host: usize) {
         if self.peers[host].busy || !self.peers[host].lives() {
             return;
         }
-        while let Some(id) = self.peers[host].sending.pop_front() {
+        while let Some(id) = self.turn(host) {
             let Some(t) = self.transfers.get_mut(&id) else { continue };
             let Some(held) = &self.peers[host].held else { continue };
             let mut next = t.next;
@@ -134,6 +163,12 @@ impl Sim {
                     t.next = t.pages.next_from(page + 1);
                     let time = f64::from(self.media.len_of(page)) / self.peers[host].spec.up;
                     self.peers[host].busy = true;
+                    let way = self.between(host, receiver);
+                    let mut part = PROGRESS;
+                    while part.as_secs_f64() < time {
+                        self.after(part + way, Event::Progress(id));
+                        part += PROGRESS;
+                    }
                     self.after(Duration::from_secs_f64(time), Event::Sent(host, id, page));
                     return;
                 }

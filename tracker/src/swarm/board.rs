@@ -256,6 +256,11 @@ impl Board {
     pub(crate) fn refresh(&mut self, now: Now, media: MediaIx, peer: PeerIx) {
         let serves = self.could_serve(now, media, peer);
         let (Some(m), Some(p)) = (self.media.get_mut(&media), self.peers.get_mut(&peer)) else { return };
+        if serves {
+            m.able.insert(peer);
+        } else {
+            m.able.remove(peer);
+        }
         if serves && p.up.room() > 0 {
             m.free.insert(peer);
         } else {
@@ -370,12 +375,15 @@ impl Board {
         let (media_id, version, proto) = (m.id, m.manifest.version, order.proto);
         let mut hosts = vec![(order.host, proto, source.host.key)];
         hosts.extend(stand_ins.iter().map(|(h, p, s)| (*h, *p, s.host.key)));
-        let behind = self.peers.get(&order.host)?.up.bytes;
-        let wait = self.peers.get(&order.host)?.up.eta(bytes, UNKNOWN_RATE).min(8.0);
+        let up = &self.peers.get(&order.host)?.up;
+        let behind = if order.need == Need::Urgent { up.urgent } else { up.bytes };
+        let wait = up.eta(bytes, order.need).min(8.0);
         let lapse = LAPSE + Duration::from_secs_f64(wait);
         self.last_run = id;
-        self.peers.get_mut(&order.host)?.up.begin(now, bytes);
-        self.peers.get_mut(&order.receiver)?.down.begin(now, bytes);
+        let host = self.peers.get_mut(&order.host)?;
+        host.up.begin(now, bytes, order.need);
+        host.serving.push(id);
+        self.peers.get_mut(&order.receiver)?.down.begin(now, bytes, order.need);
         let m = self.media.get_mut(&order.media)?;
         m.claim(order.receiver, order.first, order.last);
         m.running += 1;

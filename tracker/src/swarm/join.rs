@@ -56,7 +56,7 @@ impl Swarm {
         if p.media.len() >= quotas.memberships {
             return Err(quota("you are in too many swarms; leave one", Duration::from_secs(60)));
         }
-        let cost = if full { 0 } else { Holds::cost(m.pages()) };
+        let cost = if full { 0 } else { Holds::cost(m) };
         if cost > 0
             && (p.map_bytes.saturating_add(cost) > quotas.map_bytes_per_key as u64
                 || self.board.totals.map_bytes.saturating_add(cost) > quotas.map_bytes as u64)
@@ -76,9 +76,9 @@ impl Swarm {
     pub(crate) fn leave_swarm(&mut self, ix: MediaIx, peer: PeerIx) {
         self.board.detach_all(ix, peer);
         let Some(m) = self.board.media.get_mut(&ix) else { return };
-        let pages = m.pages();
+        let map = Holds::cost(m);
         let Some(member) = m.remove(peer) else { return };
-        let cost = if member.holds.part().is_some() { Holds::cost(pages) } else { 0 };
+        let cost = if member.holds.part().is_some() { map } else { 0 };
         self.board.totals.map_bytes = self.board.totals.map_bytes.saturating_sub(cost);
         self.board.totals.members = self.board.totals.members.saturating_sub(1);
         if let Some(p) = self.board.peers.get_mut(&peer) {
@@ -210,7 +210,7 @@ impl Swarm {
             return Ok(());
         }
         let full = self.board.member(ix, peer).is_some_and(|m| m.holds.part().is_none());
-        let cost = self.board.media.get(&ix).map_or(0, |m| Holds::cost(m.pages()));
+        let cost = self.board.media.get(&ix).map_or(0, Holds::cost);
         let used = self.board.peers.get(&peer).map_or(0, |p| p.map_bytes);
         if full && used.saturating_add(cost) > self.board.config.quotas.map_bytes_per_key as u64 {
             self.leave_swarm(ix, peer);

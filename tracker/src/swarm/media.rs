@@ -7,12 +7,14 @@ use icet::{MediaId, Now, PageNo, PageRanges, SignedManifest};
 
 use super::bits::{Bits, Pool};
 use super::board::{MediaIx, PeerIx};
-use super::rarity::{Rarity, UNIT};
+use super::rarity::{self, Rarity};
 use super::table::SliceTable;
 
 /// Which pages a member has, and which it needs no more orders for.
 #[derive(Debug)]
 pub(crate) struct Part {
+    /// Pages of a unit.
+    unit: u64,
     /// Pages held.
     pub(crate) pages: Bits,
     /// Pages held or under way to it.
@@ -33,16 +35,17 @@ pub(crate) enum Holds {
 }
 
 impl Part {
-    fn new(pages: u64) -> Part {
-        let units = pages.div_ceil(UNIT);
+    fn new(pages: u64, unit: u64) -> Part {
+        let units = pages.div_ceil(unit);
         let (held, units, open) = (Bits::new(pages), Bits::new(units), Bits::full(units));
-        Part { claimed: held.clone(), pages: held, units, open }
+        Part { unit, claimed: held.clone(), pages: held, units, open }
     }
 
     fn claim(&mut self, first: PageNo, last: PageNo) {
+        let unit = self.unit;
         self.claimed.set(first, last);
-        for u in first / UNIT..=last / UNIT {
-            if self.claimed.all(u * UNIT, u * UNIT + UNIT - 1) {
+        for u in first / unit..=last / unit {
+            if self.claimed.all(u * unit, u * unit + unit - 1) {
                 self.open.clear(u, u);
             }
         }
@@ -50,9 +53,9 @@ impl Part {
 }
 
 impl Holds {
-    /// Memory of a map of `pages` pages, in bytes.
-    pub(crate) fn cost(pages: u64) -> u64 {
-        2 * Bits::bytes(pages) + 2 * Bits::bytes(pages.div_ceil(UNIT))
+    /// Memory of a map of a media's pages, in bytes.
+    pub(crate) fn cost(media: &Media) -> u64 {
+        2 * Bits::bytes(media.pages()) + 2 * Bits::bytes(media.units())
     }
 
     pub(crate) fn all(&self, first: PageNo, last: PageNo) -> bool {
@@ -141,6 +144,8 @@ pub(crate) struct Media {
     pub(crate) id: MediaId,
     pub(crate) manifest: SignedManifest,
     pub(crate) table: SliceTable,
+    /// Pages of a unit; see [`rarity::unit`].
+    pub(crate) unit: u64,
     pub(crate) hits: u64,
     pub(crate) hits_stored: u64,
     pub(crate) members: BTreeMap<PeerIx, Member>,
@@ -154,10 +159,14 @@ pub(crate) struct Media {
     pub(crate) publisher: Option<PeerIx>,
     /// Counts of copies; none while nobody holds a part.
     pub(crate) rarity: Option<Box<Rarity>>,
-    /// Hosts that may have room for another assignment.
+    /// Hosts that can serve what they hold, room aside.
+    pub(crate) able: Pool<PeerIx>,
+    /// Of them, those that may have room for another assignment.
     pub(crate) free: Pool<PeerIx>,
     /// Receivers that may have room for another assignment, and lack one.
     pub(crate) hungry: Pool<PeerIx>,
+    /// Receivers of which a player waits for pages that nobody was ordered to send it yet.
+    pub(crate) waiting: Pool<PeerIx>,
     /// Whether a tick is due for hungry receivers.
     pub(crate) ticking: bool,
     pub(crate) running: u64,
@@ -171,6 +180,7 @@ impl Media {
             ix,
             id: manifest.id(),
             table: SliceTable::new(&manifest),
+            unit: rarity::unit(&manifest),
             manifest,
             hits,
             hits_stored: hits,
@@ -180,8 +190,10 @@ impl Media {
             listeners: 0,
             publisher: None,
             rarity: None,
+            able: Pool::default(),
             free: Pool::default(),
             hungry: Pool::default(),
+            waiting: Pool::default(),
             ticking: false,
             running: 0,
             delivered: 0,
@@ -191,7 +203,7 @@ impl Media {
 
     /// Memory that a media takes beside its members' page maps, in bytes: marks of slices, counts of copies.
     pub(crate) fn cost(manifest: &SignedManifest) -> u64 {
-        SliceTable::cost(manifest) + Rarity::bytes(manifest.pages.div_ceil(UNIT))
+        SliceTable::cost(manifest) + Rarity::bytes(manifest.pages.div_ceil(rarity::unit(manifest)))
     }
 
     pub(crate) fn pages(&self) -> u64 {
@@ -199,7 +211,7 @@ impl Media {
     }
 
     pub(crate) fn units(&self) -> u64 {
-        self.pages().div_ceil(UNIT)
+        self.pages().div_ceil(self.unit)
     }
 
     pub(crate) fn listeners(&self) -> u64 {
@@ -232,7 +244,7 @@ impl Media {
             let units = self.units();
             self.rarity.get_or_insert_with(|| Box::new(Rarity::new(units)));
             self.parts += 1;
-            Holds::Part(Box::new(Part::new(self.pages())))
+            Holds::Part(Box::new(Part::new(self.pages(), self.unit)))
         };
         self.listeners += u64::from(intent != Intent::Share);
         if publisher {
@@ -277,8 +289,10 @@ impl Media {
         if self.running == 0 && self.parts == 0 {
             self.rarity = None;
         }
+        self.able.remove(peer);
         self.free.remove(peer);
         self.hungry.remove(peer);
+        self.waiting.remove(peer);
         Some(member)
     }
 
@@ -292,7 +306,7 @@ impl Media {
         mut new: impl FnMut(PageNo, PageNo),
     ) -> bool {
         let last = last.min(self.pages().saturating_sub(1));
-        let publisher = self.is_publisher(peer);
+        let (publisher, unit) = (self.is_publisher(peer), self.unit);
         let Some(Member { holds, distrusted, .. }) = self.members.get_mut(&peer) else { return false };
         let (Holds::Part(part), believed) = (&mut *holds, !*distrusted) else { return false };
         if first > last {
@@ -303,8 +317,8 @@ impl Media {
             part.pages.set(a, b);
             part.claim(a, b);
             new(a, b);
-            for u in a / UNIT..=b / UNIT {
-                if part.pages.all(u * UNIT, u * UNIT + UNIT - 1) && part.units.set(u, u) == 1 && believed {
+            for u in a / unit..=b / unit {
+                if part.pages.all(u * unit, u * unit + unit - 1) && part.units.set(u, u) == 1 && believed {
                     self.rarity.iter_mut().for_each(|r| r.add_copy(u));
                 }
             }
@@ -326,7 +340,7 @@ impl Media {
         let (pages, publisher) = (self.pages(), self.is_publisher(peer));
         let lost: Vec<_> =
             ranges.runs().filter(|(a, _)| *a < pages).map(|(a, b)| (a, b.min(pages - 1))).collect();
-        let units = self.units();
+        let (unit, units) = (self.unit, self.units());
         let Some(Member { holds, distrusted, .. }) = self.members.get_mut(&peer) else { return false };
         let believed = !*distrusted;
         if lost.is_empty() {
@@ -335,7 +349,7 @@ impl Media {
         let rarity = self.rarity.get_or_insert_with(|| Box::new(Rarity::new(units)));
         let was_full = matches!(holds, Holds::Full);
         if was_full {
-            let mut part = Part::new(pages);
+            let mut part = Part::new(pages, unit);
             part.claim(0, pages - 1);
             part.pages.set(0, pages - 1);
             part.units.set(0, units - 1);
@@ -350,14 +364,14 @@ impl Media {
         for (a, b) in lost {
             if part.pages.clear(a, b) > 0 {
                 part.claimed.clear(a, b);
-                for u in a / UNIT..=b / UNIT {
-                    if !part.pages.all(u * UNIT, u * UNIT + UNIT - 1)
+                for u in a / unit..=b / unit {
+                    if !part.pages.all(u * unit, u * unit + unit - 1)
                         && part.units.clear(u, u) == 1
                         && believed
                     {
                         rarity.remove_copy(u);
                     }
-                    if !part.claimed.all(u * UNIT, u * UNIT + UNIT - 1) {
+                    if !part.claimed.all(u * unit, u * unit + unit - 1) {
                         part.open.set(u, u);
                     }
                 }
@@ -383,15 +397,17 @@ impl Media {
             }
             (Holds::Part(_), None) => {}
         }
+        self.able.remove(peer);
         self.free.remove(peer);
     }
 
     /// Pages are under way to a member.
     pub(crate) fn claim(&mut self, peer: PeerIx, first: PageNo, last: PageNo) {
+        let unit = self.unit;
         if let Some(Holds::Part(p)) = self.members.get_mut(&peer).map(|m| &mut m.holds) {
             p.claim(first, last);
         }
-        self.rarity.iter_mut().for_each(|r| r.take_off(first / UNIT, last / UNIT));
+        self.rarity.iter_mut().for_each(|r| r.take_off(first / unit, last / unit));
     }
 
     /// They are under way no longer; `still`: other ranges that are.
@@ -402,12 +418,13 @@ impl Media {
         last: PageNo,
         still: impl Iterator<Item = (PageNo, PageNo)>,
     ) {
-        self.rarity.iter_mut().for_each(|r| r.land(first / UNIT, last / UNIT));
+        let unit = self.unit;
+        self.rarity.iter_mut().for_each(|r| r.land(first / unit, last / unit));
         let Some(Holds::Part(p)) = self.members.get_mut(&peer).map(|m| &mut m.holds) else { return };
         let gaps: Vec<_> = p.pages.gaps(first, last).collect();
         for (a, b) in gaps {
             p.claimed.clear(a, b);
-            p.open.set(a / UNIT, b / UNIT);
+            p.open.set(a / unit, b / unit);
         }
         for (a, b) in still.filter(|(a, b)| *a <= last && *b >= first) {
             p.claim(a, b);
@@ -428,6 +445,6 @@ impl Media {
     pub(crate) fn map_bytes(&self) -> u64 {
         let maps = self.members.values().filter(|m| m.holds.part().is_some()).count() as u64;
         assert_eq!(maps, self.parts);
-        maps * Holds::cost(self.pages())
+        maps * Holds::cost(self)
     }
 }

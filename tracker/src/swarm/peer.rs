@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use icet::message::Need;
 use icet::{NetKind, Now, Offer, PeerKey};
 
 use super::bits::Pool;
-use super::board::MediaIx;
+use super::board::{MediaIx, UNKNOWN_RATE};
 use super::learn::{Arm, ProtoIx};
 use super::quota::Bucket;
 use super::reach::Reachable;
@@ -43,6 +44,8 @@ pub(crate) struct Meter {
     pub(crate) rate: Option<f64>,
     /// Bytes under way.
     pub(crate) bytes: u64,
+    /// Of them, what somebody waits for: it goes first.
+    pub(crate) urgent: u64,
     /// Assignments under way.
     pub(crate) count: u32,
     /// Seconds from an order to its first acknowledgement, where nothing else was in its way.
@@ -60,6 +63,7 @@ impl Meter {
             limit: None,
             rate: None,
             bytes: 0,
+            urgent: 0,
             count: 0,
             lag: None,
             since: Now::ZERO,
@@ -97,12 +101,21 @@ impl Meter {
         if self.count >= self.most { 0 } else { self.window().saturating_sub(self.bytes) }
     }
 
-    pub(crate) fn begin(&mut self, now: Now, bytes: u64) {
+    /// Bytes of what somebody waits for that may be added now: no more than arrives until the tracker can order the next,
+    /// so that the order of deadlines is kept.
+    pub(crate) fn urgent_room(&self) -> u64 {
+        self.window().saturating_sub(self.urgent)
+    }
+
+    pub(crate) fn begin(&mut self, now: Now, bytes: u64, need: Need) {
         if self.count == 0 {
             (self.since, self.acked, self.fresh, self.was_full) = (now, 0, true, false);
         }
         self.count += 1;
         self.bytes = self.bytes.saturating_add(bytes);
+        if need == Need::Urgent {
+            self.urgent = self.urgent.saturating_add(bytes);
+        }
         self.was_full |= self.bytes >= self.window() / 2;
     }
 
@@ -115,8 +128,8 @@ impl Meter {
     }
 
     /// `bytes` of what is under way have arrived.
-    pub(crate) fn progress(&mut self, now: Now, bytes: u64) {
-        self.bytes = self.bytes.saturating_sub(bytes);
+    pub(crate) fn progress(&mut self, now: Now, bytes: u64, need: Need) {
+        self.settle(bytes, need);
         self.acked = self.acked.saturating_add(bytes);
         let span = now.since(self.since);
         // A whole window is no noise, however quickly it came.
@@ -142,17 +155,30 @@ impl Meter {
     }
 
     /// An assignment ended of which `bytes` never arrived.
-    pub(crate) fn end(&mut self, bytes: u64) {
-        self.bytes = self.bytes.saturating_sub(bytes);
+    pub(crate) fn end(&mut self, bytes: u64, need: Need) {
+        self.settle(bytes, need);
         self.count = self.count.saturating_sub(1);
         if self.count == 0 {
-            self.bytes = 0;
+            (self.bytes, self.urgent) = (0, 0);
         }
     }
 
-    /// Seconds until what is under way, and `more` bytes behind it, will have arrived.
-    pub(crate) fn eta(&self, more: u64, unknown: f64) -> f64 {
-        (self.bytes.saturating_add(more)) as f64 / self.known_rate().unwrap_or(unknown).max(1.0)
+    fn settle(&mut self, bytes: u64, need: Need) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if need == Need::Urgent {
+            self.urgent = self.urgent.saturating_sub(bytes);
+        }
+    }
+
+    /// Seconds that `bytes` bytes take.
+    pub(crate) fn seconds(&self, bytes: u64) -> f64 {
+        bytes as f64 / self.known_rate().unwrap_or(UNKNOWN_RATE).max(1.0)
+    }
+
+    /// Seconds until what is under way, and `more` bytes of a need behind it, will have arrived.
+    pub(crate) fn eta(&self, more: u64, need: Need) -> f64 {
+        let before = if need == Need::Urgent { self.urgent } else { self.bytes };
+        self.seconds(before.saturating_add(more))
     }
 }
 
@@ -216,6 +242,8 @@ pub(crate) struct Peer {
     pub(crate) contribution: Contribution,
     pub(crate) contribution_stored: Contribution,
     pub(crate) media: BTreeSet<MediaIx>,
+    /// Assignments by which others fetch from it.
+    pub(crate) serving: Vec<u64>,
     /// Media in which it was wanted as a host, but had no room.
     pub(crate) missed_up: Pool<MediaIx>,
     /// Media in which it could have been fed, but had no room.
@@ -264,14 +292,14 @@ mod tests {
             for _ in 0..400 {
                 // Keep it full, and let a tenth of a second's bytes arrive.
                 while m.room() > 0 {
-                    m.begin(ms(now), (m.window() / 4).max(1));
+                    m.begin(ms(now), (m.window() / 4).max(1), Need::Bulk);
                 }
                 now += 50;
                 #[allow(clippy::cast_possible_truncation)]
                 let got = f64::min(rate * 0.05, m.bytes as f64) as u64;
-                m.progress(ms(now), got);
+                m.progress(ms(now), got, Need::Bulk);
                 while m.count > 4 {
-                    m.end(0);
+                    m.end(0, Need::Bulk);
                 }
             }
             let learned = m.rate.unwrap();

@@ -13,6 +13,8 @@ use super::schedule::Event;
 
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
+/// The same of a publisher, who may be the only one to have the pages.
+const AVOID_PUBLISHER: Duration = Duration::from_secs(2);
 /// The same if all that was sent may have been lost on the way.
 const AVOID_LOSSY: Duration = Duration::from_secs(1);
 /// Pause for a receiver that gave an order back.
@@ -80,6 +82,7 @@ impl Board {
         run.acked += bytes;
         let first = run.progress.replace(now).is_none().then(|| (now.since(run.made), run.behind));
         let (host, receiver, media, state) = (run.host(), run.receiver, run.media, run.state);
+        let need = run.need;
         let proto = run.hosts.get(run.with).map(|t| t.proto);
         self.totals.acked_pages += pages;
         self.totals.acked_bytes += bytes;
@@ -87,13 +90,13 @@ impl Board {
             && let Some(h) = self.peers.get_mut(&host)
         {
             first.into_iter().for_each(|(lag, behind)| h.up.heard(lag, behind));
-            h.up.progress(now, bytes);
+            h.up.progress(now, bytes, need);
         }
         if let Some(r) = self.peers.get_mut(&receiver) {
             r.acked = now;
             if state != State::Ended {
                 first.into_iter().for_each(|(lag, behind)| r.down.heard(lag, behind));
-                r.down.progress(now, bytes);
+                r.down.progress(now, bytes, need);
             }
         }
         if let Some(p) = proto.and_then(|p| self.protocols.get_mut(p)) {
@@ -149,15 +152,16 @@ impl Board {
         let attached = run.state == State::Runs;
         run.state = State::Ended;
         let (media, host, receiver) = (run.media, run.host(), run.receiver);
-        let (first, last, left) = (run.first, run.last, run.left());
+        let (first, last, left, need) = (run.first, run.last, run.left(), run.need);
         if attached {
             self.detach(media, receiver, id, first, last);
         }
         if let Some(h) = self.peers.get_mut(&host) {
-            h.up.end(left);
+            h.up.end(left, need);
+            h.serving.retain(|r| *r != id);
         }
         if let Some(r) = self.peers.get_mut(&receiver) {
-            r.down.end(left);
+            r.down.end(left, need);
         }
         self.totals.running = self.totals.running.saturating_sub(1);
         self.at(now + REMEMBER, Timer::Forget(id));
@@ -276,15 +280,18 @@ impl Board {
     /// The stand-in number `to` has the assignment now.
     fn pass_on(&mut self, now: Now, id: u64, to: usize) {
         let Some(run) = self.runs.get_mut(&id).filter(|r| to < r.hosts.len() && to > r.with) else { return };
-        let (media, before, left, receiver) = (run.media, run.host(), run.left(), run.receiver);
+        let (media, before, left, receiver, need) =
+            (run.media, run.host(), run.left(), run.receiver, run.need);
         run.with = to;
         run.progress = Some(now);
         let after = run.host();
         if let Some(h) = self.peers.get_mut(&before) {
-            h.up.end(left);
+            h.up.end(left, need);
+            h.serving.retain(|r| *r != id);
         }
         if let Some(h) = self.peers.get_mut(&after) {
-            h.up.begin(now, left);
+            h.up.begin(now, left, need);
+            h.serving.push(id);
         }
         self.refresh(now, media, before);
         self.refresh(now, media, after);
@@ -334,7 +341,7 @@ impl Board {
             Outcome::Altered => AVOID_ALTERED,
             _ if lossy && bytes > 0 => Duration::ZERO,
             _ if lossy => AVOID_LOSSY,
-            _ => AVOID,
+            _ => self.pause(media, host),
         };
         if failed
             && !pause.is_zero()
@@ -354,6 +361,12 @@ impl Board {
             }
             _ => {}
         }
+    }
+
+    /// How long a receiver is not sent again to a host that failed it.
+    fn pause(&self, media: MediaIx, host: PeerIx) -> Duration {
+        let publisher = self.media.get(&media).is_some_and(|m| m.is_publisher(host));
+        if publisher { AVOID_PUBLISHER } else { AVOID }
     }
 
     fn is_ordered(&self, host: PeerIx, proto: super::learn::ProtoIx) -> bool {
@@ -441,8 +454,9 @@ impl Board {
                 h.up.disappoint();
             }
         }
+        let pause = self.pause(media, host);
         if let Some(m) = self.member_mut(media, receiver) {
-            m.avoid(host, now, now + AVOID);
+            m.avoid(host, now, now + pause);
         }
         self.cancel(id);
         self.end(now, id);
@@ -451,7 +465,7 @@ impl Board {
     /// A member completed its copy: its map takes no memory any more.
     pub(crate) fn shrink(&mut self, media: MediaIx, peer: PeerIx) {
         let Some(m) = self.media.get(&media) else { return };
-        let cost = super::media::Holds::cost(m.pages());
+        let cost = super::media::Holds::cost(m);
         if let Some(p) = self.peers.get_mut(&peer) {
             p.map_bytes = p.map_bytes.saturating_sub(cost);
         }

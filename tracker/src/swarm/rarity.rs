@@ -1,9 +1,17 @@
 //! How many copies there are of each unit of a media, in classes that can be searched a word at a time.
 
+use icet::Manifest;
+
 use super::bits::Bits;
 
-/// Pages of a unit, the grain in which copies are counted and bulk is ordered (about 64 KB).
-pub(crate) const UNIT: u64 = 16;
+/// Most pages of a unit, and about how many bytes one has.
+const UNIT: (u64, u64) = (16, 64 << 10);
+
+/// Pages of a unit, the grain in which copies are counted and bulk is ordered: about 64 KB, so that a copy can soon be
+/// passed on whatever the length of pages.
+pub(crate) fn unit(manifest: &Manifest) -> u64 {
+    (UNIT.1 * manifest.pages.max(1) / manifest.bytes.max(1)).clamp(1, UNIT.0)
+}
 
 /// Classes of copies: 0, 1, 2, 3, 4-5, 6-8, 9-15, 16 and more.
 pub(crate) const CLASSES: usize = 8;

@@ -271,6 +271,7 @@ impl Swarm {
                 media: std::collections::BTreeSet::new(),
                 missed_up: super::bits::Pool::default(),
                 missed_down: super::bits::Pool::default(),
+                serving: Vec::new(),
                 map_bytes: 0,
                 messages: Bucket::full(messages, now),
                 joins: Bucket::full(joins, now),

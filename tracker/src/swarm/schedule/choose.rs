@@ -1,6 +1,6 @@
 //! Choices: how much, which pages, which host, which receiver.
 
-use icet::message::{Intent, Need};
+use icet::message::{Intent, Need, Position};
 use icet::{Now, PageNo};
 use rand::Rng;
 
@@ -8,14 +8,14 @@ use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Route, UNKNOWN_RATE};
 use crate::swarm::media::{Holds, Media, Member};
 use crate::swarm::peer::{Meter, Peer};
 use crate::swarm::quota::Prefix;
-use crate::swarm::rarity::{CLASSES, UNIT};
+use crate::swarm::rarity::CLASSES;
 
 /// Candidates looked at in one decision.
 pub(super) const DRAW: usize = 12;
 /// Most assignments from one host to one receiver.
 pub(super) const PER_PAIR: usize = 8;
-/// Least and most pages of an assignment of bulk. A part of a unit is no copy that could be passed on.
-const PAGES: (u64, u64) = (UNIT, 4096);
+/// Most pages of an assignment of bulk; at least it is a unit, since a part of one is no copy that could be passed on.
+const PAGES: u64 = 4096;
 /// Most bytes of an assignment.
 const MOST_BYTES: f64 = 16e6;
 /// Words of a bitmap (64 units, about 4 MB, each) that are searched at most for one class of copies.
@@ -38,7 +38,7 @@ pub(super) enum Use {
 pub(super) fn size(board: &Board, media: &Media, host: PeerIx, receiver: PeerIx) -> u64 {
     // A quarter of what may be under way: several at once, which share the line, so that each takes about 0.5 s.
     let part = |p: Option<&Meter>| p.filter(|p| p.rate.is_some()).map(|p| p.window() as f64 / 4.0);
-    let unit = (UNIT * media.table.mean_page()) as f64;
+    let unit = (media.unit * media.table.mean_page()) as f64;
     let by_host = part(board.peers.get(&host).map(|p| &p.up)).unwrap_or(unit);
     let by_receiver = part(board.peers.get(&receiver).map(|p| &p.down)).unwrap_or(f64::MAX);
     // Many receivers trade better with many pieces.
@@ -49,18 +49,19 @@ pub(super) fn size(board: &Board, media: &Media, host: PeerIx, receiver: PeerIx)
     // In range: at most 16e6.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let bytes = bytes as u64;
-    (bytes / media.table.mean_page()).clamp(PAGES.0, PAGES.1)
+    (bytes / media.table.mean_page()).clamp(media.unit, PAGES)
 }
 
-/// Which pages a player wants in bulk: from its playhead so far ahead.
+/// Which pages a player wants in bulk: from what is urgent so far ahead.
 pub(super) fn window(media: &Media, member: &Member) -> (PageNo, PageNo) {
     let end = media.pages().saturating_sub(1);
     let (Intent::Play, Some(p)) = (member.intent, member.playhead) else { return (0, end) };
     // In range: clamped to AHEAD.2.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let ahead = ((p.rate as f64 * AHEAD.0) as u64).clamp(AHEAD.1, AHEAD.2);
-    let byte = media.table.offset(p.page).saturating_add(p.urgent).saturating_add(ahead);
-    (p.page, media.table.page_at(icet::message::Position::Byte(byte)).max(p.page))
+    let urgent = media.table.offset(p.page).saturating_add(p.urgent);
+    let page = |byte| media.table.page_at(Position::Byte(byte)).max(p.page);
+    (page(urgent), page(urgent.saturating_add(ahead)))
 }
 
 /// The rarest pages within `range` that `host` holds and `receiver` lacks, at most `size` in a row.
@@ -81,10 +82,11 @@ pub(super) fn rarest(
     };
     let wants = m.members.get(&receiver)?.holds.part()?;
     let rarity = m.rarity.as_ref()?;
-    let (low, high) = (range.0 / UNIT, range.1 / UNIT);
+    let (low, high) = (range.0 / m.unit, range.1 / m.unit);
     let index = |u: u64| usize::try_from(u / 64).unwrap_or(usize::MAX);
     let words = index(high) - index(low) + 1;
-    let start = rng.random_range(0..words);
+    // Many trade better with different pieces; one alone wants them in order.
+    let start = if m.listeners() > 1 { rng.random_range(0..words) } else { 0 };
     let usable = |unit: u64| match how {
         Use::Any => true,
         Use::Fresh => m.is_fresh(unit),
@@ -128,18 +130,19 @@ fn extend(
     usable: &impl Fn(u64) -> bool,
 ) -> Option<(PageNo, PageNo)> {
     let rarity = m.rarity.as_ref()?;
-    let first = wants.claimed.next_clear((unit * UNIT).max(range.0))?;
-    if first > range.1 || first / UNIT != unit {
+    let pages = m.unit;
+    let first = wants.claimed.next_clear((unit * pages).max(range.0))?;
+    if first > range.1 || first / pages != unit {
         return None;
     }
     let free_to = wants.claimed.next_set(first).map_or(range.1, |p| (p - 1).min(range.1));
     let most = free_to.min(first + size - 1);
-    let mut last = most.min(unit * UNIT + UNIT - 1);
+    let mut last = most.min(unit * pages + pages - 1);
     let good =
         |u: u64| held.is_none_or(|h| h.get(u)) && usable(u) && (0..=class).any(|c| rarity.class(c).get(u));
     // Whole units: half of one is no copy that could be passed on.
-    while last < most && good(last / UNIT + 1) && (last + UNIT <= most || most == free_to) {
-        last = most.min(last + UNIT);
+    while last < most && good(last / pages + 1) && (last + pages <= most || most == free_to) {
+        last = most.min(last + pages);
     }
     Some((first, last))
 }
@@ -231,7 +234,7 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         let held = x.holds.part().map_or(m.pages(), |p| p.pages.ones());
         // Who gives most comes first; who is new gets enough to begin to give; nobody waits for ever.
         let mut score = 0.5 * p.merit().min(2.0) + 1.0 - held as f64 / m.pages() as f64;
-        score += if held < 4 * UNIT { 1.5 } else { 0.0 };
+        score += if held < 4 * m.unit { 1.5 } else { 0.0 };
         score += if p.down.count == 0 { 1.0 } else { 0.0 };
         score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);
         // Whose upload is idle has nothing that others lack: what it gets now is spread soonest.

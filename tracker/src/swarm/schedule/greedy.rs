@@ -33,6 +33,7 @@ impl Scheduler for Greedy {
         match event {
             Event::Joined { media, peer } | Event::Got { media, peer } => {
                 board.refresh(now, media, peer);
+                urgent::feed_waiting(now, board, media);
                 feed(now, board, media, peer);
                 serve(now, board, media, peer);
             }
@@ -42,6 +43,7 @@ impl Scheduler for Greedy {
                 feed(now, board, media, peer);
             }
             Event::Room { media, host, receiver } => {
+                urgent::feed_waiting(now, board, media);
                 for media in missed(board, host, media, true) {
                     board.refresh(now, media, host);
                     serve(now, board, media, host);
@@ -63,9 +65,11 @@ impl Scheduler for Greedy {
             }
             Event::Slow { run } => late(now, board, run),
             Event::Tick { media } => {
-                let Board { media: all, rng, .. } = board;
-                let Some(m) = all.get_mut(&media) else { return };
+                let Some(m) = board.media.get_mut(&media) else { return };
                 m.ticking = false;
+                urgent::feed_waiting(now, board, media);
+                let Board { media: all, rng, .. } = board;
+                let Some(m) = all.get(&media) else { return };
                 for peer in m.hungry.draw(choose::DRAW, rng) {
                     feed(now, board, media, peer);
                 }
@@ -95,7 +99,7 @@ fn missed(board: &mut Board, peer: PeerIx, media: MediaIx, up: bool) -> Vec<Medi
 /// Makes sure that somebody comes back to who is hungry.
 fn tick(now: Now, board: &mut Board, media: MediaIx) {
     let Some(m) = board.media.get_mut(&media) else { return };
-    if m.hungry.is_empty() || m.ticking {
+    if m.hungry.is_empty() && m.waiting.is_empty() || m.ticking {
         return;
     }
     m.ticking = true;

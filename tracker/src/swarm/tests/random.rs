@@ -13,7 +13,6 @@ use super::super::ConnId;
 use super::super::board::State;
 use super::super::media::Holds;
 use super::super::peer::{MOST_FETCHED, MOST_SERVED};
-use super::super::rarity::UNIT;
 use super::fixture::{identity, media};
 use super::world::{SECRET, World, join, report};
 
@@ -196,13 +195,14 @@ impl Chaos {
                 for id in &x.running {
                     let r = &b.runs[id];
                     assert_eq!((r.state, r.media, r.receiver), (State::Runs, *ix, *peer));
-                    (r.first / UNIT..=r.last / UNIT).for_each(|u| flying[usize::try_from(u).unwrap()] += 1);
+                    (r.first / m.unit..=r.last / m.unit)
+                        .for_each(|u| flying[usize::try_from(u).unwrap()] += 1);
                 }
                 let Holds::Part(part) = &x.holds else { continue };
                 for u in 0..m.units() {
-                    let end = u * UNIT + UNIT - 1;
-                    assert_eq!(part.units.get(u), part.pages.all(u * UNIT, end));
-                    assert_eq!(part.open.get(u), !part.claimed.all(u * UNIT, end));
+                    let end = u * m.unit + m.unit - 1;
+                    assert_eq!(part.units.get(u), part.pages.all(u * m.unit, end));
+                    assert_eq!(part.open.get(u), !part.claimed.all(u * m.unit, end));
                     let counts = part.units.get(u) && !x.distrusted;
                     copies[usize::try_from(u).unwrap()] += u16::from(counts);
                 }
