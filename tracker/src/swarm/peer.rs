@@ -30,6 +30,9 @@ pub(crate) const MOST_SERVED: u32 = 64;
 pub(crate) const MOST_FETCHED: u32 = 24;
 /// Shortest and longest time over which a rate is sampled.
 const SAMPLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Pause between two doubts of a rate, and the least rate that doubt leads to.
+const DISAPPOINTED: Duration = Duration::from_secs(2);
+const LEAST_RATE: f64 = 4096.0;
 /// Acknowledgements come in batches: once busy, a rate over less than this is noise.
 const BUSY_SAMPLE: Duration = Duration::from_millis(400);
 
@@ -54,6 +57,7 @@ pub(crate) struct Meter {
     acked: u64,
     fresh: bool,
     was_full: bool,
+    disappointed: Option<Now>,
 }
 
 impl Meter {
@@ -70,6 +74,7 @@ impl Meter {
             acked: 0,
             fresh: false,
             was_full: false,
+            disappointed: None,
         }
     }
 
@@ -149,16 +154,24 @@ impl Meter {
         self.was_full = self.bytes >= self.window() / 2;
     }
 
-    /// Something under way lapsed: the line is slower than was thought.
-    pub(crate) fn disappoint(&mut self) {
-        self.rate = Some(self.rate.unwrap_or(FIRST_WINDOW as f64) / 4.0);
+    /// Something under way lapsed: the line is slower than was thought. What lapses together says so once.
+    pub(crate) fn disappoint(&mut self, now: Now) {
+        if self.disappointed.is_some_and(|at| now.since(at) < DISAPPOINTED) {
+            return;
+        }
+        self.disappointed = Some(now);
+        self.rate = Some((self.rate.unwrap_or(FIRST_WINDOW as f64) / 4.0).max(LEAST_RATE));
     }
 
     /// An assignment ended of which `bytes` never arrived.
-    pub(crate) fn end(&mut self, bytes: u64, need: Need) {
+    pub(crate) fn end(&mut self, now: Now, bytes: u64, need: Need) {
         self.settle(bytes, need);
         self.count = self.count.saturating_sub(1);
         if self.count == 0 {
+            // All that there was to do took less time than a sample: the line is at least so fast.
+            let least = self.acked as f64 / now.since(self.since).max(SAMPLE.0).as_secs_f64();
+            self.rate = self.rate.map(|r| if least > r { r + (least - r) * 0.5 } else { r });
+            self.acked = 0;
             (self.bytes, self.urgent) = (0, 0);
         }
     }
@@ -239,6 +252,8 @@ pub(crate) struct Peer {
     pub(crate) probed: Now,
     /// When it last acknowledged something that was assigned.
     pub(crate) acked: Now,
+    /// When it last said anything.
+    pub(crate) heard: Now,
     pub(crate) contribution: Contribution,
     pub(crate) contribution_stored: Contribution,
     pub(crate) media: BTreeSet<MediaIx>,
@@ -299,7 +314,7 @@ mod tests {
                 let got = f64::min(rate * 0.05, m.bytes as f64) as u64;
                 m.progress(ms(now), got, Need::Bulk);
                 while m.count > 4 {
-                    m.end(0, Need::Bulk);
+                    m.end(ms(now), 0, Need::Bulk);
                 }
             }
             let learned = m.rate.unwrap();

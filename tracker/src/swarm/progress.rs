@@ -17,6 +17,8 @@ const AVOID: Duration = Duration::from_secs(10);
 const AVOID_PUBLISHER: Duration = Duration::from_secs(2);
 /// The same if all that was sent may have been lost on the way.
 const AVOID_LOSSY: Duration = Duration::from_secs(1);
+/// Pause for a receiver that said nothing while its assignments lapsed.
+const SILENT: Duration = Duration::from_secs(3);
 /// Pause for a receiver that gave an order back.
 const GIVEN_BACK: Duration = Duration::from_millis(500);
 /// The same after an altered page.
@@ -157,11 +159,11 @@ impl Board {
             self.detach(media, receiver, id, first, last);
         }
         if let Some(h) = self.peers.get_mut(&host) {
-            h.up.end(left, need);
+            h.up.end(now, left, need);
             h.serving.retain(|r| *r != id);
         }
         if let Some(r) = self.peers.get_mut(&receiver) {
-            r.down.end(left, need);
+            r.down.end(now, left, need);
         }
         self.totals.running = self.totals.running.saturating_sub(1);
         self.at(now + REMEMBER, Timer::Forget(id));
@@ -286,7 +288,7 @@ impl Board {
         run.progress = Some(now);
         let after = run.host();
         if let Some(h) = self.peers.get_mut(&before) {
-            h.up.end(left, need);
+            h.up.end(now, left, need);
             h.serving.retain(|r| *r != id);
         }
         if let Some(h) = self.peers.get_mut(&after) {
@@ -425,24 +427,33 @@ impl Board {
         let moved = siblings.filter_map(|r| r.progress).chain([run.made]).max().unwrap_or(run.made);
         let old = now.since(run.made) > 4 * run.lapse + Duration::from_secs(10);
         if now.since(moved) >= run.lapse || old {
-            self.lapsed(now, id);
+            self.lapsed(now, id, moved);
             return;
         }
         self.at(now + LOOK, Timer::Look(id));
         self.events.push(Event::Slow { run: id });
     }
 
-    fn lapsed(&mut self, now: Now, id: u64) {
+    /// Nothing came by an assignment, or by others from the same host, since `moved`.
+    fn lapsed(&mut self, now: Now, id: u64, moved: Now) {
         let Some(run) = self.runs.get(&id) else { return };
         let (media, receiver, host, made) = (run.media, run.receiver, run.host(), run.made);
         let proto = run.hosts.get(run.with).map(|t| t.proto);
-        let ignored = self.peers.get(&receiver).is_some_and(|r| r.acked < made);
-        if ignored {
+        let (ignored, silent) = self
+            .peers
+            .get(&receiver)
+            .map_or((true, true), |r| (r.acked < made, r.heard < moved + run.lapse / 4));
+        if ignored && let Some(r) = self.peers.get_mut(&receiver) {
             // It took nothing up, from nobody: that is its own doing, or its line is dead.
-            if let Some(r) = self.peers.get_mut(&receiver) {
-                r.distrust.add(now, DISTRUST, 0.02);
+            r.distrust.add(now, DISTRUST, 0.02);
+        }
+        if silent {
+            // It may be gone without a word, and says nothing of the host.
+            if let Some(m) = self.member_mut(media, receiver) {
+                m.refuses_until = now + SILENT;
             }
-        } else if let Some(proto) = proto {
+            self.at(now + SILENT, Timer::Tick(media));
+        } else if !ignored && let Some(proto) = proto {
             let arm = self
                 .peers
                 .get_mut(&host)
@@ -451,7 +462,7 @@ impl Board {
             let sample = Sample { ok: false, weight: 0.5, rate: None, first: None };
             self.protocols.learn(now, proto, arm, sample);
             if let Some(h) = self.peers.get_mut(&host) {
-                h.up.disappoint();
+                h.up.disappoint(now);
             }
         }
         let pause = self.pause(media, host);

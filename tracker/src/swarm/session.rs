@@ -184,6 +184,9 @@ impl Swarm {
             self.close(conn, "a second hello");
             return None;
         }
+        if let Some(p) = self.board.peers.get_mut(&peer) {
+            p.heard = now;
+        }
         let full = match message {
             ToTracker::Have(h) => self.board.by_id(&h.media).and_then(|m| m.members.get(&peer)),
             _ => None,
@@ -272,6 +275,7 @@ impl Swarm {
                 missed_up: super::bits::Pool::default(),
                 missed_down: super::bits::Pool::default(),
                 serving: Vec::new(),
+                heard: now,
                 map_bytes: 0,
                 messages: Bucket::full(messages, now),
                 joins: Bucket::full(joins, now),

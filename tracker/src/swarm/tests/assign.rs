@@ -140,6 +140,35 @@ fn what_is_not_taken_up_lapses_and_goes_elsewhere() {
 }
 
 #[test]
+fn a_receiver_that_vanishes_says_nothing_of_its_host() {
+    let mut w = World::new();
+    film(&mut w, 20_000);
+    let up = |w: &World| {
+        let all = w.swarm.peers(0, 9);
+        all.into_iter().find(|p| p.key == identity(1).key()).and_then(|p| p.up).unwrap_or(0.0)
+    };
+    let a = w.peer(2);
+    w.join(a, "film", Intent::Whole);
+    for _ in 0..40 {
+        w.pass(Duration::from_millis(20));
+        for order in w.assigned(a).into_iter().take(4) {
+            w.done(a, &order);
+        }
+    }
+    let learned = up(&w);
+    assert!(learned > 1e6, "{learned}");
+    // It is gone without a word: its session is still there, its assignments lapse.
+    w.pass(Duration::from_secs(25));
+    assert_eq!(up(&w), learned);
+    // The next one is given as much as if nothing had been.
+    let b = w.peer(3);
+    w.join(b, "film", Intent::Whole);
+    let orders = w.assigned(b);
+    let pages: u64 = orders.iter().map(|o| o.pages.count(u64::MAX)).sum();
+    assert!(pages >= 64, "{pages} pages at first");
+}
+
+#[test]
 fn a_failed_fetch_is_ordered_from_somebody_else() {
     for outcome in
         [Outcome::Unreachable, Outcome::Refused, Outcome::Broken, Outcome::Stalled, Outcome::Incomplete]
