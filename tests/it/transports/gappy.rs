@@ -162,9 +162,12 @@ impl Hub {
         loop {
             let heard = tokio::select! {
                 d = datagrams.recv() => d,
-                () = cx.closed().cancelled() => return,
+                () = cx.closed().cancelled() => None,
             };
-            let Some((mut b, from)) = heard else { return };
+            let Some((mut b, from)) = heard else {
+                // Those who fetch hear that nothing comes any more.
+                return self.fetches.lock().unwrap().clear();
+            };
             let (Ok(kind), Ok(token)) = (b.try_get_u8(), b.try_get_u64()) else { continue };
             match kind {
                 ASK => self.clone().asked(token, b, from),
@@ -198,7 +201,10 @@ impl Hub {
         drop(served);
         let hub = self.clone();
         cx.clone().spawn(async move {
-            let kind = hub.push(&cx, &shelf, wanted, token, from, heard).await.err();
+            let kind = tokio::select! {
+                pushed = hub.push(&cx, &shelf, wanted, token, from, heard) => pushed.err(),
+                () = cx.closed().cancelled() => Some(ErrorKind::Busy),
+            };
             let outcome = OUTCOMES.iter().position(|o| *o == kind).unwrap_or(0);
             let mut end = vec![END];
             end.put_u64(token);
@@ -229,7 +235,7 @@ impl Hub {
         let protocol = cx.protocol();
         let ask = Ask { media: &media, protocol, what: &what, ticket: wanted.ticket.as_ref(), proved: None };
         let admission = shelf.admit(ask).map_err(|d| d.kind())?;
-        let mut sequence = 0u32;
+        let (mut sequence, mut patience) = (0u32, GONE);
         for page in wanted.set.iter(pages) {
             if !arrived(&media, page, wanted.set.last.is_none(), &mut heard).await? {
                 return Ok(());
@@ -246,8 +252,10 @@ impl Hub {
                 // What was not heard of in time was lost, or the word of it was: go on.
                 while sequence >= heard.borrow().saturating_add(WINDOW) {
                     if timeout(AGAIN, heard.changed()).await.is_err() {
+                        patience = patience.checked_sub(AGAIN).ok_or(ErrorKind::Busy)?;
                         break;
                     }
+                    patience = GONE;
                 }
                 if *heard.borrow() == STOP {
                     return Ok(());
@@ -325,7 +333,10 @@ impl Fetch {
                 }
                 continue;
             };
-            let mut b = datagram.ok_or_else(|| failed(ErrorKind::Local, "shut down"))?;
+            let Some(mut b) = datagram else {
+                let _ = self.hub.sender.send_to(&self.heard(STOP), self.to).await;
+                return Err(failed(ErrorKind::Local, "shut down"));
+            };
             match b.try_get_u8() {
                 Ok(END) => {
                     self.over = true;
@@ -403,6 +414,9 @@ impl PayloadProtocol for Gappy {
                 std::collections::hash_map::RandomState::new().build_hasher().finish()
             };
             hub.fetches.lock().unwrap().insert(token, told);
+            if cx.closed().is_cancelled() {
+                hub.fetches.lock().unwrap().clear();
+            }
             let ask = ask(token, &request, set);
             let fetch = Fetch { hub, cx, token, to, ask, inbound, next: 0, held: None, over: false };
             let sent = fetch.hub.sender.send_to(&fetch.ask, to).await;

@@ -180,6 +180,17 @@ impl Fetch {
     }
 }
 
+/// What `step` gives, unless the peer shuts down before.
+async fn or_closed<T>(
+    cx: &Context,
+    step: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    tokio::select! {
+        result = step => result,
+        () = cx.closed().cancelled() => Err(TransportError::new(ErrorKind::Local, "plain-bytes: shut down")),
+    }
+}
+
 impl PayloadProtocol for Plain {
     fn abilities(&self) -> Abilities {
         Abilities::BYTES | Abilities::ORDERED
@@ -203,13 +214,13 @@ impl PayloadProtocol for Plain {
         Box::pin(async { Ok(String::new()) })
     }
 
-    fn fetch(&self, _cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
-        let begin = async move { Fetch::begin(&request).await };
+    fn fetch(&self, cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
+        let begin = async move { or_closed(&cx, Fetch::begin(&request)).await.map(|fetch| (fetch, cx)) };
         stream::once(begin)
             .flat_map(|begun| match begun {
                 Err(e) => stream::iter([Err(e)]).boxed(),
-                Ok(fetch) => stream::try_unfold(fetch, |mut fetch| async move {
-                    Ok(fetch.next().await?.map(|piece| (piece, fetch)))
+                Ok(fetch) => stream::try_unfold(fetch, |(mut fetch, cx)| async move {
+                    Ok(or_closed(&cx, fetch.next()).await?.map(|piece| (piece, (fetch, cx))))
                 })
                 .boxed(),
             })
