@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use iceshare::icet::message::Need;
 use iceshare::icet::ticket::TicketBody;
 use iceshare::icet::{
     Abilities, HostAddr, Identity, MediaPath, NetAddr, NetKind, Now, PageSet, PeerKey, ProtocolName, Ticket,
@@ -206,6 +207,7 @@ impl Peer {
             pages,
             protocol: self.name().clone(),
             rate: None,
+            need: Need::Bulk,
             expiry: wall_ms() + 600_000,
         }
     }
