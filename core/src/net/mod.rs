@@ -28,6 +28,7 @@ mod bind;
 mod context;
 mod dial;
 mod quic;
+mod reset;
 pub mod session;
 mod tcp;
 #[cfg(test)]
@@ -234,7 +235,8 @@ impl Net {
         for addr in config.listen {
             let sockets = bind::open(addr, dual)?;
             let addr = sockets.addr;
-            let (endpoint, udp, tcp) = quic::endpoint(sockets, Some(server.clone()), routes.clone())?;
+            let (endpoint, udp, tcp) =
+                quic::endpoint(sockets, Some(server.clone()), routes.clone(), &config.identity)?;
             let tcp = tokio::net::TcpListener::from_std(tcp).map_err(|e| BindError::new("TCP", addr, e))?;
             ports.push(Port { addr, endpoint, udp });
             listeners.push(tcp);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use icet::Identity;
 use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::udp::Demux;
-use super::{Inner, bind, tls};
+use super::{Inner, bind, reset, tls};
 
 /// A connection sends something at least so often, so that NATs keep its way open.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -92,14 +93,16 @@ pub(super) fn endpoint(
     sockets: bind::Sockets,
     server: Option<quinn::ServerConfig>,
     routes: Arc<super::udp::Routes>,
+    identity: &Identity,
 ) -> Result<(quinn::Endpoint, Arc<Demux>, std::net::TcpListener), bind::BindError> {
     let fail = |e| bind::BindError::new("UDP", sockets.addr, e);
     let runtime = Arc::new(quinn::TokioRuntime);
     let inner = quinn::Runtime::wrap_udp_socket(&*runtime, sockets.udp).map_err(fail)?;
     let demux = Arc::new(Demux { inner, routes });
+    let mut config = endpoint_config();
+    reset::configure(&mut config, identity, sockets.addr.port());
     let endpoint =
-        quinn::Endpoint::new_with_abstract_socket(endpoint_config(), server, demux.clone(), runtime)
-            .map_err(fail)?;
+        quinn::Endpoint::new_with_abstract_socket(config, server, demux.clone(), runtime).map_err(fail)?;
     Ok((endpoint, demux, sockets.tcp))
 }
 

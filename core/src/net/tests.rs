@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use icet::{Identity, NetAddr, NetKind};
@@ -315,5 +316,68 @@ async fn both_families_share_a_port_number_and_shutdown_ends_tasks() -> Outcome 
     });
     both.shutdown().await;
     assert!(hears.recv().await.is_none());
+    Ok(())
+}
+
+/// Passes datagrams on between one client and `to`, while `open`.
+async fn relay(to: SocketAddr, open: Arc<AtomicBool>) -> Result<SocketAddr, Box<dyn Error>> {
+    let near = UdpSocket::bind(("127.0.0.1", 0)).await?;
+    let far = UdpSocket::bind(("127.0.0.1", 0)).await?;
+    far.connect(to).await?;
+    let addr = near.local_addr()?;
+    tokio::spawn(async move {
+        let (mut there, mut back, mut client) = ([0; 2048], [0; 2048], None);
+        loop {
+            // A refusal of nobody's port is an error too, of which nothing is to be made.
+            tokio::select! {
+                got = near.recv_from(&mut there) => if let Ok((n, from)) = got {
+                    client = Some(from);
+                    if open.load(Ordering::Relaxed) {
+                        let _ = far.send(&there[..n]).await;
+                    }
+                },
+                got = far.recv(&mut back) => if let (Ok(n), Some(to)) = (got, client)
+                    && open.load(Ordering::Relaxed)
+                {
+                    let _ = near.send_to(&back[..n], to).await;
+                },
+            }
+        }
+    });
+    Ok(addr)
+}
+
+#[tokio::test]
+async fn a_new_start_tells_connections_of_the_old_one_that_they_are_over() -> Outcome {
+    let ((_a, ca), (b, cb)) = (peer(1).await?, peer(2).await?);
+    let mut quic = cb.accept_quic(b"test/1");
+    let open = Arc::new(AtomicBool::new(true));
+    let way = relay(at(&b), open.clone()).await?;
+    let connection = ca.connect_quic(way, b.key(), b"test/1").await?;
+    let (there, _) = quic.recv().await.ok_or("no connection")?;
+    let (mut send, mut recv) = connection.open_bi().await?;
+    send.write_all(b"hello").await?;
+    let (mut back, from) = there.accept_bi().await?;
+    back.write_all(b"hello").await?;
+    recv.read_exact(&mut [0; 5]).await?;
+    // What says that it ends is lost, as if it had been killed.
+    open.store(false, Ordering::Relaxed);
+    let again = NetConfig::new(vec![at(&b)], Identity::from_seed(&[2; 32]));
+    b.shutdown().await;
+    drop((b, there, back, from, quic, cb));
+    // The old endpoint lets go of its port in the background.
+    let bound = async {
+        loop {
+            match Net::bind(again.clone()).await {
+                Err(BindError::InUse { .. }) => tokio::task::yield_now().await,
+                other => break other,
+            }
+        }
+    };
+    let _b = tokio::time::timeout(quic::IDLE, bound).await??;
+    open.store(true, Ordering::Relaxed);
+    send.write_all(b"still there?").await?;
+    let end = tokio::time::timeout(quic::IDLE / 3, connection.closed()).await?;
+    assert_eq!(end, quinn::ConnectionError::Reset);
     Ok(())
 }
