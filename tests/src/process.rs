@@ -12,6 +12,9 @@ use tempfile::TempDir;
 
 use crate::{PATIENCE, binary};
 
+/// Between two questions to a tracker that is asked until it says something.
+const PACE: Duration = Duration::from_millis(50);
+
 /// What a process has said on one of its outputs.
 #[derive(Debug, Default)]
 struct Said {
@@ -256,6 +259,7 @@ impl Tracker {
                 return found;
             }
             assert!(Instant::now() < deadline, "the tracker never said {what}; at last it said\n{answer}");
+            std::thread::park_timeout(PACE);
         }
     }
 }
