@@ -9,5 +9,6 @@ mod http;
 mod lockstep;
 mod main_job;
 mod players;
+mod sizes;
 mod tones;
 mod transports;

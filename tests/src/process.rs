@@ -12,6 +12,9 @@ use tempfile::TempDir;
 
 use crate::{PATIENCE, binary};
 
+/// What of two files is compared at once.
+const BLOCK: usize = 1 << 20;
+
 /// Between two questions to a tracker that is asked until it says something.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -89,9 +92,27 @@ impl Proc {
         self.find(&self.err, what, f)
     }
 
+    /// The same with another deadline.
+    ///
+    /// # Panics
+    /// As [`Proc::line`].
+    pub fn error_line_within<T>(&self, patience: Duration, what: &str, f: impl Fn(&str) -> Option<T>) -> T {
+        self.find_within(patience, &self.err, what, f)
+    }
+
     fn find<T>(&self, said: &Said, what: &str, f: impl Fn(&str) -> Option<T>) -> T {
+        self.find_within(PATIENCE, said, what, f)
+    }
+
+    fn find_within<T>(
+        &self,
+        patience: Duration,
+        said: &Said,
+        what: &str,
+        f: impl Fn(&str) -> Option<T>,
+    ) -> T {
         let mut found = None;
-        said.wait(Instant::now() + PATIENCE, |text| {
+        said.wait(Instant::now() + patience, |text| {
             // Only whole lines.
             let whole = text.rfind('\n').map_or("", |i| &text[..i]);
             found = whole.lines().find_map(&f);
@@ -154,6 +175,19 @@ impl Proc {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory that it has had resident at once so far, in bytes (Linux).
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let kilobytes = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let kilobytes: Option<u64> = kilobytes.and_then(|n| n.parse().ok());
+        kilobytes.unwrap_or_else(|| panic!("{}: no peak in\n{status}", self.name)) * 1024
     }
 
     /// All that it said so far on stdout.
@@ -346,12 +380,25 @@ impl Default for Network {
     }
 }
 
-/// Whether two files are the same, byte for byte.
+/// Whether two files are the same, byte for byte, of any size.
 ///
 /// # Panics
 /// If one cannot be read.
 #[must_use]
 pub fn same(a: &Path, b: &Path) -> bool {
-    let read = |p: &Path| std::fs::read(p).unwrap_or_else(|e| panic!("{}: {e}", p.display()));
-    read(a) == read(b)
+    let open = |p: &Path| std::fs::File::open(p).unwrap_or_else(|e| panic!("{}: {e}", p.display()));
+    let (mut one, mut other) =
+        (BufReader::with_capacity(BLOCK, open(a)), BufReader::with_capacity(BLOCK, open(b)));
+    loop {
+        let fill = |r: std::io::Result<&[u8]>, p: &Path| {
+            r.map(<[u8]>::to_vec).unwrap_or_else(|e| panic!("{}: {e}", p.display()))
+        };
+        let (x, y) = (fill(one.fill_buf(), a), fill(other.fill_buf(), b));
+        let n = x.len().min(y.len());
+        if x[..n] != y[..n] || n == 0 {
+            return x.is_empty() && y.is_empty();
+        }
+        one.consume(n);
+        other.consume(n);
+    }
 }
