@@ -3,21 +3,19 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use iceshare::icet::{IcetUrl, Identity};
-use iceshare::protocol::Registry;
 use iceshare::{OpenError, Peer, PeerConfig, StartError, keyring};
 
 use crate::config::Settings;
-use crate::failure::{FAILED, Failure, USAGE};
+use crate::failure::{FAILED, Failure};
 use crate::output::note;
+use crate::transports;
 
 /// What trackers and other peers see us as.
 pub(crate) const AGENT: &str = concat!("iceshare ", env!("CARGO_PKG_VERSION"));
 
 /// Starts a peer by the settings.
 pub(crate) async fn start(settings: &Settings) -> Result<(Peer, Identity), Failure> {
-    let registry = Registry::linked().map_err(|e| Failure::from_error(FAILED, &e))?;
-    let protocols =
-        registry.build(&settings.transport, &settings.set).map_err(|e| Failure::from_error(USAGE, &e))?;
+    let protocols = transports::chosen(settings)?;
     let key = settings.key.clone();
     let key = tokio::task::spawn_blocking(move || keyring::load_or_create(&key))
         .await

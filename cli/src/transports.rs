@@ -3,13 +3,35 @@
 
 use iceshare_transport_http as _;
 
+use iceshare::protocol::{Protocol, Registry};
+
+use crate::config::Settings;
+use crate::failure::{Failure, USAGE};
+
+/// All that are linked.
+pub(crate) fn registry() -> Result<Registry, Failure> {
+    Registry::linked().map_err(|e| Failure::from_error(USAGE, &e))
+}
+
+/// Those that the settings choose, with their settings.
+pub(crate) fn chosen(settings: &Settings) -> Result<Vec<Protocol>, Failure> {
+    registry()?.build(&settings.transport, &settings.set).map_err(|e| Failure::from_error(USAGE, &e))
+}
+
+/// The crates that bring them, as they stand in logs.
+pub(crate) fn crates() -> Vec<String> {
+    let registry = Registry::linked();
+    let all = registry.as_ref().map(Registry::registrations).unwrap_or_default();
+    all.iter().map(|r| r.krate.replace('-', "_")).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use iceshare::protocol::Registry;
+    use super::*;
 
     #[test]
     fn exactly_these_are_linked() {
-        let registry = Registry::linked().expect("a sound registry");
+        let registry = registry().expect("a sound registry");
         let names: Vec<_> = registry.registrations().iter().map(|r| r.name).collect();
         assert_eq!(names, ["http"]);
     }

@@ -114,11 +114,28 @@ fn verify_for_programs() {
 fn protocols_are_listed_and_unknown_ones_are_told_from_them() {
     let list = iceshare(&["protocols"]);
     assert_eq!((list.code, list.err.as_str()), (Some(0), ""));
-    assert!(list.out.contains("http ") && list.out.contains("can: pages"), "{}", list.out);
-    let json = iceshare(&["protocols", "--json"]);
+    let from = concat!("dials tcp; from iceshare-transport-http ", env!("CARGO_PKG_VERSION"));
+    for said in ["http ", "can: pages", from, "--set http.connections=512: connections"] {
+        assert!(list.out.contains(said), "{said}: {}", list.out);
+    }
+    let json = iceshare(&["protocols", "--json", "--transport", "http"]);
     let entries: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
-    assert_eq!(entries[0]["name"], "http");
-    assert!(entries[0]["abilities"].as_array().is_some_and(|a| a.iter().any(|n| n == "pages")));
+    let http = &entries[0];
+    assert_eq!((&http["name"], &http["dials"]), (&"http".into(), &"tcp".into()));
+    assert_eq!(http["crate"], "iceshare-transport-http");
+    assert_eq!(http["version"], env!("CARGO_PKG_VERSION"));
+    assert!(http["about"].as_str().is_some_and(|a| a.contains("HTTP")));
+    let has = |list: &str, what: &dyn Fn(&serde_json::Value) -> bool| {
+        http[list].as_array().is_some_and(|all| all.iter().any(what))
+    };
+    assert!(has("abilities", &|a| a == "pages") && has("abilities", &|a| a == "ordered"), "{}", json.out);
+    let settable = |s: &serde_json::Value| {
+        s["key"] == "per-ip" && s["default"] == "64" && s["about"].as_str().is_some_and(|a| !a.is_empty())
+    };
+    assert!(has("settings", &settable), "{}", json.out);
+    let set = iceshare(&["protocols", "--set", "http.connections=0"]);
+    assert_eq!(set.code, Some(2), "{}", set.err);
+    assert!(set.err.contains("http.connections=0") && set.err.contains("from 1 to"), "{}", set.err);
     for args in [
         &["protocols", "--transport", "http,pigeon"][..],
         &["protocols", "--set", "pigeon.speed=1"],

@@ -1,12 +1,12 @@
 //! `iceshare protocols`: what is linked in, and what each can do.
 
-use iceshare::protocol::{Abilities, Registry};
+use iceshare::protocol::Abilities;
 use serde::Serialize;
 
 use crate::args;
 use crate::config::Settings;
-use crate::failure::{FAILED, Failure, Outcome, USAGE};
-use crate::output;
+use crate::failure::Outcome;
+use crate::{output, transports};
 
 #[derive(Serialize)]
 struct Entry {
@@ -30,10 +30,8 @@ struct Setting {
 }
 
 pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome {
-    let registry = Registry::linked().map_err(|e| Failure::from_error(FAILED, &e))?;
     // Built, and not only listed, so that the settings given are checked too.
-    let built =
-        registry.build(&settings.transport, &settings.set).map_err(|e| Failure::from_error(USAGE, &e))?;
+    let built = transports::chosen(settings)?;
     let entries: Vec<Entry> = built
         .iter()
         .map(|p| {

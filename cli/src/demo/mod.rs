@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use iceshare::icet::MediaPath;
-use iceshare::protocol::Registry;
 use iceshare_gateway::{Gateway, Offered};
 use indicatif::DecimalBytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::args;
 use crate::config::Settings;
-use crate::failure::{FAILED, Failure, Outcome, USAGE};
+use crate::failure::{FAILED, Failure, Outcome};
 use crate::output::{self, note};
+use crate::transports;
 use snapshot::{Snapshot, Verdict, ratio};
 use swarm::Swarm;
 use view::View;
@@ -29,9 +29,7 @@ const SAMPLE_NAME: &str = "sample.opus";
 const FRAME: Duration = Duration::from_millis(100);
 
 pub(crate) async fn demo(args: &args::Demo, settings: &Settings, stop: &CancellationToken) -> Outcome {
-    let registry = Registry::linked().map_err(|e| Failure::from_error(FAILED, &e))?;
-    let protocols =
-        registry.build(&settings.transport, &settings.set).map_err(|e| Failure::from_error(USAGE, &e))?;
+    let protocols = transports::chosen(settings)?;
     let gateway = Gateway::start(args.gateway).await.map_err(|e| Failure::from_error(FAILED, &e))?;
     let folder = tempfile::Builder::new()
         .prefix("iceshare-demo-")

@@ -1,0 +1,150 @@
+//! The `iceshare` command, as a library: a program that links other payload protocols besides is made of one call.
+//!
+//! ```no_run
+//! // use your_transport as _;   // registers itself by being linked
+//! fn main() -> std::process::ExitCode {
+//!     iceshare_cli::main()
+//! }
+//! ```
+//!
+//! What is linked is what `protocols` lists, `--transport` and `--set` know, and a tracker hears of; nothing else has to
+//! be told of it.
+
+mod args;
+mod commands;
+mod config;
+mod demo;
+mod escape;
+mod failure;
+mod figures;
+mod output;
+mod peer;
+mod progress;
+mod rate;
+mod share;
+mod transports;
+mod tree;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use args::{Cli, Command};
+use clap::Parser;
+use config::Settings;
+use failure::{FAILED, Failure, INTERRUPTED, Outcome};
+use tokio_util::sync::CancellationToken;
+
+/// The whole command, with the arguments of this process: what it prints, and its exit code, are in the README.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version too come this way, and go to standard output.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(FAILED));
+        }
+    };
+    logs(cli.common.verbose);
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(text) = failure.text() {
+                output::note(format!("iceshare: {text}"));
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+/// Logs go to standard error: warnings, and with `-v` more. `RUST_LOG` overrules.
+fn logs(verbose: u8) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        let (all, ours) = match verbose {
+            0 => ("warn", "warn"),
+            1 => ("warn", "info"),
+            2 => ("info", "debug"),
+            _ => ("debug", "trace"),
+        };
+        // Ours are all that begin so; protocols may come from anywhere.
+        let crates = ["iceshare".to_owned(), "icetracker".to_owned()].into_iter().chain(transports::crates());
+        let directives: Vec<_> = crates.map(|krate| format!("{krate}={ours}")).collect();
+        tracing_subscriber::EnvFilter::new(format!("{all},{}", directives.join(",")))
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| output::LogWriter)
+        .init();
+}
+
+fn start(cli: Cli) -> Outcome {
+    // Whatever the command: a program that has one name twice is not to be trusted with it.
+    transports::registry()?;
+    let settings = Settings::load(&cli.common)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("cannot start: {e}")))?;
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let second = tokio::spawn(signals(stop.clone()));
+        tokio::select! {
+            // The first signal ends the command in its own way; the second does not wait for that.
+            outcome = run(cli.command, &settings, &stop) => outcome,
+            _ = second => Err(Failure::with(INTERRUPTED, "stopped at once")),
+        }
+    });
+    // Blocking work (a scan) that is still under way must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// One Ctrl-C may come as several signals (to the process, and to its group).
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
+/// Cancels `stop` at the first SIGINT or SIGTERM, returns at the second.
+async fn signals(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    let mut first = None;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+        if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
+            return;
+        }
+    }
+}
+
+async fn run(command: Command, settings: &Settings, stop: &CancellationToken) -> Outcome {
+    match command {
+        Command::Publish(args) => commands::publish(&args, settings, stop).await,
+        Command::Serve(args) => commands::serve(&args, settings, stop).await,
+        Command::Get(args) => commands::get(&args, settings, stop).await,
+        Command::Play(args) => commands::play(&args, settings, stop).await,
+        Command::Info(args) => commands::info(&args, settings, stop).await,
+        Command::Protocols(args) => commands::protocols(&args, settings),
+        Command::Verify(args) => blocking(move || commands::verify(&args), stop).await,
+        Command::Trust(args) => commands::trust(&args, settings),
+        Command::Demo(args) => demo::demo(&args, settings, stop).await,
+    }
+}
+
+/// Runs blocking work; a signal does not wait for it.
+async fn blocking(work: impl FnOnce() -> Outcome + Send + 'static, stop: &CancellationToken) -> Outcome {
+    tokio::select! {
+        () = stop.cancelled() => Err(Failure::interrupted()),
+        done = tokio::task::spawn_blocking(work) => {
+            done.unwrap_or_else(|e| Err(Failure::failed(format!("internal error: {e}"))))
+        }
+    }
+}
