@@ -44,7 +44,7 @@ pub(crate) struct Common {
     /// Folder for keys, for what is trusted and for what is fetched
     #[arg(long, global = true, value_name = "DIR", env = "ICESHARE_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// Secret key of this peer; made if it is not there [default: DIR/key]
+    /// Secret key of this peer; made if it is not there [default: DIR/key to publish, DIR/listener to fetch]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// TOML file with the same names as these options

@@ -54,7 +54,8 @@ pub(crate) struct Settings {
     pub(crate) up: Option<Rate>,
     pub(crate) down: Option<Rate>,
     pub(crate) data: PathBuf,
-    pub(crate) key: PathBuf,
+    /// The key file that was named, if one was.
+    pub(crate) key: Option<PathBuf>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) anonymous: Anonymous,
     pub(crate) tracker: Option<IcetUrl>,
@@ -85,7 +86,7 @@ impl Settings {
             set,
             up: flags.up.or(file.up),
             down: flags.down.or(file.down),
-            key: flags.key.clone().or(file.key).unwrap_or_else(|| data.join("key")),
+            key: flags.key.clone().or(file.key),
             data,
             listen: or(&flags.listen, file.listen),
             anonymous: flags.anonymous.or(file.anonymous).unwrap_or(Anonymous::Allow),
@@ -236,6 +237,6 @@ mod tests {
         let missing = Common { config: Some(dir.path().join("none")), ..Common::default() };
         assert!(Settings::load(&missing).expect_err("no file").text().is_some_and(|t| t.contains("none")));
         let plain = Common { data: Some("/d".into()), ..Common::default() };
-        assert_eq!(Settings::load(&plain).expect("settings").key, Path::new("/d/key"));
+        assert_eq!(Settings::load(&plain).expect("settings").data, Path::new("/d"));
     }
 }

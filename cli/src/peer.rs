@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use iceshare::icet::{IcetUrl, Identity};
+use iceshare::icet::IcetUrl;
+use iceshare::keyring::{Claim, KeyError};
 use iceshare::{OpenError, Peer, PeerConfig, StartError, keyring};
 
 use crate::config::Settings;
@@ -13,20 +14,52 @@ use crate::transports;
 /// What trackers and other peers see us as.
 pub(crate) const AGENT: &str = concat!("iceshare ", env!("CARGO_PKG_VERSION"));
 
-/// Starts a peer by the settings.
-pub(crate) async fn start(settings: &Settings) -> Result<(Peer, Identity), Failure> {
+/// What a command is at a tracker: whose key it shows there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The owner of what it publishes.
+    Publisher,
+    /// Somebody who fetches. Several commands may do so at once, each with a key of its own.
+    Listener,
+}
+
+/// Commands that may fetch at once by one data folder.
+const LISTENERS: u32 = 64;
+
+/// A key that no other command uses: a tracker has one session for each.
+fn claim(settings: &Settings, role: Role) -> Result<Claim, KeyError> {
+    match (&settings.key, role) {
+        (Some(key), _) => keyring::claim(key),
+        (None, Role::Publisher) => keyring::claim(&settings.data.join("key")),
+        (None, Role::Listener) => keyring::claim_one_of(&settings.data.join("listener"), LISTENERS),
+    }
+}
+
+fn no_key(e: &KeyError) -> Failure {
+    match e {
+        KeyError::InUse(path) => Failure::failed(format!(
+            "another iceshare is using the key {}: give all files to one command, or name another key with --key, or \
+             another folder with --data",
+            path.display()
+        )),
+        e => Failure::from_error(FAILED, e),
+    }
+}
+
+/// Starts a peer by the settings. The claim is to be kept as long as the peer.
+pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Claim), Failure> {
     let protocols = transports::chosen(settings)?;
-    let key = settings.key.clone();
-    let key = tokio::task::spawn_blocking(move || keyring::load_or_create(&key))
+    let by = settings.clone();
+    let claim = tokio::task::spawn_blocking(move || claim(&by, role))
         .await
         .map_err(|e| Failure::failed(format!("internal error: {e}")))?
-        .map_err(|e| Failure::from_error(FAILED, &e))?;
-    if let Some(warning) = &key.warning {
+        .map_err(|e| no_key(&e))?;
+    if let Some(warning) = &claim.key.warning {
         note(format!("iceshare: {warning}"));
     }
     let listen = if settings.listen.is_empty() { vec![anywhere()] } else { settings.listen.clone() };
     let config = PeerConfig {
-        identity: key.identity.clone(),
+        identity: claim.key.identity.clone(),
         data_dir: settings.data.clone(),
         listen,
         up: settings.up.map(|r| r.0),
@@ -36,7 +69,7 @@ pub(crate) async fn start(settings: &Settings) -> Result<(Peer, Identity), Failu
         agent: AGENT.to_owned(),
     };
     let peer = Peer::start(config).await.map_err(started)?;
-    Ok((peer, key.identity))
+    Ok((peer, claim))
 }
 
 /// All addresses, any port: IPv6 takes IPv4 too, where there is IPv6.

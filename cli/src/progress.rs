@@ -53,6 +53,39 @@ pub(crate) async fn tell(media: &Media) {
     }
 }
 
+/// So long without a page, and people want to know why.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Says so if nobody sends anything for a while, and when it goes on; never ends by itself.
+pub(crate) async fn say_when_quiet(media: &Media) {
+    let mut tick = tokio::time::interval(TICK);
+    let (mut held, mut since, mut said) = (media.progress().held, Instant::now(), false);
+    loop {
+        tick.tick().await;
+        let p = media.progress();
+        if p.held != held {
+            if said {
+                note("pages come again");
+            }
+            (held, since, said) = (p.held, Instant::now(), false);
+        } else if !said && since.elapsed() > QUIET && p.held < p.pages {
+            said = true;
+            note(match p.flows.values().filter(|f| f.active > 0).count() {
+                0 => format!(
+                    "waiting: nobody who has the missing pages is connected to the tracker now ({} of {} pages are here)",
+                    p.held, p.pages
+                ),
+                n => format!(
+                    "waiting: {n} asked, but nothing has come for {} s ({} of {} pages are here)",
+                    QUIET.as_secs(),
+                    p.held,
+                    p.pages
+                ),
+            });
+        }
+    }
+}
+
 /// Moves the bar of a media that arrives; never ends by itself.
 pub(crate) async fn watch(media: &Media, bar: &ProgressBar) {
     let total = media.manifest().bytes;

@@ -96,3 +96,23 @@ fn eight_receivers_at_once_take_at_most_two_copies_from_a_slow_origin() {
     assert!(copies <= 2.0, "the origin sent {copies:.2} copies");
     drop(publisher);
 }
+
+#[test]
+fn one_user_publishes_fetches_plays_and_asks_at_once() {
+    let net = Network::new();
+    let file = net.path("mine.opus");
+    media::opus_like(&file, 2_000_000, 4200, 5).unwrap_or_else(|e| panic!("{e}"));
+    let (_publisher, url) = net.publish("me", &file, &["--up", "400kB"]);
+    let play = net.run("me", &["play", &url]);
+    play.line("its http:// link", |l| l.starts_with("http://").then_some(()));
+    let (mut get, out) = net.get("me", &url, &[]);
+    net.run("me", &["info", &url]).ends_with(0);
+    // A second one that publishes under the same key would push the first one out: it says so, and leaves it alone.
+    let other = net.path("other.opus");
+    media::opus_like(&other, 50_000, 4200, 6).unwrap_or_else(|e| panic!("{e}"));
+    let mut second = net.run("me", &["publish", &other.to_string_lossy(), "--tracker", &net.tracker.url]);
+    second.ends_with(1);
+    assert!(second.stderr().contains("another iceshare is using the key"), "{}", second.stderr());
+    get.ends_with(0);
+    assert!(same(&file, &out));
+}

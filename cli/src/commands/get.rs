@@ -18,8 +18,8 @@ use crate::escape::printable;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
 use crate::output::{self, note};
-use crate::peer;
-use crate::progress::{fetch_bar, tell, watch};
+use crate::peer::{self, Role};
+use crate::progress::{fetch_bar, say_when_quiet, tell, watch};
 
 /// So long without a good page, and the fetch is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
     if args.json && output == Output::Pipe {
         return Err(Failure::usage("--json and -o - both want standard output: choose one"));
     }
-    let (peer, _) = peer::start(settings).await?;
+    let (peer, _claim) = peer::start(settings, Role::Listener).await?;
     let started = Instant::now();
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
@@ -69,6 +69,10 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
 fn output_for(args: &args::Get, path: &MediaPath) -> Result<Output, Failure> {
     let file = match &args.output {
         Some(o) if o == "-" => return Ok(Output::Pipe),
+        Some(o) if o.as_encoded_bytes().ends_with(b"/") && !Path::new(o).is_dir() => {
+            let e = iceshare::store::StoreError::NoFolder(PathBuf::from(o));
+            return Err(Failure::from_error(FAILED, &e));
+        }
         Some(o) if Path::new(o).is_dir() => Path::new(o).join(plain_name(path)),
         Some(o) => PathBuf::from(o),
         None => PathBuf::from(plain_name(path)),
@@ -125,6 +129,7 @@ async fn fetch(
         }
         () = watch(media, &bar), if args.progress == ProgressKind::Bar => {}
         () = tell(media), if args.progress == ProgressKind::Lines => {}
+        () = say_when_quiet(media) => {}
     }
     let figures = Figures::new(&media.progress(), bytes, started.elapsed());
     note(format!("{}: {}", printable(&name_of(output, media)), figures.line()));

@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::escape::printable;
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::peer;
+use crate::peer::{self, Role};
 use crate::progress::clock;
 
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ struct Stream<'a> {
 }
 
 pub(crate) async fn info(args: &args::Info, settings: &Settings, stop: &CancellationToken) -> Outcome {
-    let (peer, _) = peer::start(settings).await?;
+    let (peer, _claim) = peer::start(settings, Role::Listener).await?;
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
         info = peer.info(&args.url) => info.map_err(peer::opened),

@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
 use crate::output::{self, note};
-use crate::peer;
+use crate::peer::{self, Role};
 use crate::progress::{fetch_bar, watch};
 
 /// How long a player may take to end after an interrupt, which it mostly gets itself from the terminal.
@@ -29,7 +29,7 @@ pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &Cancella
         let usage = matches!(e, iceshare_gateway::GatewayError::NotLoopback(_));
         Failure::from_error(if usage { crate::failure::USAGE } else { FAILED }, &e)
     })?;
-    let (peer, _) = peer::start(settings).await?;
+    let (peer, _claim) = peer::start(settings, Role::Listener).await?;
     let options = OpenOptions { intent: Intent::Play, target: Target::Own, at: Some(Position::Byte(0)) };
     let opened = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),

@@ -12,15 +12,15 @@ use crate::config::Settings;
 use crate::escape::printable;
 use crate::failure::{Failure, Outcome};
 use crate::output::note;
-use crate::peer;
+use crate::peer::{self, Role};
 use crate::share::{Sharer, Strictness, Wanted};
 use crate::tree;
 
 pub(crate) async fn publish(args: &args::Publish, settings: &Settings, stop: &CancellationToken) -> Outcome {
     let tracker = peer::tracker(&args.tracker.tracker, settings)?;
     let wanted = named(args)?;
-    let (peer, identity) = peer::start(settings).await?;
-    let sharer = Sharer::new(&peer, &identity, tracker, Strictness::All);
+    let (peer, claim) = peer::start(settings, Role::Publisher).await?;
+    let sharer = Sharer::new(&peer, &claim.key.identity, tracker, Strictness::All);
     let end = sharer.run(|| Ok(wanted.clone()), stop).await;
     peer.shutdown().await;
     Err(end)
@@ -30,8 +30,8 @@ pub(crate) async fn serve(args: &args::Serve, settings: &Settings, stop: &Cancel
     let tracker = peer::tracker(&args.tracker.tracker, settings)?;
     let unreadable = |e| Failure::failed(format!("cannot read the folder {}: {e}", args.dir.display()));
     tree::walk(&args.dir).map_err(unreadable)?;
-    let (peer, identity) = peer::start(settings).await?;
-    let sharer = Sharer::new(&peer, &identity, tracker, Strictness::Skip);
+    let (peer, claim) = peer::start(settings, Role::Publisher).await?;
+    let sharer = Sharer::new(&peer, &claim.key.identity, tracker, Strictness::Skip);
     let mut told = std::collections::HashSet::new();
     let list = || {
         let tree = tree::walk(&args.dir).map_err(unreadable)?;

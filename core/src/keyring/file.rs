@@ -57,6 +57,9 @@ pub enum KeyError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another process has claimed it.
+    #[error("another program is using the key {0}")]
+    InUse(PathBuf),
     /// No randomness.
     #[error("the system gives no randomness for a new key: {0}")]
     Random(io::Error),
@@ -127,6 +130,45 @@ pub fn load_or_create(path: &Path) -> Result<KeyFile, KeyError> {
     }
 }
 
+/// A key that no other process has claimed, as long as this is kept. A tracker has one session for a key: two processes
+/// with the same one would push each other out.
+#[derive(Debug)]
+pub struct Claim {
+    /// The key.
+    pub key: KeyFile,
+    _lock: File,
+}
+
+/// Loads a key file, or creates it, for this process alone.
+///
+/// # Errors
+/// [`KeyError::InUse`] if another process has claimed it; see [`KeyError`].
+pub fn claim(path: &Path) -> Result<Claim, KeyError> {
+    let key = load_or_create(path)?;
+    let fail = |source| KeyError::Io { doing: "lock", path: path.to_owned(), source };
+    let lock = File::open(path).map_err(fail)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Claim { key, _lock: lock }),
+        Err(fs::TryLockError::WouldBlock) => Err(KeyError::InUse(path.to_owned())),
+        Err(fs::TryLockError::Error(e)) => Err(fail(e)),
+    }
+}
+
+/// Claims the first key that is free of `path`, `path-2`, `path-3` …, at most `most` of them.
+///
+/// # Errors
+/// [`KeyError::InUse`] if all are claimed; see [`KeyError`].
+pub fn claim_one_of(path: &Path, most: u32) -> Result<Claim, KeyError> {
+    for n in 1..=most {
+        let path = if n == 1 { path.to_owned() } else { disk::with_suffix(path, &format!("-{n}")) };
+        match claim(&path) {
+            Err(KeyError::InUse(_)) => {}
+            other => return other,
+        }
+    }
+    Err(KeyError::InUse(path.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +216,20 @@ mod tests {
         create(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(load(&path).unwrap().warning.unwrap().contains("chmod 600"));
+    }
+
+    #[test]
+    fn a_claimed_key_is_nobody_elses_until_it_is_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let first = claim(&path).unwrap();
+        assert!(matches!(claim(&path), Err(KeyError::InUse(p)) if p == path));
+        let second = claim_one_of(&path, 2).unwrap();
+        assert_ne!(second.key.identity.key(), first.key.identity.key());
+        assert!(matches!(claim_one_of(&path, 2), Err(KeyError::InUse(_))));
+        let key = first.key.identity.key();
+        drop(first);
+        assert_eq!(claim_one_of(&path, 2).unwrap().key.identity.key(), key);
     }
 
     #[test]

@@ -6,5 +6,5 @@
 mod file;
 mod trust;
 
-pub use file::{KeyError, KeyFile, create, load, load_or_create};
+pub use file::{Claim, KeyError, KeyFile, claim, claim_one_of, create, load, load_or_create};
 pub use trust::{Known, Remembered, TrustError, TrustStore};
