@@ -104,7 +104,14 @@ fn start(cli: Cli) -> Outcome {
 /// One Ctrl-C may come as several signals (to the process, and to its group).
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
-/// Cancels `stop` at the first SIGINT or SIGTERM, returns at the second.
+/// Whether SIGHUP is ignored, as `nohup` has it: then it stays so.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 1 != 0)
+}
+
+/// Cancels `stop` at the first SIGINT, SIGTERM or SIGHUP, returns at the second.
 async fn signals(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) =
@@ -112,11 +119,17 @@ async fn signals(stop: CancellationToken) {
     else {
         return std::future::pending().await;
     };
+    let mut hangup = if ignores_hangup() { None } else { signal(SignalKind::hangup()).ok() };
+    let hung_up = async |hangup: &mut Option<tokio::signal::unix::Signal>| match hangup {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    };
     let mut first = None;
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hung_up(&mut hangup) => {}
         }
         stop.cancel();
         if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {

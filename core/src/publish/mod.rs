@@ -60,7 +60,7 @@ pub enum PublishError {
         searched: u64,
     },
     /// Ogg, but damaged.
-    #[error("{file} is damaged in {count} places: {list}\nuse --repair to publish a copy of its clean pages", list = listed(damages, *count))]
+    #[error("{file} is damaged in {count} place{s}: {list}; `iceshare publish --repair` publishes a copy of its clean pages", s = if *count == 1 { "" } else { "s" }, list = listed(damages, *count))]
     Damaged {
         /// Which.
         file: PathBuf,
@@ -91,12 +91,12 @@ pub enum PublishError {
 
 fn listed(damages: &[Damage], count: u64) -> String {
     let mut out = String::new();
-    for damage in damages {
+    for (i, damage) in damages.iter().enumerate() {
         // Writing to a String cannot fail.
-        let _ = write!(out, "\n  {damage}");
+        let _ = write!(out, "{}{damage}", if i == 0 { "" } else { "; " });
     }
     if count > damages.len() as u64 {
-        let _ = write!(out, "\n  and {} more", count - damages.len() as u64);
+        let _ = write!(out, "; and {} more", count - damages.len() as u64);
     }
     out
 }

@@ -123,8 +123,7 @@ fn scan_to(
         root,
         setup: first.map_or(0, |l| l.setup_span),
         links: timeline.link_count(),
-        streams: first
-            .map_or_else(Vec::new, |l| l.streams.iter().map(stream_info).take(limits::STREAMS).collect()),
+        streams: streams(&timeline),
         title: title(publish, &tags),
         tags,
         signed_at: 0,
@@ -160,6 +159,18 @@ fn sign(
     disk::replace(&record, format!("{version}\n").as_bytes())
         .map_err(|e| StoreError::io("write", &record, e))?;
     Ok(signed)
+}
+
+/// The logical streams of the first link, and the first of each further codec in later ones.
+fn streams(timeline: &Timeline) -> Vec<StreamInfo> {
+    let mut all: Vec<StreamInfo> = Vec::new();
+    for (i, link) in timeline.links().enumerate() {
+        let found = link.streams.iter().map(stream_info);
+        let new: Vec<_> = found.filter(|s| i == 0 || all.iter().all(|a| a.codec != s.codec)).collect();
+        all.extend(new);
+    }
+    all.truncate(limits::STREAMS);
+    all
 }
 
 fn stream_info(stream: &LogicalStream) -> StreamInfo {

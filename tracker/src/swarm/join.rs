@@ -107,7 +107,11 @@ impl Swarm {
             return Err(refuse(ErrorCode::INTERNAL, "the catalogue contradicts itself"));
         };
         if m.publisher.is_some_and(|p| p != media.manifest.publisher) {
-            return Err(refuse(ErrorCode::OTHER_PUBLISHER, "the media at this path has another publisher"));
+            let text = format!(
+                "the media at this path is published by key {}, not by the key asked for",
+                media.manifest.publisher
+            );
+            return Err(refuse(ErrorCode::OTHER_PUBLISHER, text));
         }
         let known = m.version == media.manifest.version;
         let have = if known { m.have } else { PageRanges::new() };
