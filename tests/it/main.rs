@@ -6,6 +6,7 @@ mod errors;
 mod host;
 mod house;
 mod http;
+mod lab;
 mod lockstep;
 mod main_job;
 mod players;

@@ -1,0 +1,127 @@
+//! In the network laboratory (`tests/lab`): what needs true delays. Skipped where no lab can run (it takes root).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use iceshare_tests::{Proc, binary, media, repo, same};
+
+/// One lab, of a name of its own; gone when it is dropped.
+struct Lab {
+    name: String,
+    /// Namespace and address of each host.
+    hosts: BTreeMap<String, (String, String)>,
+    dir: tempfile::TempDir,
+}
+
+fn netlab(name: &str) -> Command {
+    let mut c = Command::new("python3");
+    c.arg(repo().join("tests/lab/netlab")).args(["--lab", name]).stdin(Stdio::null());
+    c
+}
+
+impl Lab {
+    /// A lab of this topology; none, with a word, if this machine can run none.
+    fn up(name: &str, topology: &str) -> Option<Lab> {
+        let check = netlab(name).arg("check").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !check.is_ok_and(|s| s.success()) {
+            // Root and a kernel that can are nothing that a script installs: no error in CI either.
+            eprintln!("skipped: no network laboratory can run here");
+            return None;
+        }
+        let name = format!("{name}{}", std::process::id());
+        let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let file = dir.path().join("topology.toml");
+        std::fs::write(&file, topology).unwrap_or_else(|e| panic!("{e}"));
+        let mut lab = Lab { name, hosts: BTreeMap::new(), dir };
+        lab.verb(&["up", &file.to_string_lossy()]);
+        let shown: serde_json::Value = serde_json::from_str(&lab.verb(&["show", "--json"])).expect("JSON");
+        for (host, about) in shown.as_object().into_iter().flatten() {
+            let text = |key: &str| about[key].as_str().unwrap_or_default().to_owned();
+            lab.hosts.insert(host.clone(), (text("namespace"), text("address")));
+        }
+        Some(lab)
+    }
+
+    fn verb(&self, args: &[&str]) -> String {
+        let out = netlab(&self.name).args(args).output().unwrap_or_else(|e| panic!("netlab: {e}"));
+        assert!(out.status.success(), "netlab {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    fn address(&self, host: &str) -> &str {
+        self.hosts.get(host).map_or("", |(_, address)| address)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A program of ours on a host, with a data folder of its own.
+    fn run(&self, host: &str, program: &str, args: &[&str]) -> Proc {
+        let namespace = self.hosts.get(host).map_or("", |(n, _)| n);
+        let mut c = Command::new("ip");
+        c.args(["netns", "exec", namespace]).arg(binary(program)).args(args);
+        Proc::start(c)
+    }
+
+    /// A tracker on host `tracker`; its link.
+    fn tracker(&self) -> (Proc, String) {
+        let data = self.path("tracker");
+        let listen = format!("{}:4237", self.address("tracker"));
+        let proc =
+            self.run("tracker", "icetracker", &["--listen", &listen, "--data", &data.to_string_lossy()]);
+        proc.line("icetracker ready", |l| l.starts_with("icetracker ready").then_some(()));
+        (proc, format!("icet://{listen}"))
+    }
+
+    fn publish(&self, host: &str, file: &std::path::Path, tracker: &str) -> (Proc, String) {
+        let data = self.path(&format!("{host}.data")).to_string_lossy().into_owned();
+        let file = file.to_string_lossy();
+        let proc = self.run(host, "iceshare", &["publish", &file, "--tracker", tracker, "--data", &data]);
+        let link = proc.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));
+        (proc, link)
+    }
+
+    /// Fetches as a newcomer; what `get --json` says.
+    fn get(&self, host: &str, link: &str, number: usize) -> (serde_json::Value, PathBuf) {
+        let out = self.path(&format!("{host}-{number}.out"));
+        let data = self.path(&format!("{host}-{number}.data"));
+        let (o, d) = (out.to_string_lossy().into_owned(), data.to_string_lossy().into_owned());
+        let mut get = self.run(host, "iceshare", &["get", link, "-o", &o, "--data", &d, "--json"]);
+        get.ends_with(0);
+        (serde_json::from_str(&get.stdout()).expect("figures"), out)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = netlab(&self.name).arg("down").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn a_newcomer_at_50_ms_has_its_first_page_after_a_few_round_trips() {
+    let host = |name: &str| format!("[[host]]\nname = \"{name}\"\ndelay = \"12500us\"\n");
+    let topology = ["tracker", "origin", "first", "second"].map(host).concat();
+    let Some(lab) = Lab::up("join", &topology) else { return };
+    let file = lab.path("song.opus");
+    media::opus_like(&file, 1_000_000, 4200, 7).unwrap_or_else(|e| panic!("{e}"));
+    let (_tracker, url) = lab.tracker();
+    let (_origin, link) = lab.publish("origin", &file, &url);
+    // The origin's address is proved when somebody has fetched from it.
+    let (_, out) = lab.get("first", &link, 0);
+    assert!(same(&file, &out));
+    let mut all = Vec::new();
+    for i in 1..=5 {
+        let (figures, out) = lab.get("second", &link, i);
+        assert!(same(&file, &out));
+        all.push(figures["first_page_ms"].as_u64().expect("a first page"));
+    }
+    all.sort_unstable();
+    eprintln!(
+        "round trip 50 ms: first page {all:?} ms after the start, {:.1} round trips at the median (QUIC to the tracker, all questions at once, TCP to a host, the request: at least 4)",
+        all[2] as f64 / 50.0
+    );
+    assert!(all[2] >= 150, "the lab delays packets");
+}
