@@ -83,6 +83,9 @@ fn start(cli: Cli) -> Outcome {
     // Whatever the command: a program that has one name twice is not to be trusted with it.
     transports::registry()?;
     let settings = Settings::load(&cli.common)?;
+    if let Err(e) = iceshare::net::raise_open_files() {
+        tracing::warn!(error = %e, "cannot raise the number of open files");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(e) => return fail(&e),
     };
-    if let Err(e) = raise_files() {
+    if let Err(e) = iceshare::net::raise_open_files() {
         tracing::warn!("cannot raise the number of open files: {e}");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -24,14 +24,6 @@ fn main() -> ExitCode {
     // A disk that hangs must not keep the program.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
-}
-
-/// A session over TLS takes a file descriptor, and the usual limit is 1024: takes as many as the system allows.
-fn raise_files() -> rustix::io::Result<()> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit)
 }
 
 fn fail(e: &dyn std::error::Error) -> ExitCode {

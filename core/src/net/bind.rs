@@ -4,12 +4,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
 /// Bytes that the kernel should buffer of each UDP socket, both ways (it may give less).
 const UDP_BUFFER: usize = 4 << 20;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 512;
+/// Connections that wait to be accepted; the system may allow fewer. A stranger's handshake is dropped by the kernel
+/// where it is full.
+const BACKLOG: i32 = 4096;
 /// How often a port that is free for UDP but not for TCP is tried again, when any port will do.
 const TRIES: usize = 16;
 
@@ -67,6 +69,23 @@ impl BindError {
             _ => BindError::Io { kind, addr, source },
         }
     }
+}
+
+/// Lets this process open as many files as the system allows it: each TCP connection takes one, and the usual limit is
+/// 1024. For programs to call before they bind.
+///
+/// # Errors
+/// What the system says; the limit is then as it was.
+pub fn raise_open_files() -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
+/// How many files this process may have open.
+pub(super) fn open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// Both sockets of one listening address, not blocking.

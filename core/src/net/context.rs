@@ -86,8 +86,9 @@ impl Context {
             why: "no UDP socket of this address family".to_owned(),
         };
         let endpoint = &port.ok_or_else(none)?.endpoint;
-        let dialled =
-            dial::dial_quic(endpoint, &inner.credentials, &inner.limits, addr, Some(key), alpn, PATIENCE);
+        let dialled = dial::patiently(PATIENCE, |patience| {
+            dial::dial_quic(endpoint, &inner.credentials, &inner.limits, addr, Some(key), alpn, patience)
+        });
         Ok(dialled.await?.0)
     }
 
@@ -108,7 +109,10 @@ impl Context {
         key: PeerKey,
         alpn: &'static [u8],
     ) -> Result<TlsStream<TcpStream>, TransportError> {
-        Ok(dial::dial_tls(&self.inner.credentials, addr, Some(key), alpn, PATIENCE).await?.0)
+        let dialled = dial::patiently(PATIENCE, |patience| {
+            dial::dial_tls(&self.inner.credentials, addr, Some(key), alpn, patience)
+        });
+        Ok(dialled.await?.0)
     }
 
     /// TLS connections over TCP that others open with this ALPN; see [`Context::accept_quic`].

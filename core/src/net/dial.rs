@@ -9,12 +9,16 @@ use icet::{NetAddr, NetKind, PeerKey};
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::quic::{self, QuicLimits};
 use super::tls::{self, Credentials};
 use crate::protocol::{ErrorKind, TransportError};
+
+/// How often a handshake is begun where the other end hangs up, and the first pause before another try; it doubles.
+const TRIES: usize = 4;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a handshake failed.
 #[derive(Debug, Error)]
@@ -46,6 +50,12 @@ pub enum DialError {
         /// What the TLS or QUIC library says.
         why: String,
     },
+    /// It hung up in the middle of the handshake, without a reason: it has too many others, or is something else.
+    #[error("{addr} closed the connection during the handshake")]
+    HungUp {
+        /// Where.
+        addr: NetAddr,
+    },
     /// Our side's fault.
     #[error("{addr}: {why}")]
     Local {
@@ -64,6 +74,7 @@ impl DialError {
             DialError::Unreachable { addr, .. }
             | DialError::WrongKey { addr, .. }
             | DialError::Refused { addr, .. }
+            | DialError::HungUp { addr }
             | DialError::Local { addr, .. } => *addr,
         }
     }
@@ -75,6 +86,7 @@ impl From<DialError> for TransportError {
             DialError::Unreachable { .. } => ErrorKind::Unreachable,
             DialError::WrongKey { .. } => ErrorKind::WrongKey,
             DialError::Refused { .. } => ErrorKind::Protocol,
+            DialError::HungUp { .. } => ErrorKind::Busy,
             DialError::Local { .. } => ErrorKind::Local,
         };
         TransportError::new(kind, e.to_string())
@@ -87,6 +99,24 @@ fn failed(addr: NetAddr, pin: Option<PeerKey>, seen: &OnceLock<PeerKey>, why: St
         (Some(expected), Some(&got)) if expected != got => DialError::WrongKey { addr, expected, got },
         _ => DialError::Refused { addr, why },
     }
+}
+
+/// Tries again where the other end hangs up: in a flood of strangers it makes room for newer connections, and each try
+/// has its chance. All tries together take no longer than `patience`.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, DialError>>>(
+    patience: Duration,
+    mut once: impl FnMut(Duration) -> F,
+) -> Result<T, DialError> {
+    let end = Instant::now() + patience;
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match once(end.saturating_duration_since(Instant::now())).await {
+            Err(DialError::HungUp { .. }) if Instant::now() + pause < end => tokio::time::sleep(pause).await,
+            other => return other,
+        }
+        pause *= 2;
+    }
+    once(end.saturating_duration_since(Instant::now())).await
 }
 
 /// QUIC, with the client's and the server's key proved.
@@ -110,6 +140,15 @@ pub(super) async fn dial_quic(
         Ok(Ok(connection)) => connection,
         Ok(Err(quinn::ConnectionError::TimedOut | quinn::ConnectionError::Reset)) | Err(_) => {
             return Err(DialError::Unreachable { addr, why: "no answer over UDP".to_owned() });
+        }
+        // Codes of RFC 9000, section 20.1.
+        Ok(Err(quinn::ConnectionError::ConnectionClosed(close)))
+            if matches!(
+                close.error_code,
+                quinn::TransportErrorCode::CONNECTION_REFUSED | quinn::TransportErrorCode::APPLICATION_ERROR
+            ) =>
+        {
+            return Err(DialError::HungUp { addr });
         }
         Ok(Err(e)) => return Err(failed(addr, pin, &seen, e.to_string())),
     };
@@ -140,7 +179,12 @@ pub(super) async fn dial_tls(
         };
         tame(&tcp);
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
-        let stream = stream.map_err(|e| failed(addr, pin, &seen, handshake_text(&e)))?;
+        let stream = stream.map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                DialError::HungUp { addr }
+            }
+            _ => failed(addr, pin, &seen, e.to_string()),
+        })?;
         if stream.get_ref().1.alpn_protocol() != Some(alpn) {
             return Err(refused("it speaks TLS, but not this protocol".to_owned()));
         }
@@ -150,15 +194,6 @@ pub(super) async fn dial_tls(
     match timeout(patience, work).await {
         Ok(result) => result,
         Err(_) => Err(refused("the handshake was not completed in time".to_owned())),
-    }
-}
-
-fn handshake_text(e: &io::Error) -> String {
-    match e.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            "it closed the connection during the handshake".to_owned()
-        }
-        _ => e.to_string(),
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use icet::{Identity, NetAddr, NetKind, PeerKey, ProtocolName};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,20 +30,20 @@ mod dial;
 mod quic;
 mod reset;
 pub mod session;
+mod slots;
 mod tcp;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 mod udp;
 
-pub use bind::BindError;
+pub use bind::{BindError, raise_open_files};
 pub use context::Context;
 pub use dial::DialError;
 pub use quic::{IDLE, KEEP_ALIVE, QuicLimits};
+pub use slots::{Serving, Slot, SlotLimits, Slots, Standing};
 pub use udp::{DatagramSender, Datagrams};
 
-/// QUIC handshakes under way at once.
-const HANDSHAKES: usize = 512;
 /// Connections that wait for whoever registered their protocol.
 const WAITING: usize = 128;
 /// How long a shutdown waits for tasks that should end by themselves.
@@ -123,8 +123,8 @@ pub(crate) struct Inner {
     tls: RwLock<Arc<rustls::ServerConfig>>,
     tls_takers: Takers<(TlsStream<TcpStream>, PeerKey)>,
     matchers: RwLock<Vec<Matcher>>,
-    undecided: tcp::Undecided,
-    handshakes: Arc<Semaphore>,
+    newcomers: tcp::Newcomers,
+    quic_handshakes: quic::Handshakes,
     closed: CancellationToken,
     /// Cancelled when tasks had their time to end.
     over: CancellationToken,
@@ -253,8 +253,8 @@ impl Net {
             tls: RwLock::new(tls),
             tls_takers: Mutex::default(),
             matchers: RwLock::default(),
-            undecided: tcp::Undecided::default(),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            newcomers: tcp::Newcomers::new(),
+            quic_handshakes: quic::Handshakes::new(),
             closed: CancellationToken::new(),
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),

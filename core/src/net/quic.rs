@@ -1,14 +1,18 @@
 //! QUIC: one endpoint a listening address, for connections both ways (RFC 9000, quinn).
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use icet::Identity;
 use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::slots::{Slot, SlotLimits, Slots};
 use super::udp::Demux;
 use super::{Inner, bind, reset, tls};
 
@@ -16,8 +20,14 @@ use super::{Inner, bind, reset, tls};
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A connection without any packet for so long is dead.
 pub const IDLE: Duration = Duration::from_secs(30);
-/// With so many connections open, strangers must prove their address first (RFC 9000, section 8.1.2).
-const RETRY_FROM: usize = 256;
+/// Most handshakes under way at once.
+const HANDSHAKES: usize = 256;
+/// With so many of them, strangers must prove their address first, which costs us no memory (RFC 9000, section 8.1.2).
+const RETRY_FROM: usize = 32;
+/// A handshake that had to make room leaves a connection that closes, for some seconds (RFC 9000, section 10.2): so many
+/// a second, and no more than so many at once, bound their number. Initials beyond that are dropped, whoever they are from;
+/// clients send theirs again.
+const PUSHED_OUT: (u32, u32) = (128, 64);
 
 /// What one connection may take. Memory a connection can pin down is at most `window` for what it receives and the
 /// same for what it sends.
@@ -106,33 +116,61 @@ pub(super) fn endpoint(
     Ok((endpoint, demux, sockets.tcp))
 }
 
+/// Places for handshakes under way, and how often one may have to make room for another.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    slots: Slots,
+    most: usize,
+    pushes: DefaultDirectRateLimiter,
+}
+
+impl Handshakes {
+    pub(super) fn new() -> Handshakes {
+        let [rate, burst] =
+            [PUSHED_OUT.0, PUSHED_OUT.1].map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN));
+        Handshakes {
+            slots: Slots::new(SlotLimits { all: HANDSHAKES, each: usize::MAX }),
+            most: HANDSHAKES,
+            pushes: RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)),
+        }
+    }
+
+    /// None: too many came at once.
+    fn enter(&self, ip: IpAddr) -> Option<Slot> {
+        (self.slots.len() < self.most || self.pushes.check().is_ok()).then(|| self.slots.enter(ip))?
+    }
+}
+
 /// Takes connections until the endpoint closes, and hands each to whoever registered its ALPN.
 pub(super) async fn accept(inner: Arc<Inner>, endpoint: quinn::Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         let from = incoming.remote_address();
-        let open = endpoint.open_connections();
-        if open >= inner.limits.connections {
+        if endpoint.open_connections() >= inner.limits.connections {
             incoming.refuse();
             continue;
         }
-        if open >= RETRY_FROM && !incoming.remote_address_validated() && incoming.may_retry() {
+        let unproved = !incoming.remote_address_validated() && incoming.may_retry();
+        if unproved && inner.quic_handshakes.slots.len() >= RETRY_FROM {
             let _ = incoming.retry();
             continue;
         }
-        let Ok(permit) = inner.handshakes.clone().try_acquire_owned() else {
-            incoming.refuse();
+        let Some(slot) = inner.quic_handshakes.enter(from.ip()) else {
+            // A refusal would be final; who means it tries again.
+            incoming.ignore();
             continue;
         };
         let inner = inner.clone();
         inner.clone().spawn(async move {
-            let handshake = async { incoming.accept()?.await };
-            match timeout(inner.patience.handshake, handshake).await {
-                Ok(Ok(connection)) => {
-                    drop(permit);
-                    hand_over(&inner, connection).await;
+            let handshake = async {
+                let connection = timeout(inner.patience.handshake, async { incoming.accept()?.await }).await;
+                match connection {
+                    Ok(Ok(connection)) => hand_over(&inner, connection).await,
+                    Ok(Err(e)) => debug!(%from, error = %e, "QUIC handshake failed"),
+                    Err(_) => debug!(%from, "QUIC handshake too slow"),
                 }
-                Ok(Err(e)) => debug!(%from, error = %e, "QUIC handshake failed"),
-                Err(_) => debug!(%from, "QUIC handshake too slow"),
+            };
+            if slot.hold(handshake).await.is_none() {
+                debug!(%from, "a newer QUIC handshake took its place");
             }
         });
     }
@@ -147,7 +185,7 @@ async fn hand_over(inner: &Inner, connection: quinn::Connection) {
     };
     if alpn == icet::ALPN_DIAL_BACK {
         // The handshake was the answer; who asked closes.
-        if timeout(inner.patience.handshake, connection.closed()).await.is_err() {
+        if timeout(inner.patience.first_bytes, connection.closed()).await.is_err() {
             connection.close(VarInt::from_u32(0), b"proved");
         }
         return;

@@ -1,60 +1,46 @@
 //! The TCP port: TLS for IceT's own protocols, and plain connections of payload protocols, told apart by the first
 //! bytes. A connection that says nothing, or nothing that anybody knows, is closed.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, sockopt};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 use tracing::{debug, warn};
 
-use super::{Inner, dial, tls};
+use super::slots::{Slot, SlotLimits, Slots};
+use super::{Inner, bind, dial, tls};
 
-/// Connections that have not yet said what they are, and TLS handshakes under way: in all, and from one address.
-const UNDECIDED_ALL: usize = 512;
-const UNDECIDED_EACH: usize = 64;
+/// Most connections that have not yet said what they are, and most TLS handshakes under way; fewer where few files may
+/// be open.
+const UNDECIDED: usize = 512;
+const HANDSHAKES: usize = 512;
 /// Bytes that a matcher gets to see.
 const PEEK: usize = 16;
 /// First byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
+/// Between tries after the system refused to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Who has connections that are still undecided.
-#[derive(Debug, Default)]
-pub(super) struct Undecided(Mutex<HashMap<IpAddr, usize>>);
-
-struct Slot {
-    inner: Arc<Inner>,
-    ip: IpAddr,
+/// Places for connections that have shown nothing yet. Who says nothing cannot disturb those who shake hands: saying
+/// something is what costs.
+#[derive(Debug)]
+pub(super) struct Newcomers {
+    undecided: Slots,
+    handshakes: Slots,
 }
 
-impl Undecided {
-    fn enter(inner: &Arc<Inner>, ip: IpAddr) -> Option<Slot> {
-        let mut all = inner.undecided.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = all.get(&ip).copied().unwrap_or(0);
-        // A whole swarm may run on this machine.
-        if mine >= UNDECIDED_EACH && !ip.is_loopback() || all.values().sum::<usize>() >= UNDECIDED_ALL {
-            return None;
-        }
-        all.insert(ip, mine + 1);
-        Some(Slot { inner: inner.clone(), ip })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut all = self.inner.undecided.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = all.get_mut(&self.ip) {
-            *n -= 1;
-            if *n == 0 {
-                all.remove(&self.ip);
-            }
-        }
+impl Newcomers {
+    pub(super) fn new() -> Newcomers {
+        // Of the files that may be open at most a quarter, so that there are some for whoever is decided.
+        let files = bind::open_files() / 8;
+        let few = |most: usize| Slots::new(SlotLimits { all: files.clamp(16, most), each: usize::MAX });
+        Newcomers { undecided: few(UNDECIDED), handshakes: few(HANDSHAKES) }
     }
 }
 
@@ -68,27 +54,29 @@ pub(super) async fn accept(inner: Arc<Inner>, listener: TcpListener) {
         let (stream, from) = match accepted {
             Ok(a) => a,
             Err(e) => {
-                // Mostly: too many open files. Others may free some.
+                // Mostly: too many open files. Strangers give some back.
                 if !matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                     warn!(error = %e, "cannot accept a TCP connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    inner.newcomers.undecided.push_out();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
             }
         };
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        let Some(slot) = Undecided::enter(&inner, from.ip()) else {
-            debug!(%from, "too many undecided connections");
-            continue;
-        };
+        // There is always one: who is undecided is never served.
+        let Some(slot) = inner.newcomers.undecided.enter(from.ip()) else { continue };
         let inner = inner.clone();
         inner.clone().spawn(async move {
-            if let Err(e) = decide(&inner, stream, from).await {
+            if let Err(e) = decide(&inner, stream, from, slot).await {
                 debug!(%from, error = %e, "TCP connection closed");
             }
-            drop(slot);
         });
     }
+}
+
+fn crowded() -> io::Error {
+    io::Error::other("a newer connection took its place")
 }
 
 /// What the first bytes say.
@@ -98,8 +86,12 @@ enum Kind {
     Nobody,
 }
 
-async fn decide(inner: &Inner, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
-    let kind = timeout(inner.patience.first_bytes, classify(inner, &stream)).await??;
+async fn decide(inner: &Inner, stream: TcpStream, from: SocketAddr, slot: Slot) -> io::Result<()> {
+    // Closed without a word, an undecided connection leaves nothing in the kernel either (TIME_WAIT).
+    let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    let first_bytes = timeout(inner.patience.first_bytes, classify(inner, &stream));
+    let kind = slot.hold(first_bytes).await.ok_or_else(crowded)???;
+    let _ = sockopt::set_socket_linger(&stream, None);
     dial::tame(&stream);
     match kind {
         Kind::Nobody => Ok(()),
@@ -111,10 +103,14 @@ async fn decide(inner: &Inner, stream: TcpStream, from: SocketAddr) -> io::Resul
             }
         }
         Kind::Tls => {
+            drop(slot);
+            let Some(slot) = inner.newcomers.handshakes.enter(from.ip()) else { return Err(crowded()) };
             let config = inner.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let stream =
-                timeout(inner.patience.handshake, TlsAcceptor::from(config).accept(stream)).await??;
-            hand_over(inner, stream).await
+            let handshake = async {
+                let accept = TlsAcceptor::from(config).accept(stream);
+                hand_over(inner, timeout(inner.patience.handshake, accept).await??).await
+            };
+            slot.hold(handshake).await.ok_or_else(crowded)?
         }
     }
 }

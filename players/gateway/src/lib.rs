@@ -30,10 +30,10 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use iceshare::net::{Slot, SlotLimits, Slots, Standing};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use playable::{Playable, Reader, Run, Sender, State, Stats, Table};
@@ -42,7 +42,7 @@ use serve::{Entry, Offers};
 /// What a connection may hold unsent: in hyper, and in the kernel. Small, because players open ranges to the end
 /// and drop them: what waits here was fetched in vain.
 const UNSENT: usize = 64 * 1024;
-/// Players open about a dozen at most.
+/// Players open about a dozen at most. When there are more, those go that were never served.
 const CONNECTIONS: usize = 128;
 /// An idle connection, or one that does not finish its request, is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
@@ -172,24 +172,22 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn accept(listener: TcpListener, port: u16, offers: Arc<Offers>, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    // Any page in a browser, any program here, may open connections and say nothing: they keep no player out.
+    let slots = Slots::new(SlotLimits { all: CONNECTIONS, each: CONNECTIONS });
     loop {
-        let next = async {
-            let permit = room.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                let Some(slot) = slots.enter(from.ip()).map(Arc::new) else { continue };
                 let (offers, stop) = (offers.clone(), stop.clone());
                 tokio::spawn(async move {
-                    let _permit = permit;
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = converse(stream, port, offers) => {}
+                        () = slot.taken() => tracing::debug!("a newer connection took the place of an idle one"),
+                        () = converse(stream, port, offers, slot.clone()) => {}
                     }
                 });
             }
@@ -201,7 +199,7 @@ async fn accept(listener: TcpListener, port: u16, offers: Arc<Offers>, stop: Can
     }
 }
 
-async fn converse(stream: TcpStream, port: u16, offers: Arc<Offers>) {
+async fn converse(stream: TcpStream, port: u16, offers: Arc<Offers>, slot: Arc<Slot>) {
     // A response's head and first bytes go out at once; a failure here costs delay only.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
@@ -212,6 +210,12 @@ async fn converse(stream: TcpStream, port: u16, offers: Arc<Offers>) {
             status = response.status().as_u16(),
             "gateway request"
         );
+        let response = if response.status().is_success() {
+            let serving = slot.serve(Standing::Friend);
+            response.map(|body| body::keeping(body, serving))
+        } else {
+            response
+        };
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let served = hyper::server::conn::http1::Builder::new()

@@ -116,17 +116,23 @@ impl Accept {
             NetKind::Tcp => &self.traffic.sessions_tls,
         };
         add(carrier, 1);
+        let (sender, mut receiver) = session.split();
+        // The listener waited for it: who says nothing takes no part of the swarm's time.
+        let mut first = match receiver.recv().await {
+            Ok(first) => Some(first),
+            Err(e) => return tracing::debug!(peer = %peer.short(), error = %e, "no session"),
+        };
         let writer = self.writer.clone();
         let contribution = match tokio::task::spawn_blocking(move || writer.contribution(&peer)).await {
             Ok(Ok(c)) => c,
             // To begin at zero would overwrite what stands in the catalogue.
             Ok(Err(e)) => {
                 tracing::error!("{e}");
-                return session.close("the tracker cannot read its catalogue; try again later").await;
+                sender.close("the tracker cannot read its catalogue; try again later");
+                return sender.closed().await;
             }
             Err(_) => return,
         };
-        let (sender, mut receiver) = session.split();
         let (queue, out) = mpsc::channel(QUEUE);
         let cut = CancellationToken::new();
         let waiting = Arc::<AtomicUsize>::default();
@@ -141,10 +147,13 @@ impl Accept {
         self.tasks.spawn(writing.run());
         let mut taken = 0;
         loop {
-            let message = tokio::select! {
-                () = sender.closed() => break,
-                () = cut.cancelled() => break,
-                message = receiver.recv() => message,
+            let message = match first.take() {
+                Some(first) => Ok(first),
+                None => tokio::select! {
+                    () = sender.closed() => break,
+                    () = cut.cancelled() => break,
+                    message = receiver.recv() => message,
+                },
             };
             let message = match message {
                 Ok(m) => m,

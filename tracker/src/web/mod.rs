@@ -13,8 +13,10 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use iceshare::net::{Slot, SlotLimits, Slots, Standing};
 use icet::PeerKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
@@ -102,14 +104,13 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
 /// Serves until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
     let router = router(site);
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Slots::new(SlotLimits { all: CONNECTIONS, each: CONNECTIONS });
     let connections = TaskTracker::new();
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { break };
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(e) => {
                     // Out of file descriptors, most likely: others close some.
                     tracing::warn!("web: {e}");
@@ -118,12 +119,13 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
                 }
             },
         };
+        let Some(slot) = slots.enter(from.ip()).map(Arc::new) else { continue };
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            let _permit = permit;
             tokio::select! {
                 () = stop.cancelled() => {}
-                _ = tokio::time::timeout(CONNECTION, connection(stream, router)) => {}
+                () = slot.taken() => tracing::debug!("web: a newer connection took the place of an idle one"),
+                _ = tokio::time::timeout(CONNECTION, connection(stream, router, slot.clone())) => {}
             }
         });
     }
@@ -131,12 +133,22 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router) {
+async fn connection(stream: TcpStream, router: Router, slot: Arc<Slot>) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        let serving = slot.serve(Standing::Guest);
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            drop(serving);
+            answer
+        }
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(e) = served {
         tracing::debug!("web: {e}");

@@ -9,15 +9,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use iceshare::net::Serving;
 use iceshare::serve::{Source, Supply};
 use iceshare::shelf::Admission;
 use iceshare::store::MediaStore;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What hyper sends.
 pub(crate) struct Body {
     bytes: BoxStream<'static, io::Result<Bytes>>,
     /// What is left of a body of known length.
     left: Option<u64>,
+    sending: Option<WhileSent>,
+}
+
+/// Kept while an answer is sent.
+pub(crate) type WhileSent = (Serving, Option<OwnedSemaphorePermit>);
+
+impl Body {
+    pub(crate) fn keeps(mut self, sending: WhileSent) -> Body {
+        self.sending = Some(sending);
+        self
+    }
 }
 
 impl HttpBody for Body {
@@ -45,7 +58,7 @@ impl HttpBody for Body {
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     let bytes = bytes.into();
     let left = Some(bytes.len() as u64);
-    Body { bytes: Box::pin(stream::iter((!bytes.is_empty()).then_some(Ok(bytes)))), left }
+    Body { bytes: Box::pin(stream::iter((!bytes.is_empty()).then_some(Ok(bytes)))), left, sending: None }
 }
 
 /// The body that `source` says. Pages that are waited for may take `patience` each.
@@ -55,5 +68,5 @@ pub(crate) fn of(media: Arc<MediaStore>, admission: Admission, source: Source, p
     let bytes = stream::try_unfold(supply, |mut supply| async move {
         Ok(supply.next().await?.map(|chunk| (chunk.bytes, supply)))
     });
-    Body { bytes: Box::pin(bytes), left }
+    Body { bytes: Box::pin(bytes), left, sending: None }
 }

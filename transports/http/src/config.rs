@@ -7,7 +7,11 @@ use iceshare::protocol::{Setting, SettingError, Settings};
 /// What can be set with `--set http.key=value`.
 pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "connections", default: "512", about: "connections that may be open to us at once" },
-    Setting { key: "per-ip", default: "64", about: "of them, those from one IP address (loopback aside)" },
+    Setting {
+        key: "per-ip",
+        default: "64",
+        about: "of them, those from one IP address (loopback aside); where all are taken, idle ones make room",
+    },
     Setting {
         key: "header-timeout",
         default: "30",

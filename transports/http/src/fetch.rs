@@ -26,6 +26,8 @@ use crate::wire::{self, ContentRange, Unit};
 const IDLE_PER_HOST: usize = 8;
 /// How long they are kept: less than hosts do by default.
 const IDLE_TIME: Duration = Duration::from_secs(20);
+/// Connections that are tried when a host closes them before it answers.
+const TRIES: u32 = 3;
 /// How long the head of an answer may take.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Bytes that hyper reads at once at most.
@@ -108,15 +110,27 @@ impl Pool {
             {
                 return Ok((addr, sender, response));
             }
-            match self.connect(cx, addr).await {
-                Ok(mut sender) => {
-                    let response = timeout(HEAD_TIME, sender.send_request(build(request, addr)?)).await;
-                    let silent =
-                        |_| TransportError::new(ErrorKind::Broken, format!("{addr} does not answer"));
-                    let closed = |e| broken("the host closed the connection", e);
-                    return Ok((addr, sender, response.map_err(silent)?.map_err(closed)?));
+            for tried in 1.. {
+                match self.connect(cx, addr).await {
+                    Ok(mut sender) => {
+                        match timeout(HEAD_TIME, sender.send_request(build(request, addr)?)).await {
+                            Ok(Ok(response)) => return Ok((addr, sender, response)),
+                            // A host in a flood of strangers makes room for newer ones: another try has its chance too.
+                            Ok(Err(_)) if tried < TRIES => {}
+                            Ok(Err(e)) => return Err(broken("the host closed the connection", e)),
+                            Err(_) => {
+                                return Err(TransportError::new(
+                                    ErrorKind::Broken,
+                                    format!("{addr} does not answer"),
+                                ));
+                            }
+                        }
+                    }
+                    Err(e) => {
+                        last = e;
+                        break;
+                    }
                 }
-                Err(e) => last = e,
             }
         }
         Err(last)

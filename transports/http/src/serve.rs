@@ -1,11 +1,9 @@
 //! Serving: connections from core's port, requests to the shelf.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -16,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioTimer;
 use iceshare::icet::path::PathError;
 use iceshare::icet::{MediaPath, PageNo, ProtocolName, Ticket, frame};
-use iceshare::net::Context;
+use iceshare::net::{Context, Slot, SlotLimits, Slots, Standing};
 use iceshare::shelf::{Ask, Denied, Shelf};
 use iceshare::store::MediaStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,8 +49,11 @@ fn is_http(first: &[u8]) -> bool {
 /// Begins to serve.
 pub(crate) fn start(cx: &Context, shelf: &Arc<Shelf>, config: Config) {
     let mut incoming = cx.accept_tcp(is_http);
-    let server = Arc::new(Server { shelf: shelf.clone(), protocol: cx.protocol().clone(), config });
-    let doors = Arc::new(Doors { config, open: Mutex::default() });
+    // Without a ticket nobody can fill all places for good.
+    let anonymous = Arc::new(Semaphore::new(config.connections.div_ceil(2)));
+    let server =
+        Arc::new(Server { shelf: shelf.clone(), protocol: cx.protocol().clone(), config, anonymous });
+    let slots = Slots::new(SlotLimits { all: config.connections, each: config.per_ip });
     let goodbyes = Arc::new(Semaphore::new(GOODBYES));
     let (cx, spawner) = (cx.clone(), cx.clone());
     spawner.spawn(async move {
@@ -61,8 +62,8 @@ pub(crate) fn start(cx: &Context, shelf: &Arc<Shelf>, config: Config) {
                 c = incoming.recv() => match c { Some(c) => c, None => return },
                 () = cx.closed().cancelled() => return,
             };
-            match Pass::new(&doors, from) {
-                Some(pass) => cx.spawn(connection(server.clone(), stream, pass, cx.clone())),
+            match slots.enter(from.ip()) {
+                Some(slot) => cx.spawn(connection(server.clone(), stream, Arc::new(slot), cx.clone())),
                 None => {
                     tracing::debug!(%from, "too many HTTP connections; one was closed");
                     if let Ok(permit) = goodbyes.clone().try_acquire_owned() {
@@ -86,52 +87,12 @@ async fn say_too_many(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// How many connections are open, in all and by address.
-#[derive(Debug)]
-struct Doors {
-    config: Config,
-    open: Mutex<(usize, HashMap<IpAddr, usize>)>,
-}
-
-/// One open connection.
-struct Pass {
-    doors: Arc<Doors>,
-    ip: IpAddr,
-}
-
-impl Pass {
-    fn new(doors: &Arc<Doors>, from: SocketAddr) -> Option<Pass> {
-        let ip = from.ip().to_canonical();
-        let mut open = doors.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, mine) = (open.0, open.1.get(&ip).copied().unwrap_or(0));
-        // A whole swarm may run on this machine.
-        if all >= doors.config.connections || mine >= doors.config.per_ip && !ip.is_loopback() {
-            return None;
-        }
-        open.0 += 1;
-        *open.1.entry(ip).or_default() += 1;
-        Some(Pass { doors: doors.clone(), ip })
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        let mut open = self.doors.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.0 -= 1;
-        if let Some(n) = open.1.get_mut(&self.ip) {
-            *n -= 1;
-            if *n == 0 {
-                open.1.remove(&self.ip);
-            }
-        }
-    }
-}
-
-async fn connection(server: Arc<Server>, stream: TcpStream, pass: Pass, cx: Context) {
+async fn connection(server: Arc<Server>, stream: TcpStream, slot: Arc<Slot>, cx: Context) {
     let config = server.config;
+    let place = slot.clone();
     let service = service_fn(move |request| {
-        let server = server.clone();
-        async move { Ok::<_, Infallible>(server.answer(&request)) }
+        let (server, slot) = (server.clone(), slot.clone());
+        async move { Ok::<_, Infallible>(server.answer(&request, &slot)) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
@@ -140,6 +101,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, pass: Pass, cx: Cont
     tokio::pin!(connection);
     let result = tokio::select! {
         r = connection.as_mut() => r,
+        () = place.taken() => return tracing::debug!("a newer HTTP connection took the place of an idle one"),
         () = cx.closed().cancelled() => {
             // The answer under way may end; the context's grace limits it.
             connection.as_mut().graceful_shutdown();
@@ -149,7 +111,6 @@ async fn connection(server: Arc<Server>, stream: TcpStream, pass: Pass, cx: Cont
     if let Err(e) = result {
         tracing::trace!(error = %e, "an HTTP connection ended");
     }
-    drop(pass);
 }
 
 #[derive(Debug)]
@@ -157,6 +118,8 @@ struct Server {
     shelf: Arc<Shelf>,
     protocol: ProtocolName,
     config: Config,
+    /// For requests without ticket that are being served.
+    anonymous: Arc<Semaphore>,
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -230,8 +193,8 @@ fn no_path(e: PathError) -> Response<Body> {
 }
 
 impl Server {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        let mut response = self.respond(request);
+    fn answer(&self, request: &Request<Incoming>, slot: &Arc<Slot>) -> Response<Body> {
+        let mut response = self.respond(request, slot);
         let headers = response.headers_mut();
         set(headers, header::ACCEPT_RANGES, wire::ACCEPT_RANGES);
         set(headers, header::VARY, "Accept, Authorization");
@@ -239,7 +202,7 @@ impl Server {
         response
     }
 
-    fn respond(&self, request: &Request<Incoming>) -> Response<Body> {
+    fn respond(&self, request: &Request<Incoming>, slot: &Arc<Slot>) -> Response<Body> {
         let head = request.method() == Method::HEAD;
         if !head && request.method() != Method::GET {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
@@ -289,7 +252,7 @@ impl Server {
                 (Some(range), None) if fresh && !head => Range::parse(range),
                 _ => Range::Ignored,
             };
-            self.media(&media, &range, ticket.as_ref(), head)
+            self.media(&media, &range, ticket.as_ref(), head, slot)
         };
         set(response.headers_mut(), header::ETAG, &etag);
         response
@@ -312,6 +275,7 @@ impl Server {
         range: &Range,
         ticket: Option<&Ticket>,
         head: bool,
+        slot: &Arc<Slot>,
     ) -> Response<Body> {
         let plan = match plan(media, range, &boundary()) {
             Ok(plan) => plan,
@@ -324,8 +288,16 @@ impl Server {
             let ask = Ask { media, protocol: &self.protocol, what: &plan.what, ticket, proved: None };
             match self.shelf.admit(ask) {
                 Ok(admission) => {
+                    let sending = if admission.is_ticketed() {
+                        (slot.serve(Standing::Friend), None)
+                    } else {
+                        match self.anonymous.clone().try_acquire_owned() {
+                            Ok(permit) => (slot.serve(Standing::Guest), Some(permit)),
+                            Err(_) => return denied(Denied::Busy),
+                        }
+                    };
                     let patience = self.config.stall_timeout;
-                    Response::new(body::of(media.clone(), admission, plan.source, patience))
+                    Response::new(body::of(media.clone(), admission, plan.source, patience).keeps(sending))
                 }
                 Err(why) => return denied(why),
             }

@@ -160,7 +160,7 @@ impl Failed {
                 DialError::WrongKey { addr, expected, got } => {
                     return ConnectError::WrongKey { addr, expected, got };
                 }
-                DialError::Refused { .. } => refused = true,
+                DialError::Refused { .. } | DialError::HungUp { .. } => refused = true,
                 DialError::Unreachable { .. } | DialError::Local { .. } => {}
             }
         }
@@ -236,22 +236,20 @@ async fn attempt(
             let none =
                 || DialError::Unreachable { addr, why: "no UDP socket of this address family".to_owned() };
             let port = inner.port_for(addr.at).ok_or_else(none)?;
-            let dialled = dial::dial_quic(
-                &port.endpoint,
-                &inner.credentials,
-                &inner.limits,
-                addr.at,
-                pin,
-                ALPN,
-                patience,
-            );
+            let (endpoint, credentials, limits) = (&port.endpoint, &inner.credentials, &inner.limits);
+            let dialled = dial::patiently(patience, |patience| {
+                dial::dial_quic(endpoint, credentials, limits, addr.at, pin, ALPN, patience)
+            });
             let (connection, key) = dialled.await?;
             let refused = |e: quinn::ConnectionError| DialError::Refused { addr, why: e.to_string() };
             let streams = connection.open_bi().await.map_err(refused)?;
             Ok(Session::over_quic(connection, streams, key, addr))
         }
         NetKind::Tcp => {
-            let (stream, key) = dial::dial_tls(&inner.credentials, addr.at, pin, ALPN, patience).await?;
+            let dialled = dial::patiently(patience, |patience| {
+                dial::dial_tls(&inner.credentials, addr.at, pin, ALPN, patience)
+            });
+            let (stream, key) = dialled.await?;
             Ok(Session::over_tls(stream, key, addr))
         }
     }

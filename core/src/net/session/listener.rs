@@ -1,18 +1,21 @@
 //! A tracker's side: sessions of peers over both carriers, on one port.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use icet::{ALPN, Identity, NetAddr, NetKind};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::super::{BindError, Net, NetConfig, Patience, QuicLimits};
+use super::super::slots::{SlotLimits, Slots, Standing};
+use super::super::{BindError, Net, NetConfig, Patience, QuicLimits, bind};
 use super::{Session, TrackerSession};
 
 /// Sessions that wait to be taken.
 const WAITING: usize = 256;
+/// Most sessions that have not yet said anything; fewer where few files may be open.
+const SILENT: usize = 1024;
 
 /// Takes IceT sessions. Owns a [`Net`] of its own.
 #[derive(Debug)]
@@ -45,32 +48,55 @@ impl Listener {
         let mut tls = net.inner.accept_tls(ALPN);
         let inner = net.inner.clone();
         let over = net.inner.closed.clone();
+        // Half of them may be TCP connections, which take a file each.
+        let all = (bind::open_files() / 8).clamp(16, SILENT);
+        let silent = Slots::new(SlotLimits { all, each: usize::MAX });
         net.inner.spawn(async move {
             loop {
+                // What has a key but has not said hello is still a stranger: keys cost nothing.
+                let hello = |remote: NetAddr, session: BoxFuture<'static, Option<TrackerSession>>| {
+                    let (slot, found) = (silent.enter(remote.at.ip()), found.clone());
+                    inner.spawn(async move {
+                        let Some(slot) = slot else { return };
+                        let first = async {
+                            let mut session = session.await?;
+                            session.receiver.due = Some(Instant::now() + patience.hello);
+                            session.wait().await;
+                            Some(session)
+                        };
+                        match slot.hold(first).await {
+                            Some(Some(session)) => {
+                                slot.stand(Standing::Served);
+                                let _ = found.send(session).await;
+                            }
+                            Some(None) => {}
+                            None => debug!(%remote, "a newer session took the place of one without hello"),
+                        }
+                    });
+                };
                 tokio::select! {
                     () = over.cancelled() => return,
                     Some((connection, key)) = quic.recv() => {
-                        let found = found.clone();
-                        inner.spawn(async move {
-                            let at = connection.remote_address();
-                            let at = SocketAddr::new(at.ip().to_canonical(), at.port());
-                            let streams = match timeout(patience.hello, connection.accept_bi()).await {
-                                Ok(Ok(streams)) => streams,
-                                Ok(Err(e)) => return debug!(%at, error = %e, "no session"),
-                                Err(_) => return connection.close(quinn::VarInt::from_u32(1), b"no stream came"),
-                            };
-                            let remote = NetAddr { kind: NetKind::Udp, at };
-                            let session = Session::over_quic(connection, streams, key, remote);
-                            let _ = found.send(expect_hello(session, patience.hello)).await;
-                        });
+                        let at = connection.remote_address();
+                        let remote = NetAddr { kind: NetKind::Udp, at: SocketAddr::new(at.ip().to_canonical(), at.port()) };
+                        hello(remote, Box::pin(async move {
+                            match timeout(patience.hello, connection.accept_bi()).await {
+                                Ok(Ok(streams)) => Some(Session::over_quic(connection, streams, key, remote)),
+                                Ok(Err(e)) => {
+                                    debug!(%remote, error = %e, "no session");
+                                    None
+                                }
+                                Err(_) => {
+                                    connection.close(quinn::VarInt::from_u32(1), b"no stream came");
+                                    None
+                                }
+                            }
+                        }));
                     }
                     Some((stream, key)) = tls.recv() => {
                         let Ok(at) = stream.get_ref().0.peer_addr() else { continue };
-                        let at = SocketAddr::new(at.ip().to_canonical(), at.port());
-                        let session = Session::over_tls(stream, key, NetAddr { kind: NetKind::Tcp, at });
-                        if found.send(expect_hello(session, patience.hello)).await.is_err() {
-                            return;
-                        }
+                        let remote = NetAddr { kind: NetKind::Tcp, at: SocketAddr::new(at.ip().to_canonical(), at.port()) };
+                        hello(remote, Box::pin(async move { Some(Session::over_tls(stream, key, remote)) }));
                     }
                     else => return,
                 }
@@ -79,8 +105,8 @@ impl Listener {
         Ok(Listener { net, sessions })
     }
 
-    /// The next session; its key is proved, its first message must come within [`Patience::hello`]. None after
-    /// [`Listener::shutdown`]. Cancel safe.
+    /// The next session; its key is proved, and its first message is there, or the error that came in its place
+    /// (none within [`Patience::hello`], say). None after [`Listener::shutdown`]. Cancel safe.
     pub async fn accept(&mut self) -> Option<TrackerSession> {
         self.sessions.recv().await
     }
@@ -101,9 +127,4 @@ impl Listener {
     pub async fn shutdown(&self) {
         self.net.shutdown().await;
     }
-}
-
-fn expect_hello(mut session: TrackerSession, within: Duration) -> TrackerSession {
-    session.receiver.due = Some(Instant::now() + within);
-    session
 }

@@ -110,6 +110,8 @@ pub struct Receiver<S, R> {
     taken: u64,
     shared: Arc<Shared>,
     ended: bool,
+    /// What came while nobody asked.
+    first: Option<Box<Result<R, RecvError>>>,
     messages: PhantomData<fn(S) -> R>,
 }
 
@@ -127,6 +129,9 @@ impl<S: Message, R: Message> Receiver<S, R> {
     /// # Errors
     /// [`RecvError`]; after it, nothing more comes and the session is closed.
     pub async fn recv(&mut self) -> Result<R, RecvError> {
+        if let Some(first) = self.first.take() {
+            return *first;
+        }
         if self.ended {
             return Err(RecvError::Closed { reason: String::new() });
         }
@@ -245,6 +250,7 @@ impl<S: Message, R: Message> Session<S, R> {
             taken: 0,
             shared,
             ended: false,
+            first: None,
             messages: PhantomData,
         };
         Session { peer, remote, sender, receiver }
@@ -304,6 +310,11 @@ impl<S: Message, R: Message> Session<S, R> {
     /// As there.
     pub async fn recv(&mut self) -> Result<R, RecvError> {
         self.receiver.recv().await
+    }
+
+    /// Waits until [`Session::recv`] has something to give. Not cancel safe.
+    async fn wait(&mut self) {
+        self.receiver.first = Some(Box::new(self.receiver.recv().await));
     }
 
     /// Sends what is queued, then closes; the other end is told `reason` where the carrier can (QUIC). Waits for
