@@ -266,6 +266,8 @@ pub(crate) struct Peer {
     /// Bytes of page maps held for it.
     pub(crate) map_bytes: u64,
     pub(crate) messages: Bucket,
+    /// Messages that it may send whatever its neighbours send.
+    pub(crate) share: Bucket,
     pub(crate) joins: Bucket,
     pub(crate) publishes: Bucket,
 }

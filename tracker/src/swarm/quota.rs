@@ -1,10 +1,13 @@
 //! Token buckets, per key and per address prefix.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use icet::Now;
+
+use super::ConnId;
 
 /// A token bucket: filled at a rate, up to a burst.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +61,14 @@ impl Prefix {
     }
 }
 
+/// Sessions that are looked at, to find one that makes room for another.
+const LOOKED_AT: usize = 256;
+
 #[derive(Debug)]
 struct Neighbours {
-    sessions: usize,
+    sessions: BTreeSet<ConnId>,
+    /// Up to where they were looked at last.
+    looked: ConnId,
     messages: Bucket,
     dials: Bucket,
 }
@@ -75,27 +83,44 @@ pub(crate) struct ByAddress {
 impl ByAddress {
     fn of(&mut self, now: Now, q: &super::Quotas, ip: IpAddr) -> &mut Neighbours {
         self.prefixes.entry(Prefix::of(ip)).or_insert_with(|| Neighbours {
-            sessions: 0,
+            sessions: BTreeSet::new(),
+            looked: ConnId(0),
             messages: Bucket::full(2.0 * q.prefix_messages_per_second, now),
             dials: Bucket::full(q.dials_per_prefix_per_minute, now),
         })
     }
 
-    /// Counts a session in; false if there are too many from there.
-    pub(crate) fn enter(&mut self, now: Now, q: &super::Quotas, ip: IpAddr) -> bool {
+    /// Counts a session in. False: there are too many from there, unless one of [`ByAddress::some_of`] goes.
+    pub(crate) fn enter(&mut self, now: Now, q: &super::Quotas, ip: IpAddr, conn: ConnId) -> bool {
         let here = self.of(now, q, ip);
-        if here.sessions >= q.sessions_per_prefix && !ip.is_loopback() {
+        if here.sessions.len() >= q.sessions_per_prefix && !ip.is_loopback() {
             return false;
         }
-        here.sessions += 1;
+        here.sessions.insert(conn);
         true
     }
 
-    /// Counts a session out that was counted in.
-    pub(crate) fn leave(&mut self, ip: IpAddr) {
+    /// Counts a session out, if it was counted in.
+    pub(crate) fn leave(&mut self, ip: IpAddr, conn: ConnId) {
         if let Some(n) = self.prefixes.get_mut(&Prefix::of(ip)) {
-            n.sessions = n.sessions.saturating_sub(1);
+            n.sessions.remove(&conn);
         }
+    }
+
+    /// Some sessions of the neighbourhood, in time others than before.
+    pub(crate) fn some_of(&mut self, ip: IpAddr) -> Vec<ConnId> {
+        let Some(n) = self.prefixes.get_mut(&Prefix::of(ip)) else { return Vec::new() };
+        let after = (Bound::Excluded(n.looked), Bound::Unbounded);
+        let turn = n.sessions.range(after).chain(n.sessions.range(..=n.looked));
+        let some: Vec<ConnId> = turn.take(LOOKED_AT).copied().collect();
+        n.looked = some.last().copied().unwrap_or(n.looked);
+        some
+    }
+
+    /// Messages a second that one session of the neighbourhood may always send, whatever the others do.
+    pub(crate) fn share(&self, q: &super::Quotas, ip: IpAddr) -> f64 {
+        let sessions = self.prefixes.get(&Prefix::of(ip)).map_or(1, |n| n.sessions.len().max(1));
+        q.prefix_messages_per_second / sessions as f64
     }
 
     /// Takes tokens for messages.
@@ -128,7 +153,7 @@ impl ByAddress {
     /// Forgets what has not been used for two minutes: all its buckets are full again.
     pub(crate) fn sweep(&mut self, now: Now) {
         let old = |b: &Bucket| now.since(b.at) > Duration::from_secs(120);
-        self.prefixes.retain(|_, n| n.sessions > 0 || !old(&n.messages) || !old(&n.dials));
+        self.prefixes.retain(|_, n| !n.sessions.is_empty() || !old(&n.messages) || !old(&n.dials));
         self.dialed.retain(|_, b| !old(b));
     }
 
@@ -169,9 +194,9 @@ mod tests {
     fn what_is_not_used_is_forgotten() {
         let (mut a, q) = (ByAddress::default(), super::super::Quotas::default());
         let ip: IpAddr = "192.0.2.1".parse().unwrap();
-        assert!(a.enter(Now(0), &q, ip));
+        assert!(a.enter(Now(0), &q, ip, ConnId(1)));
         assert!(a.dial(Now(0), &q, ip).is_ok());
-        a.leave(ip);
+        a.leave(ip, ConnId(1));
         a.sweep(Now(1));
         assert_eq!(a.len(), 2);
         a.sweep(Now(121_000_000));

@@ -1,6 +1,6 @@
 //! Sessions: hello, quotas, addresses and their proof, and what remains of a peer when its session ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use icet::message::{ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, ToTracker, Welcome};
@@ -15,6 +15,10 @@ use super::{ConnId, Contribution, DialId, Effect, Store, Swarm};
 
 /// A session that says no hello is closed after this.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// A session that is younger is not ended for another: its first messages are under way.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Seconds of a peer's share of its neighbourhood's messages that it may send at once, and the least that this is.
+const SHARE_BURST: (f64, f64) = (2.0, 4.0);
 /// How long a peer is remembered after its session ended.
 pub(crate) const LINGER: Duration = Duration::from_secs(60);
 /// First pause before an address that failed may be announced again; doubles.
@@ -35,7 +39,7 @@ pub(crate) struct Session {
     pub(crate) strikes: Fading,
     /// Closed by us: nothing of it is heard any more.
     pub(crate) closed: bool,
-    counted: bool,
+    since: Now,
 }
 
 /// An error that is answered; built by what handles a message.
@@ -63,7 +67,9 @@ impl Swarm {
         let observed = SocketAddr::new(from.ip().to_canonical(), from.port());
         let quotas = &self.board.config.quotas;
         let room = self.sessions.len() < quotas.sessions;
-        let counted = room && self.by_address.enter(now, quotas, observed.ip());
+        let counted = room
+            && (self.by_address.enter(now, quotas, observed.ip(), conn)
+                || self.make_room(now, observed.ip(), contribution) && self.enter_at(now, observed, conn));
         let session = Session {
             key,
             observed,
@@ -72,7 +78,7 @@ impl Swarm {
             peer: None,
             strikes: Fading::default(),
             closed: false,
-            counted,
+            since: now,
         };
         self.sessions.insert(conn, session);
         if counted {
@@ -80,6 +86,33 @@ impl Swarm {
         } else {
             self.send(conn, quota("too many sessions from your network", Duration::from_secs(60)));
             self.close(conn, "too many sessions");
+        }
+    }
+
+    fn enter_at(&mut self, now: Now, observed: SocketAddr, conn: ConnId) -> bool {
+        self.by_address.enter(now, &self.board.config.quotas, observed.ip(), conn)
+    }
+
+    /// Ends a session of a full neighbourhood that is of less account than a newcomer: one in no swarm, whose key never
+    /// sent anything; if the newcomer's key did send, else one whose key did not. Else one flooder with many keys could shut
+    /// out all its neighbours.
+    fn make_room(&mut self, now: Now, ip: IpAddr, newcomer: Contribution) -> bool {
+        let account = |conn: &ConnId| {
+            let s = self.sessions.get(conn).filter(|s| !s.closed && now.since(s.since) >= SETTLED)?;
+            let peer = s.peer.and_then(|ix| self.board.peers.get(&ix));
+            let sent = peer.map_or(s.contribution.sent, |p| p.contribution.sent);
+            Some((sent > 0, peer.is_some_and(|p| !p.media.is_empty())))
+        };
+        let some = self.by_address.some_of(ip);
+        let least = some.iter().filter_map(|c| Some((account(c)?, *c))).min();
+        match least {
+            Some(((sent, joined), conn)) if !sent && (!joined || newcomer.sent > 0) => {
+                self.send(conn, quota("too many sessions from your network", Duration::from_secs(60)));
+                self.close(conn, "others of your network wait");
+                self.by_address.leave(ip, conn);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -95,9 +128,7 @@ impl Swarm {
 
     pub(crate) fn disconnect(&mut self, now: Now, conn: ConnId) {
         let Some(session) = self.sessions.remove(&conn) else { return };
-        if session.counted {
-            self.by_address.leave(session.observed.ip());
-        }
+        self.by_address.leave(session.observed.ip(), conn);
         if let Some(peer) = session.peer {
             self.part(now, peer, conn);
         }
@@ -193,17 +224,28 @@ impl Swarm {
         };
         let cost = weight(message, full.is_some_and(|m| m.holds.part().is_none()));
         let quotas = &self.board.config.quotas;
-        let by_key =
-            self.board.peers.get_mut(&peer).map_or(Ok(()), |p| {
-                p.messages.take(now, quotas.messages_per_second, quotas.message_burst, cost)
-            });
-        if let Err(wait) = by_key.and_then(|()| self.by_address.message(now, quotas, ip, cost)) {
+        // Within its share of the neighbourhood's messages a peer does not depend on what its neighbours do.
+        let share = self.by_address.share(quotas, ip);
+        let (by_key, modest) = self.board.peers.get_mut(&peer).map_or((Ok(()), true), |p| {
+            let burst = (share * SHARE_BURST.0).max(SHARE_BURST.1);
+            let modest = p.share.take(now, share, burst, cost).is_ok();
+            (p.messages.take(now, quotas.messages_per_second, quotas.message_burst, cost), modest)
+        });
+        let by_prefix = match by_key {
+            Ok(()) => self.by_address.message(now, quotas, ip, cost),
+            Err(_) => Ok(()),
+        };
+        let refused = by_key.err().or(by_prefix.err().filter(|_| !modest));
+        if let Some(wait) = refused {
             self.board.totals.refused += 1;
             let mut error = quota("too many messages; slow down", wait);
             error.request = request_of(message);
             error.media = media_of(message).copied();
             self.send(conn, error);
-            self.strike(now, conn);
+            // That others of its network send much is no fault of its own.
+            if by_key.is_err() {
+                self.strike(now, conn);
+            }
             return None;
         }
         Some(peer)
@@ -278,6 +320,7 @@ impl Swarm {
                 heard: now,
                 map_bytes: 0,
                 messages: Bucket::full(messages, now),
+                share: Bucket::full(SHARE_BURST.1, now),
                 joins: Bucket::full(joins, now),
                 publishes: Bucket::full(publishes, now),
             };

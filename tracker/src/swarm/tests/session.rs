@@ -5,7 +5,8 @@ use std::time::Duration;
 use icet::message::{ErrorCode, Ping, Reach, ReachResult, ToPeer, ToTracker};
 use icet::{Now, TicketKey};
 
-use super::fixture::identity;
+use super::super::Contribution;
+use super::fixture::{identity, media};
 use super::world::{SECRET, World, hello, tcp};
 
 #[test]
@@ -98,6 +99,38 @@ fn too_many_messages_cost_a_wait_and_then_the_session() {
     assert!(w.swarm.totals().refused >= 30);
 }
 
+/// One who is not within its share is refused; its neighbours, who are, are not.
+#[test]
+fn a_flood_of_messages_does_not_silence_neighbours() {
+    let mut w = World::with(|c| c.quotas.prefix_messages_per_second = 20.0);
+    let (loud, modest) = (w.peer(2), w.peer(3));
+    for second in 0..60 {
+        for nonce in 0..50 {
+            w.say(loud, Ping { nonce });
+        }
+        w.say(modest, Ping { nonce: second });
+        let heard = w.heard(modest);
+        assert!(matches!(heard.as_slice(), [ToPeer::Pong(_)]), "in second {second}: {heard:?}");
+        w.pass(Duration::from_secs(1));
+    }
+    assert!(w.swarm.totals().refused > 500);
+}
+
+#[test]
+fn who_has_sent_comes_before_who_has_not() {
+    let mut w = World::with(|c| c.quotas.sessions_per_prefix = 2);
+    let p = w.peer(1);
+    w.publish(p, &media(&identity(1), "film", 1, 64, 4000));
+    let joined = w.peer(2);
+    w.join(joined, "film", icet::message::Intent::Whole);
+    w.pass(Duration::from_secs(3));
+    let c = w.connect(&identity(3), "10.0.0.3:1");
+    assert!(w.closed.contains_key(&c), "both are in a swarm");
+    let c = w.connect_known(&identity(4), "10.0.0.4:1", Contribution { sent: 1, received: 0 });
+    assert!(!w.closed.contains_key(&c));
+    assert_eq!(w.closed.contains_key(&p) as u8 + w.closed.contains_key(&joined) as u8, 1);
+}
+
 #[test]
 fn one_network_cannot_take_all_sessions() {
     let mut w = World::with(|c| c.quotas.sessions_per_prefix = 2);
@@ -110,6 +143,12 @@ fn one_network_cannot_take_all_sessions() {
     w.disconnect(a);
     let d = w.peer(5);
     assert!(!w.closed.contains_key(&d));
+    // Who is in no swarm and never sent anything makes room, once it had the time to join one.
+    w.pass(Duration::from_secs(3));
+    let e = w.peer(6);
+    assert!(!w.closed.contains_key(&e) && w.closed.contains_key(&b));
+    assert!(w.error(b).is_some_and(|e| e.code == ErrorCode::QUOTA && e.retry.is_some()));
+    assert!(!w.closed.contains_key(&d), "one is enough");
     // Loopback is not a network of strangers.
     for n in 6..10 {
         let e = w.connect(&identity(n), "127.0.0.1:1");

@@ -135,10 +135,15 @@ impl World {
 
     /// A session of `who` from `from`, before its hello.
     pub(crate) fn connect(&mut self, who: &Identity, from: &str) -> ConnId {
+        self.connect_known(who, from, Contribution::default())
+    }
+
+    /// The same of somebody whom the catalogue knows.
+    pub(crate) fn connect_known(&mut self, who: &Identity, from: &str, known: Contribution) -> ConnId {
         self.last_conn += 1;
         let conn = ConnId(self.last_conn);
         let from: SocketAddr = from.parse().unwrap();
-        self.swarm.handle_connect(self.now, conn, who.key(), from, NetKind::Udp, Contribution::default());
+        self.swarm.handle_connect(self.now, conn, who.key(), from, NetKind::Udp, known);
         self.drain();
         conn
     }
