@@ -2,6 +2,7 @@
 
 mod aim;
 mod fake_tracker;
+mod floods;
 mod gateway;
 mod hosts;
 mod liar;
