@@ -224,7 +224,7 @@ impl Peer {
         let (tx, rx) = mpsc::unbounded_channel();
         trackers.insert(url.authority(), tx.clone());
         let base = IcetUrl { path: None, key: None, ..url.clone() };
-        tokio::spawn(Task::new(self.inner.clone(), base, tx.clone(), rx).run());
+        tokio::spawn(Task::live(self.inner.clone(), base, tx.clone(), rx));
         tx
     }
 

@@ -78,16 +78,18 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(crate) fn new(
+    /// Runs until shut down.
+    pub(crate) async fn live(
         inner: Arc<Inner>,
         url: IcetUrl,
         me: mpsc::UnboundedSender<Order>,
         orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Task {
+    ) {
+        // What we say of where we listen hangs on the tracker's address.
+        let found = tokio::net::lookup_host(url.authority()).await.ok().and_then(|mut a| a.next());
+        let engine = Engine::new(inner.engine_config(found.map(|a| a.ip())));
         let pin = url.tracker;
-        // Replaced once the tracker's address is known: what we say of where we listen hangs on it.
-        let engine = Engine::new(inner.engine_config(None));
-        Task {
+        let task = Task {
             inner,
             url,
             pin,
@@ -101,17 +103,15 @@ impl Task {
             orders,
             me,
             met: false,
-        }
+        };
+        task.run().await;
     }
 
     fn now(&self) -> Now {
         Now::from_origin(self.origin.elapsed())
     }
 
-    /// Runs until shut down.
-    pub(crate) async fn run(mut self) {
-        let found = tokio::net::lookup_host(self.url.authority()).await.ok().and_then(|mut a| a.next());
-        self.engine = Engine::new(self.inner.engine_config(found.map(|a| a.ip())));
+    async fn run(mut self) {
         loop {
             self.act();
             let deadline = self
