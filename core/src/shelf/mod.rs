@@ -20,7 +20,7 @@ mod tickets;
 mod upload;
 
 use limiter::{Bucket, Class, Flow};
-use scope::{bytes_of, within};
+use scope::{bytes_asked, bytes_of, within};
 use tickets::Tickets;
 use upload::Upload;
 
@@ -108,8 +108,8 @@ pub enum Denied {
     /// The ticket is being used by another request right now.
     #[error("the ticket is in use by another request")]
     InUse,
-    /// The ticket's bytes are used up.
-    #[error("the ticket is used up")]
+    /// The ticket's bytes are used up, or fewer are left than were asked for.
+    #[error("the ticket is used up, or fewer bytes are left of it than were asked for")]
     Spent,
     /// This host is too busy.
     #[error("this host is busy")]
@@ -319,9 +319,10 @@ impl Shelf {
             return Err(Denied::OtherPages);
         }
         // Looked up without the lock: it may read from disk.
-        let bytes = bytes_of(ask.media, &body.pages);
+        let (bytes, asked) = (bytes_of(ask.media, &body.pages), bytes_asked(ask.media, ask.what));
         let mut tickets = lock(&self.tickets);
-        let id = if proofs { tickets.begin_proofs(&body, bytes)? } else { tickets.begin(&body, bytes)? };
+        let id =
+            if proofs { tickets.begin_proofs(&body, bytes)? } else { tickets.begin(&body, bytes, asked)? };
         Ok((id, body))
     }
 

@@ -46,6 +46,22 @@ fn is_subset(asked: &PageSet, pages: &PageSet, end: u64) -> bool {
     inside && (pages.stripe.is_none() || asked.stripe == pages.stripe) || one_by_one()
 }
 
+/// About how many bytes an answer takes of a ticket for pages: exact where [`bytes_of`] is.
+pub(super) fn bytes_asked(media: &MediaStore, what: &What) -> u64 {
+    let m = media.manifest().manifest();
+    match what {
+        What::Pages(pages) => bytes_of(media, pages),
+        What::Bytes { first, last } => {
+            let end = last.unwrap_or(u64::MAX).min(m.bytes.saturating_sub(1));
+            (end + 1).saturating_sub(*first)
+        }
+        // Each stands for itself: some of them are of use too.
+        What::Spans(spans) => spans.iter().map(|s| u64::from(s.len)).min().unwrap_or(0),
+        // Pages of one time cannot be told apart by it, and proofs are paid for apart.
+        What::Time { .. } | What::Proofs { .. } => 0,
+    }
+}
+
 /// Bytes of a page set: exact where records are known (a host knows those of what it holds) and the set is contiguous or small.
 pub(super) fn bytes_of(media: &MediaStore, pages: &PageSet) -> u64 {
     let m = media.manifest().manifest();

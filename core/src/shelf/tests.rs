@@ -80,16 +80,17 @@ fn tickets_outlive_their_lost_tracker_by_ten_minutes() {
 fn an_assignment_buys_its_bytes_and_a_quarter_once() {
     let (mut tickets, _) = tickets();
     let ticket = body(1, 100_000);
-    let id = tickets.begin(&ticket, 1000).expect("fresh");
-    assert_eq!(tickets.begin(&ticket, 1000), Err(Denied::InUse));
+    let id = tickets.begin(&ticket, 1000, 1).expect("fresh");
+    assert_eq!(tickets.begin(&ticket, 1000, 1), Err(Denied::InUse));
     assert!(tickets.spend(&id, 800, false).is_ok());
     tickets.end(&id);
-    // A broken connection may go on with what is left.
-    assert_eq!(tickets.begin(&ticket, 1000), Ok(id));
+    // A broken connection may go on with what is left, but nothing begins that would be broken off.
+    assert_eq!(tickets.begin(&ticket, 1000, 451), Err(Denied::Spent));
+    assert_eq!(tickets.begin(&ticket, 1000, 450), Ok(id));
     assert_eq!(tickets.spend(&id, 500, false), Err(Denied::Spent));
     assert!(tickets.spend(&id, 450, false).is_ok());
     tickets.end(&id);
-    assert_eq!(tickets.begin(&ticket, 1000), Err(Denied::Spent), "replayed");
+    assert_eq!(tickets.begin(&ticket, 1000, 1), Err(Denied::Spent), "replayed");
     assert!(tickets.begin_proofs(&ticket, 1000).is_ok(), "proofs are paid for apart");
     assert!(tickets.spend(&id, 1 << 20, true).is_ok());
     assert_eq!(tickets.begin_proofs(&ticket, 1000), Err(Denied::Spent));
@@ -100,7 +101,7 @@ fn memory_of_used_tickets_is_bounded_and_forgetting_reopens_none() {
     let (mut tickets, key) = tickets();
     for i in 0..200_000 {
         let ticket = body(i, 100_000 + i);
-        let id = tickets.begin(&ticket, 1).expect("fresh");
+        let id = tickets.begin(&ticket, 1, 1).expect("fresh");
         let _ = tickets.spend(&id, 1, false);
         tickets.end(&id);
     }
@@ -109,7 +110,7 @@ fn memory_of_used_tickets_is_bounded_and_forgetting_reopens_none() {
     // All at one time: nothing can be told apart, nothing grows.
     for i in 0..200_000 {
         let ticket = body(1_000_000 + i, 500_000);
-        if let Ok(id) = tickets.begin(&ticket, 1) {
+        if let Ok(id) = tickets.begin(&ticket, 1, 1) {
             tickets.end(&id);
         }
     }
@@ -123,7 +124,8 @@ fn memory_of_used_tickets_is_bounded_and_forgetting_reopens_none() {
 #[test]
 fn more_assignments_at_once_than_can_be_remembered_are_refused() {
     let (mut tickets, _) = tickets();
-    let busy = (0..70_000).filter(|i| tickets.begin(&body(*i, 100_000 + i), 1) == Err(Denied::Busy)).count();
+    let busy =
+        (0..70_000).filter(|i| tickets.begin(&body(*i, 100_000 + i), 1, 1) == Err(Denied::Busy)).count();
     assert_eq!(busy, 70_000 - 65_536);
 }
 
@@ -274,7 +276,12 @@ mod admit {
         assert_eq!(proofs.permit(40_000).await, Ok(()));
         assert_eq!(first.permit(len / 2).await, Ok(()));
         drop(first);
-        let second = host.ask(&pages(10, 19), Some(&good), None).unwrap();
+        // Three quarters are left: not enough for all of it, but for its second half.
+        assert_eq!(host.denied(&pages(10, 19), &good), Some(Denied::Spent));
+        let span = |page| host.media.span(page).unwrap();
+        let bytes = What::Bytes { first: span(10).offset, last: Some(span(19).end() - 1) };
+        assert_eq!(host.denied(&bytes, &good), Some(Denied::Spent));
+        let second = host.ask(&pages(15, 19), Some(&good), None).unwrap();
         assert_eq!(second.permit(len / 2).await, Ok(()));
         assert_eq!(second.permit(len / 4 + 10).await, Err(Denied::Spent));
         assert_eq!(second.permit(len / 4 - 10).await, Ok(()));

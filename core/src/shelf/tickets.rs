@@ -104,13 +104,14 @@ impl Tickets {
         if (fresh || excused) && !forgotten { Ok(body) } else { Err(Denied::Expired) }
     }
 
-    /// Begins a request for pages under a checked ticket; `bytes` is what its pages have.
-    pub(super) fn begin(&mut self, body: &TicketBody, bytes: u64) -> Result<Id, Denied> {
+    /// Begins a request for pages under a checked ticket; `bytes` is what its pages have, `asked` what those have that are
+    /// asked for: where less is left, nothing begins that would have to be broken off.
+    pub(super) fn begin(&mut self, body: &TicketBody, bytes: u64, asked: u64) -> Result<Id, Denied> {
         let (id, used) = self.used(body, bytes)?;
         if used.busy {
             return Err(Denied::InUse);
         }
-        if used.left == 0 {
+        if used.left < asked.max(1) {
             return Err(Denied::Spent);
         }
         used.busy = true;
