@@ -261,7 +261,11 @@ impl Fetch {
                             told = Instant::now();
                             self.tell(FetchEvent::Progress);
                         }
-                        self.down.take(b.len()).await;
+                        // Who stops does not wait for a limit; what has come is still stored.
+                        tokio::select! {
+                            () = self.down.take(b.len()) => {}
+                            () = self.cancel.cancelled() => {}
+                        }
                     }
                     assembler.push(piece);
                 }
