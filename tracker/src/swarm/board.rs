@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::bits::Table;
+use super::conduct::Absent;
 use super::learn::{Expected, ProtoIx, Protocols};
 use super::media::{Media, Member};
 use super::peer::Peer;
@@ -172,6 +173,7 @@ pub(crate) struct Board {
     pub(crate) assign: BTreeMap<ConnId, Vec<Assignment>>,
     pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
     pub(crate) totals: Totals,
+    pub(crate) absent: Absent,
     last_ix: u64,
     last_run: u64,
 }
@@ -193,6 +195,7 @@ impl Board {
             assign: BTreeMap::new(),
             cancel: BTreeMap::new(),
             totals: Totals::default(),
+            absent: Absent::default(),
             last_ix: 0,
             last_run: 0,
         }

@@ -12,6 +12,7 @@ use icet::{MediaId, MediaPath, NetAddr, NetKind, Now, PeerKey};
 
 mod bits;
 mod board;
+mod conduct;
 pub mod io;
 mod join;
 mod learn;
@@ -262,6 +263,7 @@ impl Swarm {
 
     fn flush(&mut self, now: Now) {
         self.by_address.sweep(now);
+        self.board.absent.sweep(now);
         let changed = self.board.peers.iter().filter(|(_, p)| p.contribution != p.contribution_stored);
         let mut changed: Vec<PeerIx> = changed.map(|(ix, _)| *ix).collect();
         changed.sort_unstable();

@@ -9,6 +9,7 @@ use icet::{NetKind, Now, Offer, PeerKey};
 
 use super::bits::Pool;
 use super::board::{MediaIx, UNKNOWN_RATE};
+use super::conduct::Conduct;
 use super::learn::{Arm, ProtoIx};
 use super::quota::Bucket;
 use super::reach::Reachable;
@@ -240,14 +241,7 @@ pub(crate) struct Peer {
     pub(crate) servable: bool,
     pub(crate) up: Meter,
     pub(crate) down: Meter,
-    /// Sum of what speaks against it; see [`Peer::trust`].
-    pub(crate) distrust: Fading,
-    /// Who accused it of altering pages lately, and from where.
-    pub(crate) accusers: Vec<(PeerKey, IpAddr, Now)>,
-    /// Accusations of that kind that it made lately.
-    pub(crate) accused: Fading,
-    /// Failures that it reported lately.
-    pub(crate) complaints: Fading,
+    pub(crate) conduct: Conduct,
     /// When something was last ordered from it although it is too slow.
     pub(crate) probed: Now,
     /// When it last acknowledged something that was assigned.
@@ -279,7 +273,7 @@ impl Peer {
 
     /// 1 is full trust, 0 none.
     pub(crate) fn trust(&self, now: Now) -> f64 {
-        (-self.distrust.now(now, DISTRUST)).exp()
+        (-self.conduct.distrust.now(now, DISTRUST)).exp()
     }
 
     pub(crate) fn offered(&self, proto: ProtoIx) -> Option<&Offered> {

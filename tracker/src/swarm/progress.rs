@@ -316,10 +316,10 @@ impl Board {
         let Some(reporter) = self.peers.get_mut(&by) else { return };
         let mut weight = reporter.trust(now);
         if failed {
-            if reporter.complaints.now(now, MINUTE) >= COMPLAINTS {
+            if reporter.conduct.complaints.now(now, MINUTE) >= COMPLAINTS {
                 weight = 0.0;
             }
-            reporter.complaints.add(now, MINUTE, 1.0);
+            reporter.conduct.complaints.add(now, MINUTE, 1.0);
         }
         if report.outcome != Outcome::Stopped && weight > 0.0 {
             let seconds = f64::from(report.total.max(1)) / 1000.0;
@@ -392,20 +392,20 @@ impl Board {
     /// accuses many weighs nothing.
     fn accuse(&mut self, now: Now, by: PeerIx, host: PeerIx) {
         let Some(reporter) = self.peers.get_mut(&by) else { return };
-        let spent = reporter.accused.now(now, DISTRUST) >= ACCUSATIONS;
-        reporter.accused.add(now, DISTRUST, 1.0);
+        let spent = reporter.conduct.accused.now(now, DISTRUST) >= ACCUSATIONS;
+        reporter.conduct.accused.add(now, DISTRUST, 1.0);
         let (key, ip, trust) = (reporter.key, reporter.ip(), reporter.trust(now));
         let Some(h) = self.peers.get_mut(&host) else { return };
-        h.accusers.retain(|(_, _, at)| now.since(*at) < 3 * DISTRUST);
+        h.conduct.accusers.retain(|(_, _, at)| now.since(*at) < 3 * DISTRUST);
         let near =
             |a, b| scope(a) == Scope::Public && super::quota::Prefix::of(a) == super::quota::Prefix::of(b);
-        let heard = h.accusers.iter().any(|(k, from, _)| *k == key || near(*from, ip));
-        if spent || heard || h.accusers.len() >= 16 {
+        let heard = h.conduct.accusers.iter().any(|(k, from, _)| *k == key || near(*from, ip));
+        if spent || heard || h.conduct.accusers.len() >= 16 {
             return;
         }
-        let alone = h.accusers.is_empty();
-        h.accusers.push((key, ip, now));
-        h.distrust.add(now, DISTRUST, trust * if alone { 0.5 } else { 2.0 });
+        let alone = h.conduct.accusers.is_empty();
+        h.conduct.accusers.push((key, ip, now));
+        h.conduct.distrust.add(now, DISTRUST, trust * if alone { 0.5 } else { 2.0 });
         for media in h.media.iter().copied().take(64).collect::<Vec<_>>() {
             self.refresh(now, media, host);
         }
@@ -445,7 +445,7 @@ impl Board {
             .map_or((true, true), |r| (r.acked < made, r.heard < moved + run.lapse / 4));
         if ignored && let Some(r) = self.peers.get_mut(&receiver) {
             // It took nothing up, from nobody: that is its own doing, or its line is dead.
-            r.distrust.add(now, DISTRUST, 0.02);
+            r.conduct.distrust.add(now, DISTRUST, 0.02);
         }
         if silent {
             // It may be gone without a word, and says nothing of the host.

@@ -186,6 +186,7 @@ impl Swarm {
         self.store_contribution(ix);
         if let Some(peer) = self.board.peers.remove(&ix) {
             self.board.keys.remove(&peer.key);
+            self.board.absent.keep(now, peer.key, peer.conduct);
         }
     }
 
@@ -305,10 +306,7 @@ impl Swarm {
                 servable: false,
                 up: Meter::new(MOST_SERVED),
                 down: Meter::new(MOST_FETCHED),
-                distrust: Fading::default(),
-                accusers: Vec::new(),
-                accused: Fading::default(),
-                complaints: Fading::default(),
+                conduct: self.board.absent.take(&key),
                 probed: now,
                 acked: now,
                 contribution,

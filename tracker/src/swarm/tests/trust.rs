@@ -65,6 +65,26 @@ fn two_witnesses_of_altered_pages_are_enough() {
 }
 
 #[test]
+fn to_leave_and_come_back_clears_no_liar_and_no_slanderer() {
+    let (mut w, host) = two_hosts();
+    complain(&mut w, 3, 2, Outcome::Altered);
+    complain(&mut w, 4, 2, Outcome::Altered);
+    let before = trust(&w, 2);
+    assert!(before < 0.2);
+    w.disconnect(host);
+    // Longer than a peer that is gone is kept.
+    w.pass(5 * super::super::session::LINGER);
+    assert!(w.swarm.peers(0, 99).iter().all(|p| p.key != identity(2).key()), "it is still kept");
+    let back = w.peer(2);
+    assert!((before..0.5).contains(&trust(&w, 2)), "{} instead of {before}", trust(&w, 2));
+    w.say(back, full("film"));
+    let r = w.peer(5);
+    w.join(r, "film", Intent::Whole);
+    let hosts: BTreeSet<_> = w.assigned(r).iter().map(|a| a.source.host.key).collect();
+    assert_eq!(hosts, BTreeSet::from([identity(1).key()]));
+}
+
+#[test]
 fn the_same_voice_counts_once_and_slander_wears_out() {
     let mut w = World::new();
     let p = w.peer(1);
