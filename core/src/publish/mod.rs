@@ -156,7 +156,8 @@ impl Prepared {
 }
 
 /// Scans and signs a file, unless that was done before and the file has not changed since (same place, size and modification time).
-/// The version is 1 at first, and one more whenever the content or the title has changed. Blocking; `progress` is called
+/// The version grows whenever the content or the title has changed: the time in seconds since 1970, or one more than the last.
+/// Blocking; `progress` is called
 /// about every MiB. Memory does not grow with the file.
 ///
 /// # Errors
@@ -205,8 +206,10 @@ fn one(
     }
 }
 
-/// The version after the last one, from the record that outlives the media's side file.
-fn next_version(store: &Store, id: &MediaId) -> Result<u64, StoreError> {
+/// The version after the last one, from the record that outlives the media's side file; at least `time`, the wall clock in
+/// seconds since 1970. So a publisher that lost its data folder, but not its key, still goes above what receivers have seen.
+/// (To ask a tracker what it saw last would let it use up all numbers with one answer.)
+fn next_version(store: &Store, id: &MediaId, time: u64) -> Result<u64, StoreError> {
     let path = store.version_record(id);
     let recorded = match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u64>() {
@@ -217,7 +220,7 @@ fn next_version(store: &Store, id: &MediaId) -> Result<u64, StoreError> {
         Err(e) => return Err(StoreError::io("read", path, e)),
     };
     let last = store.last_published(id).map_or(0, |m| m.version);
-    Ok(recorded.max(last).saturating_add(1))
+    Ok(recorded.max(last).saturating_add(1).max(time))
 }
 
 #[cfg(test)]

@@ -152,8 +152,8 @@ fn sign(
     id: MediaId,
     manifest: Manifest,
 ) -> Result<SignedManifest, PublishError> {
-    let version = next_version(store, &id)?;
     let signed_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let version = next_version(store, &id, signed_at)?;
     let signed = SignedManifest::sign(Manifest { version, signed_at, ..manifest }, identity)?;
     let record = store.version_record(&id);
     disk::replace(&record, format!("{version}\n").as_bytes())

@@ -1,6 +1,10 @@
 //! Publishers who take what is not theirs, or write what steers a terminal.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use iceshare_tests::{Network, media, same};
+
+use super::stranger::eventually;
 
 #[test]
 fn a_path_stays_its_owners() {
@@ -21,6 +25,40 @@ fn a_path_stays_its_owners() {
         let (mut get, out) = net.get(who, url, &[]);
         get.ends_with(0);
         assert!(same(&mine, &out));
+    }
+}
+
+/// All that a publisher remembers is lost but its key. What it publishes then is newer than what receivers have seen.
+#[test]
+fn a_publisher_that_lost_its_folder_is_not_taken_for_a_rollback() {
+    let net = Network::new();
+    let file = net.path("song.opus");
+    media::opus_like(&file, 200_000, 4200, 63).expect("a file");
+    let (mut publisher, url) = net.publish("publisher", &file, &[]);
+    let (mut get, out) = net.get("receiver", &url, &[]);
+    get.ends_with(0);
+    assert!(same(&file, &out));
+    publisher.kill();
+    let (folder, key) = (net.path("publisher"), net.path("key"));
+    std::fs::rename(folder.join("key"), &key).expect("a key");
+    std::fs::remove_dir_all(&folder).expect("a folder");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::rename(&key, folder.join("key")).expect("a key");
+    // Versions are seconds: nobody loses a folder and publishes again within one.
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let before = now();
+    eventually("the next second", || {
+        std::thread::yield_now();
+        (now() > before).then_some(())
+    });
+    media::opus_like(&file, 210_000, 4200, 64).expect("another file");
+    let (_publisher, again) = net.publish("publisher", &file, &[]);
+    assert_eq!(url, again);
+    std::fs::remove_file(&out).expect("to be fetched again");
+    for who in ["receiver", "newcomer"] {
+        let (mut get, out) = net.get(who, &url, &[]);
+        get.ends_with(0);
+        assert!(same(&file, &out), "{who}");
     }
 }
 

@@ -8,8 +8,12 @@ use std::time::Duration;
 use iceshare::net::session::{self, PeerSession};
 use iceshare::net::{Net, NetConfig};
 use iceshare_tests::PATIENCE;
-use icet::message::{Assignment, Hello, Intent, Join, KeyProof, MediaAnswer, Ping, ToPeer, ToTracker};
-use icet::{Abilities, Identity, Limits, MediaPath, NetAddr, NetKind, Offer, PageRanges, ProtocolName};
+use icet::message::{
+    Assignment, Hello, InfoRequest, Intent, Join, KeyProof, MediaAnswer, Ping, ToPeer, ToTracker,
+};
+use icet::{
+    Abilities, Identity, Limits, MediaPath, NetAddr, NetKind, Offer, PageRanges, ProtocolName, SignedManifest,
+};
 use tokio::runtime::Runtime;
 
 /// Where strangers' tasks run while the test itself waits.
@@ -99,12 +103,25 @@ impl Stranger {
         self.until("a pong", |m| matches!(m, ToPeer::Pong(p) if p.nonce == nonce).then_some(())).await;
     }
 
-    /// Joins `path` and claims to hold `have` of version 1.
-    pub(super) async fn join(&mut self, path: &str, have: PageRanges, intent: Intent) -> MediaAnswer {
+    /// The current version of what is at `path`.
+    async fn version(&mut self, path: &MediaPath) -> u64 {
         self.requests += 1;
         let request = self.requests;
+        self.send(InfoRequest { request, path: path.clone() }).await;
+        let answer = |m: &ToPeer| match m {
+            ToPeer::InfoAnswer(a) if a.request == request => Some(a.manifest.clone()),
+            _ => None,
+        };
+        let manifest = self.until("figures of the media", answer).await;
+        SignedManifest::verify(manifest).expect("the publisher's").version
+    }
+
+    /// Joins `path` and claims to hold `have` of its current version.
+    pub(super) async fn join(&mut self, path: &str, have: PageRanges, intent: Intent) -> MediaAnswer {
         let path: MediaPath = path.parse().expect("a media path");
-        let version = u64::from(!have.is_empty());
+        let version = if have.is_empty() { 0 } else { self.version(&path).await };
+        self.requests += 1;
+        let request = self.requests;
         let join =
             Join { request, path, publisher: None, version, have, intent, at: None, running: Vec::new() };
         self.send(join).await;

@@ -53,7 +53,7 @@ async fn headers_are_as_specified() {
     let (host, media, _) = pair(Made::of(http())).await;
     let addr = host.addr(NetKind::Tcp);
     let (n, len) = (media.manifest().pages, media.manifest().bytes);
-    let etag = format!("\"{}-1\"", media.id());
+    let etag = format!("\"{}-{}\"", media.id(), media.manifest().version);
     let all = media.read(0, usize::try_from(len).unwrap()).unwrap();
 
     let whole = get(addr, A, "").await;
@@ -179,7 +179,7 @@ async fn several_ranges_and_setup_pages_come_as_multipart() {
 async fn conditions_are_honoured() {
     let (host, media, _) = pair(Made::of(http())).await;
     let addr = host.addr(NetKind::Tcp);
-    let etag = format!("\"{}-1\"", media.id());
+    let etag = format!("\"{}-{}\"", media.id(), media.manifest().version);
     let range = "Range: bytes=0-9\r\n";
     for (condition, status) in [
         (format!("If-Range: {etag}\r\n{range}"), 206),
