@@ -2,6 +2,7 @@
 
 mod attacks;
 mod crash;
+mod down;
 mod errors;
 mod host;
 mod house;

@@ -1,12 +1,10 @@
 //! Hosts that lie about what they serve and what they have.
 
-use iceshare::driver::{OpenOptions, Peer, PeerConfig};
-use iceshare::protocol::Registry;
-use iceshare::shelf::Anonymous;
+use iceshare::driver::OpenOptions;
 use iceshare::store::Target;
 use iceshare_tests::{Network, media, same};
+use icet::IcetUrl;
 use icet::message::Intent;
-use icet::{IcetUrl, Identity};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
@@ -95,18 +93,7 @@ fn nor_is_one_whose_checksum_was_mended() {
 fn a_reader_is_never_shown_an_altered_page() {
     let s = scene(Lie::AlterAndMend);
     let seen = s.rt.block_on(async {
-        let registry = Registry::linked().expect("a registry");
-        let config = PeerConfig {
-            identity: Identity::from_seed(&[0xdd; 32]),
-            data_dir: s.net.path("reader"),
-            listen: vec!["127.0.0.1:0".parse().expect("an address")],
-            up: None,
-            down: None,
-            protocols: registry.build(&["http".to_owned()], &[]).expect("protocols"),
-            anonymous: Anonymous::Allow,
-            agent: "reader".into(),
-        };
-        let peer = Peer::start(config).await.expect("a peer");
+        let peer = super::stranger::peer(&s.net, "reader", 0xdd, None).await;
         let url: IcetUrl = s.url.parse().expect("a link");
         let options = OpenOptions { intent: Intent::Play, target: Target::Own, at: None };
         let media = peer.open(&url, options).await.expect("a media");

@@ -8,6 +8,6 @@ mod hosts;
 mod liar;
 mod paths;
 mod publishers;
-mod stranger;
+pub(crate) mod stranger;
 mod tickets;
 mod trackers;

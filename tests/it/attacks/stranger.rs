@@ -5,9 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use iceshare::driver::{Peer, PeerConfig};
 use iceshare::net::session::{self, PeerSession};
 use iceshare::net::{Net, NetConfig};
-use iceshare_tests::PATIENCE;
+use iceshare::protocol::Registry;
+use iceshare::shelf::Anonymous;
+use iceshare_tests::{Network, PATIENCE};
+use iceshare_transport_http as _;
 use icet::message::{
     Assignment, Hello, InfoRequest, Intent, Join, KeyProof, MediaAnswer, Ping, ToPeer, ToTracker,
 };
@@ -17,7 +21,7 @@ use icet::{
 use tokio::runtime::Runtime;
 
 /// Where strangers' tasks run while the test itself waits.
-pub(super) fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
@@ -40,6 +44,22 @@ pub(super) fn offer() -> Offer {
 pub(super) async fn net(seed: u8) -> Net {
     let listen = vec!["127.0.0.1:0".parse().expect("an address")];
     Net::bind(NetConfig::new(listen, Identity::from_seed(&[seed; 32]))).await.expect("a free port")
+}
+
+/// A peer in this process, with HTTP and a folder of its own.
+pub(crate) async fn peer(network: &Network, who: &str, seed: u8, down: Option<u64>) -> Peer {
+    let registry = Registry::linked().expect("a registry");
+    let config = PeerConfig {
+        identity: Identity::from_seed(&[seed; 32]),
+        data_dir: network.path(who),
+        listen: vec!["127.0.0.1:0".parse().expect("an address")],
+        up: None,
+        down,
+        protocols: registry.build(&["http".to_owned()], &[]).expect("protocols"),
+        anonymous: Anonymous::Allow,
+        agent: who.into(),
+    };
+    Peer::start(config).await.expect("a peer")
 }
 
 /// A session with a tracker.
@@ -191,7 +211,7 @@ pub(super) fn read(path: &Path) -> Vec<u8> {
 }
 
 /// Asks until there is an answer that will do; each question is a round trip.
-pub(super) fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
     let end = std::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = f() {
