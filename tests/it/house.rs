@@ -154,6 +154,24 @@ fn crates_depend_downwards_only() {
     }
 }
 
+/// Who knows one transport finds the way in another: the same names, and the conformance suite.
+#[test]
+fn transports_are_of_one_shape() {
+    let mut missing = Vec::new();
+    for member in members().into_iter().filter(|m| m.starts_with("transports/")) {
+        let there = |name: &str| root().join(&member).join(name).exists();
+        for part in ["lib", "config", "wire", "serve", "fetch"] {
+            if !there(&format!("src/{part}.rs")) && !there(&format!("src/{part}/mod.rs")) {
+                missing.push(format!("{member}: src/{part}.rs"));
+            }
+        }
+        if !there("tests/conformance.rs") {
+            missing.push(format!("{member}: tests/conformance.rs"));
+        }
+    }
+    none(missing, "a transport has the file names of the others");
+}
+
 #[test]
 fn every_crate_takes_versions_and_lints_from_the_workspace() {
     for member in members() {

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::{self, BoxStream, StreamExt};
 use icet::{Identity, NetAddr, NetKind, PeerKey, ProtocolName};
 use quinn::AsyncUdpSocket;
 use tokio::net::TcpStream;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::udp::{DatagramSender, Datagrams};
 use super::{DialError, Inner, Matcher, WAITING, dial};
-use crate::protocol::{ErrorKind, TransportError};
+use crate::protocol::{ErrorKind, Piece, TransportError};
 
 /// How long a dial may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +61,29 @@ impl Context {
     #[must_use]
     pub fn closed(&self) -> &CancellationToken {
         &self.inner.closed
+    }
+
+    /// The pieces of a fetch, until the peer shuts down: then an error ends them. For transports whose own sockets do not see
+    /// to that.
+    pub fn while_open(
+        &self,
+        pieces: BoxStream<'static, Result<Piece, TransportError>>,
+    ) -> BoxStream<'static, Result<Piece, TransportError>> {
+        let closed = self.closed().clone();
+        let next = move |pieces: Option<BoxStream<'static, _>>| {
+            let closed = closed.clone();
+            async move {
+                let mut pieces = pieces?;
+                tokio::select! {
+                    biased;
+                    () = closed.cancelled() => {
+                        Some((Err(TransportError::new(ErrorKind::Local, "this peer shuts down")), None))
+                    }
+                    piece = pieces.next() => piece.map(|piece| (piece, Some(pieces))),
+                }
+            }
+        };
+        stream::unfold(Some(pieces), next).boxed()
     }
 
     /// Where the peer listens; see [`super::Net::local_addrs`].

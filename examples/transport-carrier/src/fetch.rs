@@ -20,15 +20,11 @@ pub(crate) fn fetch(
     cx: Context,
     request: Request,
 ) -> BoxStream<'static, Result<Piece, TransportError>> {
-    let begun = async move { begin(&config, cx, request).await.map(Answer::into_stream) };
-    stream::once(begun).try_flatten().boxed()
+    let begun = async move { begin(&config, request).await.map(Answer::into_stream) };
+    cx.while_open(stream::once(begun).try_flatten().boxed())
 }
 
-async fn begin(
-    config: &Config,
-    cx: Context,
-    request: Request,
-) -> Result<Answer<Reader, Writer>, TransportError> {
+async fn begin(config: &Config, request: Request) -> Result<Answer<Reader, Writer>, TransportError> {
     let local = |e: io::Error| {
         let what = format!("cannot use the shared directory {}", config.dir.display());
         TransportError::new(ErrorKind::Local, what).because(e)
@@ -44,6 +40,6 @@ async fn begin(
     }
     let place = Place::make(&mailbox).map_err(local)?;
     let outbound = Writer::new(place.path().join("up"));
-    let inbound = Reader::new(place.path().join("down"), Some((place, Watch::new(cx, &mailbox))));
+    let inbound = Reader::new(place.path().join("down"), Some((place, Watch::new(&mailbox))));
     ask(inbound, outbound, &request, PATIENCE).await
 }

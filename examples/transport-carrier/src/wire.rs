@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
-use iceshare::net::Context;
 use iceshare::protocol::PeerKey;
 use iceshare::stream::{Inbound, Lost, Outbound};
 use tokio::io::AsyncReadExt;
@@ -136,26 +135,22 @@ pub(crate) async fn look<T>(mut find: impl FnMut() -> Result<Option<T>, Lost>) -
     }
 }
 
-/// Whether the host is still there, and we are.
+/// Whether the host is still there.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    cx: Context,
     alive: PathBuf,
     seen: Option<SystemTime>,
     since: Instant,
 }
 
 impl Watch {
-    pub(crate) fn new(cx: Context, mailbox: &Path) -> Watch {
-        Watch { cx, alive: mailbox.join(ALIVE), seen: None, since: Instant::now() }
+    pub(crate) fn new(mailbox: &Path) -> Watch {
+        Watch { alive: mailbox.join(ALIVE), seen: None, since: Instant::now() }
     }
 
     /// Clocks of two machines are not compared: the sign must change.
     fn check(&mut self) -> Result<(), Lost> {
         let broken = |why: &str| Lost::Broken(io::Error::new(io::ErrorKind::ConnectionAborted, why));
-        if self.cx.closed().is_cancelled() {
-            return Err(broken("this peer shuts down"));
-        }
         let Ok(changed) = fs::metadata(&self.alive).and_then(|m| m.modified()) else {
             return Err(broken("the host has left"));
         };

@@ -180,17 +180,6 @@ impl Fetch {
     }
 }
 
-/// What `step` gives, unless the peer shuts down before.
-async fn or_closed<T>(
-    cx: &Context,
-    step: impl Future<Output = Result<T, TransportError>>,
-) -> Result<T, TransportError> {
-    tokio::select! {
-        result = step => result,
-        () = cx.closed().cancelled() => Err(TransportError::new(ErrorKind::Local, "plain-bytes: shut down")),
-    }
-}
-
 impl PayloadProtocol for Plain {
     fn abilities(&self) -> Abilities {
         Abilities::BYTES | Abilities::ORDERED
@@ -215,15 +204,14 @@ impl PayloadProtocol for Plain {
     }
 
     fn fetch(&self, cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
-        let begin = async move { or_closed(&cx, Fetch::begin(&request)).await.map(|fetch| (fetch, cx)) };
-        stream::once(begin)
-            .flat_map(|begun| match begun {
-                Err(e) => stream::iter([Err(e)]).boxed(),
-                Ok(fetch) => stream::try_unfold(fetch, |(mut fetch, cx)| async move {
-                    Ok(or_closed(&cx, fetch.next()).await?.map(|piece| (piece, (fetch, cx))))
-                })
-                .boxed(),
+        let begin = async move { Fetch::begin(&request).await };
+        let pieces = stream::once(begin).flat_map(|begun| match begun {
+            Err(e) => stream::iter([Err(e)]).boxed(),
+            Ok(fetch) => stream::try_unfold(fetch, |mut fetch| async move {
+                Ok(fetch.next().await?.map(|piece| (piece, fetch)))
             })
-            .boxed()
+            .boxed(),
+        });
+        cx.while_open(pieces.boxed())
     }
 }

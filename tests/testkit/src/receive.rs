@@ -22,8 +22,8 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Of a media that its host holds as a whole. Time has no one right answer (see
-    /// [`World::time`](crate::World::time)): of it nothing is expected.
+    /// Of a media that its host holds as a whole. Time has no one right answer, and a check of its own: of it nothing is
+    /// expected.
     #[must_use]
     pub fn of(media: &Media, what: What) -> Expected {
         let (bytes, marks) = match &what {

@@ -6,18 +6,26 @@
 //!
 //! # Writing one
 //!
+//! [`guide`] leads there, step by step, with a transport that stands whole in it. In short:
+//!
 //! 1. Implement [`PayloadProtocol`] for a type that holds the transport's settings.
 //! 2. Register it: `iceshare::register_payload_protocol!("carrier", "Pages by carrier pigeon.", SETTINGS, Carrier::build);`
 //! 3. In the binary's crate, name it once: `use iceshare_transport_carrier as _;`. A Cargo dependency alone links
 //!    nothing, silently.
+//! 4. In a test: `iceshare_testkit::conformance!("carrier");` (crate `iceshare-testkit`) tries every duty that is named here
+//!    and in `proto-spec/spec/payload.md`, over real sockets, as far as the abilities that are declared ask for it.
 //!
 //! *Declare* with [`PayloadProtocol::abilities`] only what works: the driver asks for pages where the protocol has
 //! [`Abilities::PAGES`], else for bytes where it has [`Abilities::BYTES`] and the offset is known, else for time.
 //!
-//! *Serve*: look media up with [`Shelf::find`], ask [`Shelf::admit`] before sending anything, and await
-//! [`Admission::permit`](crate::shelf::Admission::permit) before each write: that is what makes `--up` hold over all protocols together.
+//! *Serve*: [`serve::deliver`](crate::serve::deliver) finds the media, plans the answer, asks the shelf, and gives bytes as the
+//! limits let them pass; over a reliable stream, [`stream::Server`](crate::stream::Server) does all of it. Who does it by hand
+//! finds media with [`Shelf::find_id`], asks [`Shelf::admit`] before sending anything, and awaits
+//! [`Admission::permit`](crate::shelf::Admission::permit) before each write: that is what makes `--up` hold over all
+//! protocols together.
 //!
-//! *Fetch*: return a stream of [`Piece`]s. Dropping the stream cancels the request, soon.
+//! *Fetch*: return a stream of [`Piece`]s. Dropping the stream cancels the request, soon, also while the host waits for pages.
+//! What was not held at the host is told by an error at the end ([`ErrorKind::NoRange`]), whatever came before it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +42,12 @@ pub use icet::{
 
 use crate::net::Context;
 use crate::shelf::Shelf;
+
+#[doc = include_str!("guide.md")]
+#[doc = "```no_run"]
+#[doc = include_str!("parrot.rs")]
+#[doc = "```"]
+pub mod guide {}
 
 #[doc(hidden)]
 pub use inventory as __inventory;
@@ -52,7 +66,7 @@ pub trait PayloadProtocol: fmt::Debug + Send + Sync + 'static {
     fn serve(&self, cx: Context, shelf: Arc<Shelf>) -> BoxFuture<'static, Result<String, TransportError>>;
 
     /// Requests one range. Nothing is sent until the stream is polled; dropping it cancels. The stream ends after
-    /// the range, or with one error.
+    /// the range, or with one error; so it does when the peer shuts down ([`Context::while_open`]).
     fn fetch(&self, cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>>;
 }
 
