@@ -8,6 +8,7 @@
 //! - [`pages`]: page numbers, sets of them on the wire ([`PageSet`], [`PageRanges`]) and in memory ([`PageMap`]).
 //! - [`media`], [`merkle`]: what a publisher signs, and how a page is proved under it.
 //! - [`message`], [`frame`]: the conversation, and its framing on a byte stream.
+//! - [`scope`]: what an IP address is good for.
 //! - [`ticket`]: what lets a receiver use an assignment at a host.
 //! - [`stream`]: pages over a reliable stream, for payload protocols made of such.
 //!
@@ -35,6 +36,7 @@ pub mod message;
 pub mod net;
 pub mod pages;
 pub mod path;
+pub mod scope;
 pub mod stream;
 pub mod ticket;
 pub mod time;
@@ -45,6 +47,7 @@ pub use media::{Kind, Manifest, PageFlags, PageRecord, ProvenSlice, Signed, Sign
 pub use net::{Abilities, HostAddr, Limits, NetAddr, NetKind, Offer, ProtocolName};
 pub use pages::{PageMap, PageNo, PageRanges, PageSet, Stripe};
 pub use path::{MediaId, MediaPath};
+pub use scope::Scope;
 pub use ticket::{Ticket, TicketKey};
 pub use time::Now;
 pub use url::IcetUrl;

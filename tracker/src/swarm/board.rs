@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use icet::message::{Assignment, Dial, Need, Source};
 use icet::ticket::TicketBody;
-use icet::{HostAddr, MediaId, Now, PageNo, PageSet, PeerKey, TicketKey};
+use icet::{HostAddr, MediaId, Now, PageNo, PageSet, PeerKey, Scope, TicketKey};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -326,9 +326,9 @@ impl Board {
         let proved = h.reach.iter().filter(|a| a.proof == Proof::Proved && Some(a.addr.kind) == offer.dials);
         let mut addrs: Vec<_> = proved.map(|a| a.addr).filter(|a| tell(a.at.ip())).collect();
         // The nearest first.
-        addrs.sort_by_key(|a| match reach::scope(a.at.ip()) {
-            reach::Scope::Loopback => 0,
-            reach::Scope::Private => 1,
+        addrs.sort_by_key(|a| match Scope::of(a.at.ip()) {
+            Scope::Loopback => 0,
+            Scope::Private => 1,
             _ => 2,
         });
         let ticket = TicketKey::derive(&self.config.secret, &h.key).issue(&TicketBody {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use icet::message::{Outcome, Report};
-use icet::{Abilities, Now, PageNo, PageRanges};
+use icet::{Abilities, Now, PageNo, PageRanges, Scope};
 
 use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, State, Timer};
 use super::learn::Sample;
 use super::peer::DISTRUST;
-use super::reach::{Scope, scope};
 use super::schedule::Event;
 
 /// How long a receiver is not sent again to a host that failed it.
@@ -397,8 +396,9 @@ impl Board {
         let (key, ip, trust) = (reporter.key, reporter.ip(), reporter.trust(now));
         let Some(h) = self.peers.get_mut(&host) else { return };
         h.conduct.accusers.retain(|(_, _, at)| now.since(*at) < 3 * DISTRUST);
-        let near =
-            |a, b| scope(a) == Scope::Public && super::quota::Prefix::of(a) == super::quota::Prefix::of(b);
+        let near = |a, b| {
+            Scope::of(a) == Scope::Public && super::quota::Prefix::of(a) == super::quota::Prefix::of(b)
+        };
         let heard = h.conduct.accusers.iter().any(|(k, from, _)| *k == key || near(*from, ip));
         if spent || heard || h.conduct.accusers.len() >= 16 {
             return;
