@@ -158,6 +158,9 @@ impl Abilities {
     pub const PROVES_KEY: Abilities = Abilities(1 << 7);
     /// Takes spans of pages: what is missing of a page of which fragments came.
     pub const SPANS: Abilities = Abilities(1 << 8);
+    /// Needs no address of a host whose endpoint says enough (through a relay, say): two peers that both have it can
+    /// meet where no address is proved or may be told.
+    pub const RELAYED: Abilities = Abilities(1 << 9);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -166,7 +169,7 @@ impl Abilities {
     }
 
     /// Name of each known bit, in their order.
-    pub const NAMES: [(Abilities, &'static str); 9] = [
+    pub const NAMES: [(Abilities, &'static str); 10] = [
         (Abilities::PAGES, "pages"),
         (Abilities::BYTES, "bytes"),
         (Abilities::TIME, "time"),
@@ -176,6 +179,7 @@ impl Abilities {
         (Abilities::ORDERED, "ordered"),
         (Abilities::PROVES_KEY, "proves-key"),
         (Abilities::SPANS, "spans"),
+        (Abilities::RELAYED, "relayed"),
     ];
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use icet::message::{Assignment, Dial, Need, Source};
 use icet::ticket::TicketBody;
-use icet::{HostAddr, MediaId, Now, PageNo, PageSet, PeerKey, Scope, TicketKey};
+use icet::{Abilities, HostAddr, MediaId, Now, Offer, PageNo, PageSet, PeerKey, Scope, TicketKey};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -295,9 +295,12 @@ impl Board {
         const EXPLORE: f64 = 0.03;
         let (h, r) = (self.peers.get(&host)?, self.peers.get(&receiver)?);
         let mut ways: Vec<(f64, Route)> = Vec::new();
-        for o in h.offers.iter().filter(|o| o.offer.serves && r.offered(o.proto).is_some()) {
+        for o in h.offers.iter().filter(|o| o.offer.serves) {
+            let Some(theirs) = r.offered(o.proto) else { continue };
+            let relayed = |offer: &Offer| offer.abilities.has(Abilities::RELAYED);
             let reachable = match o.offer.dials {
                 None => true,
+                Some(_) if relayed(&o.offer) && relayed(&theirs.offer) => true,
                 Some(kind) => h.reach.iter().any(|a| {
                     a.addr.kind == kind
                         && a.proof == Proof::Proved

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use icet::message::{ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, ToTracker, Welcome};
-use icet::{MediaId, NetAddr, NetKind, Now, PeerKey, TicketKey};
+use icet::{Abilities, MediaId, NetAddr, NetKind, Now, Offer, PeerKey, TicketKey};
 
 use super::board::{PeerIx, Timer};
 use super::peer::{Fading, MOST_FETCHED, MOST_SERVED, Meter, Offered, Peer};
@@ -461,7 +461,8 @@ impl Swarm {
     fn set_servable(&mut self, now: Now, ix: PeerIx) {
         let Some(p) = self.board.peers.get_mut(&ix) else { return };
         let proved = |kind| p.reach.iter().any(|r| r.addr.kind == kind && r.proof == Proof::Proved);
-        let servable = p.offers.iter().any(|o| o.offer.serves && o.offer.dials.is_none_or(proved));
+        let reachable = |o: &Offer| o.abilities.has(Abilities::RELAYED) || o.dials.is_none_or(proved);
+        let servable = p.offers.iter().any(|o| o.offer.serves && reachable(&o.offer));
         let before = std::mem::replace(&mut p.servable, servable);
         if servable {
             // Even if it was before: another address may reach other receivers.

@@ -295,6 +295,31 @@ fn receivers_without_a_common_way_get_nothing() {
 }
 
 #[test]
+fn behind_a_relay_only_those_meet_who_both_use_relays() {
+    let mut w = World::new();
+    w.reachable = false;
+    let p = w.connect(&identity(1), "198.51.100.1:1");
+    let relayed = |endpoint: &str| icet::Offer {
+        abilities: icet::Abilities::PAGES | icet::Abilities::RELAYED,
+        endpoint: endpoint.into(),
+        ..offer("libp2p")
+    };
+    w.say(p, icet::message::Hello { offers: vec![relayed("abc")], ..hello(vec![tcp("198.51.100.1:4000")]) });
+    w.publish(p, &media(&identity(1), "film", 1, 64, 4000));
+    let without = w.connect(&identity(2), "198.51.100.2:1");
+    w.say(without, icet::message::Hello { offers: vec![offer("libp2p")], ..hello(vec![]) });
+    w.join(without, "film", Intent::Whole);
+    assert!(w.assigned(without).is_empty(), "it knows no relay, and no address was proved");
+    let with = w.connect(&identity(3), "198.51.100.3:1");
+    w.say(with, icet::message::Hello { offers: vec![relayed("")], ..hello(vec![]) });
+    w.join(with, "film", Intent::Whole);
+    let got = w.assigned(with);
+    let right =
+        |a: &icet::message::Assignment| a.source.host.endpoint == "abc" && a.source.host.addrs.is_empty();
+    assert!(!got.is_empty() && got.iter().all(right));
+}
+
+#[test]
 fn a_host_counts_once_its_address_is_proved() {
     let mut w = World::new();
     w.reachable = false;
