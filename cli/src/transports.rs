@@ -2,6 +2,8 @@
 //! once, and nowhere else in the command is a protocol known.
 
 use iceshare_transport_http as _;
+#[cfg(feature = "libp2p")]
+use iceshare_transport_libp2p as _;
 
 use iceshare::protocol::{Protocol, Registry};
 
@@ -33,6 +35,8 @@ mod tests {
     fn exactly_these_are_linked() {
         let registry = registry().expect("a sound registry");
         let names: Vec<_> = registry.registrations().iter().map(|r| r.name).collect();
-        assert_eq!(names, ["http"]);
+        let all = [("http", true), ("libp2p", cfg!(feature = "libp2p"))];
+        let wanted: Vec<_> = all.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect();
+        assert_eq!(names, wanted);
     }
 }

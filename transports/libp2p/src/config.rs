@@ -1,0 +1,134 @@
+//! Settings.
+
+use std::time::Duration;
+
+use iceshare::protocol::{Setting, SettingError, Settings};
+
+use crate::wire::{self, Relay};
+
+/// What can be set with `--set libp2p.key=value`.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "relay",
+        default: "none",
+        about: "relays to be reached through and to reach others through, each /…/p2p/ID, separated by spaces or commas",
+    },
+    Setting {
+        key: "quic-port",
+        default: "0",
+        about: "UDP port of libp2p's own QUIC (0: any free one; off: none, and so no hole punching over UDP)",
+    },
+    Setting {
+        key: "punch",
+        default: "on",
+        about: "whether relayed connections are replaced by direct ones through NATs (on, off)",
+    },
+    Setting { key: "connections", default: "512", about: "connections that may be open to us at once" },
+    Setting { key: "per-ip", default: "64", about: "of them, those from one IP address (loopback aside)" },
+    Setting {
+        key: "requests",
+        default: "1024",
+        about: "requests that are answered at once; more are refused as busy",
+    },
+    Setting {
+        key: "stall-timeout",
+        default: "30",
+        about: "seconds that a receiver may take no byte, and that pages are waited for",
+    },
+    Setting {
+        key: "connect-timeout",
+        default: "5",
+        about: "seconds that a connection to a host may take to open",
+    },
+];
+
+/// The values.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) relays: Vec<Relay>,
+    /// None: no QUIC.
+    pub(crate) quic_port: Option<u16>,
+    pub(crate) punch: bool,
+    pub(crate) connections: u32,
+    pub(crate) per_ip: usize,
+    pub(crate) requests: usize,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+}
+
+fn refused(key: &str, value: &str, why: impl Into<String>) -> SettingError {
+    let (key, value) = (key.to_owned(), value.to_owned());
+    SettingError::Value { protocol: crate::NAME, key, value, why: why.into() }
+}
+
+impl Config {
+    pub(crate) fn read(settings: &Settings) -> Result<Config, SettingError> {
+        let value = |key: &'static str| {
+            let default = SETTINGS.iter().find(|s| s.key == key).map_or("", |s| s.default);
+            settings.get(key).unwrap_or(default)
+        };
+        let number = |key: &'static str, max: u32| {
+            let fits = value(key).parse().ok().filter(|n| (1..=max).contains(n));
+            fits.ok_or_else(|| refused(key, value(key), format!("it takes a whole number from 1 to {max}")))
+        };
+        let time = |key| number(key, 600).map(|n: u32| Duration::from_secs(n.into()));
+        let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let quic_port = match value("quic-port") {
+            "off" => None,
+            port => Some(port.parse().map_err(|_| refused("quic-port", port, "it takes a port, or off"))?),
+        };
+        let punch = match value("punch") {
+            "on" => true,
+            "off" => false,
+            other => return Err(refused("punch", other, "it takes on or off")),
+        };
+        let relays = if value("relay") == "none" { "" } else { value("relay") };
+        let relays = wire::relays(relays).map_err(|e| refused("relay", &e.text, e.to_string()))?;
+        Ok(Config {
+            relays,
+            quic_port,
+            punch,
+            connections: number("connections", 65_536)?,
+            per_ip: size(number("per-ip", 65_536)?),
+            requests: size(number("requests", 65_536)?),
+            stall_timeout: time("stall-timeout")?,
+            connect_timeout: time("connect-timeout")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(key: &str, value: &str) -> Result<Config, SettingError> {
+        Config::read(&Settings(vec![(key.to_owned(), value.to_owned())]))
+    }
+
+    #[test]
+    fn defaults_can_be_read() -> Result<(), SettingError> {
+        let config = Config::read(&Settings::default())?;
+        assert_eq!((config.quic_port, config.punch, config.per_ip), (Some(0), true, 64));
+        assert!(config.relays.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn values_are_checked() -> Result<(), SettingError> {
+        assert_eq!(with("quic-port", "off")?.quic_port, None);
+        assert!(!with("punch", "off")?.punch);
+        let bad = [
+            ("per-ip", "0"),
+            ("connections", "-1"),
+            ("requests", "x"),
+            ("stall-timeout", "601"),
+            ("quic-port", "65536"),
+            ("punch", "yes"),
+            ("relay", "/ip4/192.0.2.1/tcp/4001"),
+        ];
+        for (key, value) in bad {
+            assert!(with(key, value).is_err_and(|e| e.to_string().contains(key)), "{key}={value}");
+        }
+        Ok(())
+    }
+}

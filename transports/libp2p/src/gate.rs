@@ -1,0 +1,344 @@
+//! Nobody can be aimed: which addresses this peer dials, and how many connections one address may open to it.
+//!
+//! libp2p dials what other peers name, in hole punching above all (DCUtR sends the addresses to be dialed). Here all
+//! dials pass one gate. What the driver orders (addresses that a tracker proved, relays that the user set) passes;
+//! anything else only as a punch: a public address with a port from 1024 on, as often as a budget allows.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use iceshare::icet::Scope;
+use libp2p::core::Endpoint;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{
+    Boxed, DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent,
+};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+
+use crate::wire;
+
+/// Punches at once, and how long until another may follow.
+const PUNCHES: (f64, Duration) = (64.0, Duration::from_secs(1));
+/// The lowest port that a punch may go to.
+const LOWEST_PORT: u16 = 1024;
+
+/// What may be dialed.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Whether punches are allowed.
+    punch: bool,
+    /// What is being dialed on the driver's order: how often, and how long it waits before.
+    ordered: HashMap<Multiaddr, (u32, Duration)>,
+    relays: HashSet<Multiaddr>,
+    /// Where relays are: peers that meet at a relay in a private network may be in it too.
+    scopes: Vec<Scope>,
+    tokens: f64,
+    refilled: Instant,
+}
+
+pub(crate) type Gate = Arc<Mutex<Rules>>;
+
+/// Locks the rules.
+pub(crate) fn lock(gate: &Gate) -> std::sync::MutexGuard<'_, Rules> {
+    gate.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Without the id of who is expected there.
+fn bare(addr: &Multiaddr) -> Multiaddr {
+    let mut addr = addr.clone();
+    if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+        addr.pop();
+    }
+    addr
+}
+
+impl Rules {
+    pub(crate) fn new(punch: bool, now: Instant) -> Gate {
+        Arc::new(Mutex::new(Rules {
+            punch,
+            ordered: HashMap::new(),
+            relays: HashSet::new(),
+            scopes: vec![Scope::Public],
+            tokens: PUNCHES.0,
+            refilled: now,
+        }))
+    }
+
+    /// Lets a relay be dialed from now on.
+    pub(crate) fn relay(&mut self, addr: &Multiaddr) {
+        if let Some((ip, ..)) = wire::socket_of(addr)
+            && !self.scopes.contains(&Scope::of(ip))
+        {
+            self.scopes.push(Scope::of(ip));
+        }
+        self.relays.insert(bare(addr));
+    }
+
+    /// Lets an address be dialed until [`Rules::done`], after a delay.
+    pub(crate) fn order(&mut self, addr: &Multiaddr, delay: Duration) {
+        let (n, wait) = self.ordered.entry(bare(addr)).or_insert((0, delay));
+        *n += 1;
+        *wait = delay.min(*wait);
+    }
+
+    /// The end of an order.
+    pub(crate) fn done(&mut self, addr: &Multiaddr) {
+        let addr = bare(addr);
+        if let Some((n, _)) = self.ordered.get_mut(&addr) {
+            *n -= 1;
+            if *n == 0 {
+                self.ordered.remove(&addr);
+            }
+        }
+    }
+
+    /// Whether the address may be dialed, and how long to wait before.
+    fn permit(&mut self, addr: &Multiaddr, now: Instant) -> Option<Duration> {
+        let addr = bare(addr);
+        if let Some((_, delay)) = self.ordered.get(&addr) {
+            return Some(*delay);
+        }
+        if self.relays.contains(&addr) {
+            return Some(Duration::ZERO);
+        }
+        let parts: Vec<_> = addr.iter().skip(1).collect();
+        let direct = matches!(&parts[..], [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1]);
+        let (ip, port, _) = wire::socket_of(&addr).filter(|_| direct && self.punch)?;
+        if port < LOWEST_PORT || !self.scopes.contains(&Scope::of(ip)) {
+            return None;
+        }
+        let gained = now.saturating_duration_since(self.refilled).as_secs_f64() / PUNCHES.1.as_secs_f64();
+        self.tokens = (self.tokens + gained).min(PUNCHES.0);
+        self.refilled = now;
+        if self.tokens < 1.0 {
+            return None;
+        }
+        self.tokens -= 1.0;
+        Some(Duration::ZERO)
+    }
+}
+
+/// A transport that dials only what the rules allow.
+pub(crate) struct Gated {
+    gate: Gate,
+    inner: Boxed<(PeerId, StreamMuxerBox)>,
+}
+
+impl Gated {
+    pub(crate) fn new(gate: Gate, inner: Boxed<(PeerId, StreamMuxerBox)>) -> Gated {
+        Gated { gate, inner }
+    }
+}
+
+type Opened = (PeerId, StreamMuxerBox);
+
+impl Transport for Gated {
+    type Output = Opened;
+    type Error = io::Error;
+    type ListenerUpgrade = <Boxed<Opened> as Transport>::ListenerUpgrade;
+    type Dial = BoxFuture<'static, io::Result<Opened>>;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        self.inner.listen_on(id, addr)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        let Some(delay) = lock(&self.gate).permit(&addr, Instant::now()) else {
+            tracing::debug!(%addr, "an address that somebody named is not dialed");
+            let why = "addresses of somebody's choosing are not dialed";
+            return Err(TransportError::Other(io::Error::new(io::ErrorKind::PermissionDenied, why)));
+        };
+        let dial = self.inner.dial(addr, opts)?;
+        if delay.is_zero() {
+            return Ok(dial.boxed());
+        }
+        Ok(async move {
+            tokio::time::sleep(delay).await;
+            dial.await
+        }
+        .boxed())
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        Pin::new(&mut self.inner).poll(cx)
+    }
+}
+
+/// Counts connections by address, and hands on what relays say of our own address.
+#[derive(Debug)]
+pub(crate) struct Behaviour {
+    per_ip: usize,
+    open: HashMap<ConnectionId, IpAddr>,
+    by_ip: HashMap<IpAddr, usize>,
+    observed: VecDeque<Multiaddr>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("too many connections from {0}")]
+struct TooMany(IpAddr);
+
+impl Behaviour {
+    pub(crate) fn new(per_ip: usize) -> Behaviour {
+        Behaviour { per_ip, open: HashMap::new(), by_ip: HashMap::new(), observed: VecDeque::new() }
+    }
+
+    /// A relay sees us at this address: what a punch can aim at. (`identify` tells it too, but puts our own port in
+    /// its place where a NAT has changed it.)
+    pub(crate) fn observed(&mut self, addr: Multiaddr) {
+        self.observed.push_back(addr);
+    }
+
+    fn leave(&mut self, id: ConnectionId) {
+        if let Some(ip) = self.open.remove(&id)
+            && let Some(n) = self.by_ip.get_mut(&ip)
+        {
+            *n -= 1;
+            if *n == 0 {
+                self.by_ip.remove(&ip);
+            }
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        // What a relay brings has no address of its own.
+        let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) else {
+            return Ok(());
+        };
+        let mine = self.by_ip.entry(ip).or_default();
+        // A whole swarm may run on this machine.
+        if *mine >= self.per_ip && !ip.is_loopback() {
+            return Err(ConnectionDenied::new(TooMany(ip)));
+        }
+        *mine += 1;
+        self.open.insert(id, ip);
+        Ok(())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionClosed(e) => self.leave(e.connection_id),
+            FromSwarm::ListenFailure(e) => self.leave(e.connection_id),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        match self.observed.pop_front() {
+            Some(addr) => Poll::Ready(ToSwarm::NewExternalAddrCandidate(addr)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(s: &str) -> Multiaddr {
+        s.parse().expect("a multiaddr")
+    }
+
+    #[test]
+    fn only_what_is_ordered_is_dialed_and_punches_within_bounds() {
+        let now = Instant::now();
+        let gate = Rules::new(true, now);
+        let mut rules = lock(&gate);
+        let host = addr("/ip4/192.168.1.2/tcp/80");
+        assert_eq!(rules.permit(&host, now), None);
+        rules.order(&host, Duration::from_millis(300));
+        rules.order(&host, Duration::ZERO);
+        assert_eq!(rules.permit(&host, now), Some(Duration::ZERO));
+        rules.done(&host);
+        assert!(rules.permit(&host, now).is_some());
+        rules.done(&host);
+        assert_eq!(rules.permit(&host, now), None);
+        for never in [
+            "/ip4/127.0.0.1/tcp/5000",
+            "/ip4/10.0.0.1/udp/5000/quic-v1",
+            "/ip4/224.0.0.1/udp/5000/quic-v1",
+            "/ip6/64:ff9b::a00:1/tcp/5000",
+            "/ip4/198.51.100.7/tcp/443",
+            "/ip4/198.51.100.7/udp/5000",
+            "/ip4/198.51.100.7/tcp/5000/ws",
+            "/dns4/victim.example/tcp/5000",
+        ] {
+            assert_eq!(rules.permit(&addr(never), now), None, "{never}");
+        }
+        let punch = addr("/ip4/198.51.100.7/udp/5000/quic-v1");
+        let allowed = (0..1000).filter(|_| rules.permit(&punch, now).is_some()).count();
+        assert_eq!(allowed, 64);
+        assert!(rules.permit(&punch, now + Duration::from_secs(2)).is_some());
+        assert!(rules.permit(&punch, now + Duration::from_secs(2)).is_some());
+        assert!(rules.permit(&punch, now + Duration::from_secs(2)).is_none());
+    }
+
+    #[test]
+    fn a_relay_in_a_private_network_lets_its_peers_meet_there() {
+        let now = Instant::now();
+        let gate = Rules::new(true, now);
+        let mut rules = lock(&gate);
+        let peer = addr("/ip4/10.0.0.9/udp/5000/quic-v1");
+        assert_eq!(rules.permit(&peer, now), None);
+        let relay = addr("/ip4/10.0.0.1/tcp/80/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN");
+        rules.relay(&relay);
+        assert_eq!(rules.permit(&relay, now), Some(Duration::ZERO));
+        assert!(rules.permit(&peer, now).is_some());
+        let off = Rules::new(false, now);
+        lock(&off).relay(&relay);
+        assert_eq!(lock(&off).permit(&peer, now), None);
+    }
+}

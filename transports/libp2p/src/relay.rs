@@ -1,0 +1,299 @@
+//! A relay for peers behind NATs: circuit relay v2, for whoever runs a tracker. It connects peers that both know it; what
+//! they say to each other is encrypted from end to end.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use iceshare::icet::{Identity, Scope};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{OrTransport, Transport};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{self, NetworkBehaviour, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, connection_limits, identify, noise, ping, quic, relay, tcp, yamux};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::{self, Gated, Rules};
+use crate::transport::Joined;
+use crate::wire;
+
+/// How long a handshake may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long connections without reservation or circuit are kept.
+const IDLE: Duration = Duration::from_secs(30);
+/// Reservations and circuits that a peer or an IP address may ask for at once, and how long until one more.
+const PEER_RATE: (u32, Duration) = (60, Duration::from_secs(5));
+const IP_RATE: (u32, Duration) = (240, Duration::from_secs(1));
+/// Connections beyond those of reservations: peers that only call others.
+const CALLERS: u32 = 1024;
+
+/// What a relay gives. libp2p's own defaults (16 circuits of 128 KiB and 2 minutes) are made for setting up punches;
+/// these let pages through where no punch works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Peers that are reachable through it at once.
+    pub reservations: usize,
+    /// Circuits at once.
+    pub circuits: usize,
+    /// Of them, those that one peer has, on either end.
+    pub circuits_per_peer: usize,
+    /// Bytes that one circuit carries, both ways together.
+    pub circuit_bytes: u64,
+    /// How long one circuit lasts.
+    pub circuit_time: Duration,
+    /// Connections from one IP address (loopback aside).
+    pub per_ip: usize,
+}
+
+impl Default for Limits {
+    /// 1024 reservations; 256 circuits, 32 of one peer, of 256 MiB and 30 minutes each; 64 connections from one address.
+    fn default() -> Limits {
+        Limits {
+            reservations: 1024,
+            circuits: 256,
+            circuits_per_peer: 32,
+            circuit_bytes: 256 << 20,
+            circuit_time: Duration::from_secs(30 * 60),
+            per_ip: 64,
+        }
+    }
+}
+
+/// How a relay is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its key; peers set its peer id.
+    pub identity: Identity,
+    /// Where it listens, TCP and UDP; port 0: any free ones.
+    pub listen: Vec<SocketAddr>,
+    /// IP addresses by which peers reach it; none: those of this machine's interfaces.
+    pub announce: Vec<IpAddr>,
+    /// What it gives.
+    pub limits: Limits,
+}
+
+/// Why a relay cannot run.
+#[derive(Debug, Error)]
+pub enum RelayError {
+    /// An address to listen on cannot be had.
+    #[error("cannot listen on {addr}: {why}")]
+    Listen {
+        /// Which.
+        addr: Multiaddr,
+        /// What the system says.
+        why: String,
+    },
+    /// The key is of no use.
+    #[error("the key cannot be used: {0}")]
+    Key(String),
+    /// There was no listener left.
+    #[error("no address to listen on is left")]
+    NoListener,
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    gate: gate::Behaviour,
+    relay: relay::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+/// A relay that listens.
+pub struct Relay {
+    swarm: Swarm<Behaviour>,
+    announce: Vec<IpAddr>,
+    me: PeerId,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Relay({})", self.me)
+    }
+}
+
+fn rates(config: relay::Config) -> relay::Config {
+    let (per_peer, per_ip) = (NonZeroU32::new(PEER_RATE.0), NonZeroU32::new(IP_RATE.0));
+    let config = match per_peer {
+        Some(n) => config.reservation_rate_per_peer(n, PEER_RATE.1).circuit_src_per_peer(n, PEER_RATE.1),
+        None => config,
+    };
+    match per_ip {
+        Some(n) => config.reservation_rate_per_ip(n, IP_RATE.1).circuit_src_per_ip(n, IP_RATE.1),
+        None => config,
+    }
+}
+
+impl Relay {
+    /// Opens the ports, and waits until they are there. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`RelayError`].
+    pub async fn start(options: Options) -> Result<Relay, RelayError> {
+        let key_error = |e: &dyn std::error::Error| RelayError::Key(e.to_string());
+        let keys = Keypair::ed25519_from_bytes(options.identity.seed()).map_err(|e| key_error(&e))?;
+        let me = keys.public().to_peer_id();
+        let limits = options.limits;
+        let tcp = tcp::tokio::Transport::new(tcp::Config::default())
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(&keys).map_err(|e| key_error(&e))?)
+            .multiplex(yamux::Config::default())
+            .timeout(PATIENCE)
+            .boxed();
+        let quic = quic::tokio::Transport::new(quic::Config::new(&keys))
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        // It never dials: who calls or is called comes to it.
+        let nobody = Rules::new(false, Instant::now());
+        let stack = Gated::new(nobody, OrTransport::new(tcp, quic).joined()).boxed();
+        let reservations = u32::try_from(limits.reservations).unwrap_or(u32::MAX);
+        let config = rates(relay::Config {
+            max_reservations: limits.reservations,
+            max_circuits: limits.circuits,
+            max_circuits_per_peer: limits.circuits_per_peer,
+            max_circuit_duration: limits.circuit_time,
+            max_circuit_bytes: limits.circuit_bytes,
+            reservation_rate_limiters: Vec::new(),
+            circuit_src_rate_limiters: Vec::new(),
+            ..relay::Config::default()
+        });
+        let connections = connection_limits::ConnectionLimits::default()
+            .with_max_pending_incoming(Some(256))
+            .with_max_established_incoming(Some(reservations.saturating_add(CALLERS)))
+            .with_max_established_per_peer(Some(8));
+        let behaviour = Behaviour {
+            limits: connection_limits::Behaviour::new(connections),
+            gate: gate::Behaviour::new(limits.per_ip),
+            relay: relay::Behaviour::new(me, config),
+            identify: identify::Behaviour::new(
+                identify::Config::new(wire::FAMILY.to_owned(), keys.public())
+                    .with_agent_version(wire::AGENT.to_owned())
+                    .with_cache_size(0),
+            ),
+            ping: ping::Behaviour::default(),
+        };
+        let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+        let mut relay =
+            Relay { swarm: Swarm::new(stack, behaviour, me, settings), announce: options.announce, me };
+        relay.listen(&options.listen).await?;
+        Ok(relay)
+    }
+
+    async fn listen(&mut self, at: &[SocketAddr]) -> Result<(), RelayError> {
+        for at in at {
+            // One number for both, so that one line says all.
+            let tcp = self.open(Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).await?;
+            let port = wire::socket_of(&tcp).map_or(at.port(), |(_, port, _)| port);
+            let udp = Multiaddr::from(at.ip()).with(Protocol::Udp(port)).with(Protocol::QuicV1);
+            self.open(udp).await?;
+        }
+        Ok(())
+    }
+
+    /// Listens, and waits for the first address that it means.
+    async fn open(&mut self, addr: Multiaddr) -> Result<Multiaddr, RelayError> {
+        let fail = |why: String| RelayError::Listen { addr: addr.clone(), why };
+        let id = self.swarm.listen_on(addr.clone()).map_err(|e| fail(wire::root(&e)))?;
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, address } => {
+                    self.announce(&address);
+                    if listener_id == id {
+                        return Ok(address);
+                    }
+                }
+                SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == id => {
+                    let why = reason.err().map_or_else(|| "it was closed".to_owned(), |e| e.to_string());
+                    return Err(fail(why));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Tells peers of an address at which we listen, or of those that the operator names instead.
+    fn announce(&mut self, address: &Multiaddr) {
+        let Some((ip, ..)) = wire::socket_of(address) else { return };
+        if self.announce.is_empty() && Scope::of(ip) != Scope::Never {
+            self.swarm.add_external_address(address.clone());
+        }
+        for named in self.announce.iter().filter(|named| named.is_ipv4() == ip.is_ipv4()) {
+            let addr = address.iter().skip(1).fold(Multiaddr::from(*named), Multiaddr::with);
+            self.swarm.add_external_address(addr);
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.me
+    }
+
+    /// What peers set as `libp2p.relay`: QUIC first, since only over it a NAT can be punched well.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        let mut all: Vec<_> = self.swarm.external_addresses().cloned().collect();
+        let rank = |a: &Multiaddr| {
+            let (ip, _, udp) = wire::socket_of(a).unwrap_or((IpAddr::from([0; 4]), 0, false));
+            (Scope::of(ip) == Scope::Loopback, Scope::of(ip) != Scope::Public, !udp, a.to_string())
+        };
+        all.sort_by_key(rank);
+        all.into_iter().map(|a| a.with(Protocol::P2p(self.me))).collect()
+    }
+
+    /// Relays until told to stop.
+    ///
+    /// # Errors
+    /// If no listener is left.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RelayError> {
+        loop {
+            let event = tokio::select! {
+                event = self.swarm.select_next_some() => event,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match event {
+                SwarmEvent::NewListenAddr { address, .. } => self.announce(&address),
+                SwarmEvent::ExpiredListenAddr { address, .. } => self.swarm.remove_external_address(&address),
+                SwarmEvent::ListenerClosed { reason, addresses, .. } => {
+                    tracing::warn!(?addresses, ?reason, "a listener closed");
+                    if self.swarm.listeners().next().is_none() {
+                        return Err(RelayError::NoListener);
+                    }
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => log(&event),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn log(event: &relay::Event) {
+    match event {
+        relay::Event::ReservationReqAccepted { src_peer_id, renewed: false } => {
+            tracing::info!(peer = %src_peer_id, "reservation");
+        }
+        relay::Event::ReservationReqDenied { src_peer_id, status } => {
+            tracing::info!(peer = %src_peer_id, ?status, "reservation denied");
+        }
+        relay::Event::ReservationClosed { src_peer_id }
+        | relay::Event::ReservationTimedOut { src_peer_id } => {
+            tracing::info!(peer = %src_peer_id, "reservation ended");
+        }
+        relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
+            tracing::info!(from = %src_peer_id, to = %dst_peer_id, "circuit");
+        }
+        relay::Event::CircuitReqDenied { src_peer_id, dst_peer_id, status } => {
+            tracing::info!(from = %src_peer_id, to = %dst_peer_id, ?status, "circuit denied");
+        }
+        relay::Event::CircuitClosed { src_peer_id, dst_peer_id, error } => {
+            let error = error.as_ref().map(io::Error::to_string);
+            tracing::info!(from = %src_peer_id, to = %dst_peer_id, error, "circuit ended");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,55 @@
+//! Serving: each stream that another peer opens is one request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iceshare::net::Context;
+use iceshare::shelf::Shelf;
+use iceshare::stream::{Server, Timing};
+use libp2p::PeerId;
+use libp2p::swarm::Stream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::{io, wire};
+
+/// How long a request may take to arrive.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// Answers what comes in until the peer closes and the last answer has ended; then the node may end too.
+pub(crate) async fn run(
+    cx: Context,
+    shelf: Arc<Shelf>,
+    config: Config,
+    mut inbound: mpsc::Receiver<(PeerId, Stream)>,
+    over: CancellationToken,
+) {
+    let timing = Timing { request: REQUEST, stall: config.stall_timeout };
+    let server = Server { shelf, protocol: cx.protocol().clone(), timing };
+    let places = Arc::new(Semaphore::new(config.requests));
+    let answers = TaskTracker::new();
+    loop {
+        let (peer, stream) = tokio::select! {
+            next = inbound.recv() => match next { Some(next) => next, None => break },
+            () = cx.closed().cancelled() => break,
+        };
+        // This loop does nothing else, so that no stream waits for it.
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::debug!(%peer, "too many requests; one was reset");
+            continue;
+        };
+        let server = server.clone();
+        cx.spawn(answers.track_future(async move {
+            let (read, write) = io::answering(stream);
+            if let Err(e) = server.answer(read, write, wire::key_of(&peer)).await {
+                tracing::trace!(%peer, error = %e, "an answer ended early");
+            }
+            drop(place);
+        }));
+    }
+    answers.close();
+    answers.wait().await;
+    over.cancel();
+}

@@ -1,0 +1,179 @@
+//! Relays that the user set: where they are, and our reservations there, by which others reach us.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{NetworkBehaviour, Swarm};
+use libp2p::{Multiaddr, PeerId};
+
+use crate::gate::{self, Gate};
+use crate::wire;
+
+/// After a failure the next try waits so long, twice as long each time up to the most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+/// Most IP addresses of one name.
+const NAMES: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be looked up and tried from then on.
+    Waits(Instant),
+    Resolving,
+    /// Its addresses are known: to be tried.
+    Ready,
+    Listening(ListenerId),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Relay {
+    peer: PeerId,
+    /// As it was set.
+    names: Vec<Multiaddr>,
+    /// With IP addresses.
+    addrs: Vec<Multiaddr>,
+    state: State,
+    failures: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Relays {
+    all: Vec<Relay>,
+    gate: Gate,
+}
+
+impl Relays {
+    pub(crate) fn new(relays: &[wire::Relay], gate: Gate, now: Instant) -> Relays {
+        let mut rules = gate::lock(&gate);
+        let all = relays.iter().map(|r| {
+            // Those without names are known at once.
+            let known = r.at.iter().all(|a| wire::socket_of(a).is_some());
+            let addrs = if known { r.at.clone() } else { Vec::new() };
+            addrs.iter().for_each(|a| rules.relay(a));
+            let state = if known { State::Ready } else { State::Waits(now) };
+            Relay { peer: r.peer, names: r.at.clone(), addrs, state, failures: 0 }
+        });
+        let all = all.collect();
+        drop(rules);
+        Relays { all, gate }
+    }
+
+    pub(crate) fn is_one(&self, peer: &PeerId) -> bool {
+        self.all.iter().any(|r| r.peer == *peer)
+    }
+
+    /// Which to look up now, by their place.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(usize, Vec<Multiaddr>)> {
+        let due = |r: &Relay| matches!(r.state, State::Waits(at) if at <= now);
+        let mut out = Vec::new();
+        for (i, relay) in self.all.iter_mut().enumerate().filter(|(_, r)| due(r)) {
+            relay.state = State::Resolving;
+            out.push((i, relay.names.clone()));
+        }
+        out
+    }
+
+    /// When there is something to do again.
+    pub(crate) fn next_try(&self) -> Option<Instant> {
+        self.all.iter().filter_map(|r| if let State::Waits(at) = r.state { Some(at) } else { None }).min()
+    }
+
+    pub(crate) fn resolved(&mut self, index: usize, addrs: Vec<Multiaddr>, now: Instant) {
+        let Some(relay) = self.all.get_mut(index).filter(|r| r.state == State::Resolving) else { return };
+        if addrs.is_empty() {
+            tracing::warn!(relay = %relay.peer, "the name of a relay leads nowhere");
+            relay.fail(now);
+            return;
+        }
+        let mut rules = gate::lock(&self.gate);
+        addrs.iter().for_each(|a| rules.relay(a));
+        relay.addrs = addrs;
+        relay.state = State::Ready;
+    }
+
+    /// Asks those that are ready for a reservation.
+    pub(crate) fn listen<B: NetworkBehaviour>(&mut self, swarm: &mut Swarm<B>, now: Instant) {
+        for relay in self.all.iter_mut().filter(|r| r.state == State::Ready) {
+            // With each failure another of its addresses.
+            let turn = usize::try_from(relay.failures).unwrap_or(0) % relay.addrs.len().max(1);
+            let Some(at) = relay.addrs.get(turn) else { continue };
+            let addr = at.clone().with(Protocol::P2p(relay.peer)).with(Protocol::P2pCircuit);
+            match swarm.listen_on(addr) {
+                Ok(id) => relay.state = State::Listening(id),
+                Err(e) => {
+                    tracing::warn!(relay = %relay.peer, error = %e, "a relay cannot be used");
+                    relay.fail(now);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn reserved(&mut self, relay: &PeerId) {
+        self.all.iter_mut().filter(|r| r.peer == *relay).for_each(|r| r.failures = 0);
+    }
+
+    /// A reservation, or the hope for it, has ended.
+    pub(crate) fn lost(&mut self, listener: ListenerId, reason: io::Result<()>, now: Instant) {
+        for relay in self.all.iter_mut().filter(|r| r.state == State::Listening(listener)) {
+            let why = reason.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            tracing::info!(relay = %relay.peer, why, "not reachable through a relay");
+            relay.fail(now);
+        }
+    }
+
+    /// Gives all reservations up.
+    pub(crate) fn close<B: NetworkBehaviour>(&mut self, swarm: &mut Swarm<B>) {
+        for relay in &mut self.all {
+            if let State::Listening(id) = std::mem::replace(&mut relay.state, State::Closed) {
+                swarm.remove_listener(id);
+            }
+        }
+    }
+
+    /// Addresses that lead through those relays of a host's that are known here.
+    pub(crate) fn circuits(&self, of_host: &[PeerId]) -> impl Iterator<Item = Multiaddr> {
+        let known = self.all.iter().filter(|r| of_host.contains(&r.peer));
+        known.flat_map(|r| {
+            let circuit = |a: &Multiaddr| a.clone().with(Protocol::P2p(r.peer)).with(Protocol::P2pCircuit);
+            r.addrs.iter().map(circuit)
+        })
+    }
+}
+
+impl Relay {
+    fn fail(&mut self, now: Instant) {
+        let wait = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
+        self.failures = self.failures.saturating_add(1);
+        // Not all peers of a relay that was away come back in the same moment: half to three halves of it.
+        let part = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
+        self.state = State::Waits(now + wait.mul_f64(0.5 + part));
+    }
+}
+
+/// The addresses with their names looked up.
+pub(crate) async fn resolve(names: &[Multiaddr]) -> Vec<Multiaddr> {
+    let mut out = Vec::new();
+    for addr in names {
+        let (name, wants): (String, fn(&IpAddr) -> bool) = match addr.iter().next() {
+            Some(Protocol::Dns(name)) => (name.into_owned(), |_| true),
+            Some(Protocol::Dns4(name)) => (name.into_owned(), IpAddr::is_ipv4),
+            Some(Protocol::Dns6(name)) => (name.into_owned(), IpAddr::is_ipv6),
+            _ => {
+                out.push(addr.clone());
+                continue;
+            }
+        };
+        match tokio::net::lookup_host((name.as_str(), 0)).await {
+            Ok(found) => {
+                for ip in found.map(|at| at.ip()).filter(wants).take(NAMES) {
+                    out.push(addr.iter().skip(1).fold(Multiaddr::from(ip), Multiaddr::with));
+                }
+            }
+            Err(e) => tracing::warn!(name, error = %e, "the name of a relay is not found"),
+        }
+    }
+    out
+}
