@@ -148,6 +148,20 @@ pub(super) fn any(ipv6: bool) -> IpAddr {
     if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
+/// The largest UDP payload that goes to `to` without fragments, as far as the system knows the way: that of the first link,
+/// or less where it has heard of a narrower one. None if it does not tell. Sends nothing.
+pub(super) fn path_payload(to: SocketAddr) -> Option<u16> {
+    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let socket = UdpSocket::bind((any(to.is_ipv6()), 0)).ok()?;
+    socket.connect(to).ok()?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let mtu = if to.is_ipv6() { sockopt::ipv6_mtu(&socket).ok()? } else { sockopt::ip_mtu(&socket).ok()? };
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let mtu = return None;
+    let headers = if to.is_ipv6() { 48 } else { 28 };
+    Some(u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX))
+}
+
 /// The address of this machine from which packets to `towards` would leave. Sends nothing.
 pub(super) fn source_ip(towards: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any(towards.is_ipv6()), 0)).ok()?;

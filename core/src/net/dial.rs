@@ -132,7 +132,7 @@ pub(super) async fn dial_quic(
     let addr = NetAddr { kind: NetKind::Udp, at };
     let local = |why: String| DialError::Local { addr, why };
     let (config, seen) = credentials.client(pin, alpn).map_err(|e| local(e.to_string()))?;
-    let config = quic::client_config(config, limits).map_err(|e| local(e.to_string()))?;
+    let config = quic::client_config(config, limits, at).map_err(|e| local(e.to_string()))?;
     let connecting = endpoint
         .connect_with(config, at, tls::SERVER_NAME)
         .map_err(|e| DialError::Unreachable { addr, why: e.to_string() })?;

@@ -184,8 +184,7 @@ impl Inner {
 
     fn accept_quic(&self, alpn: &'static [u8]) -> mpsc::Receiver<(quinn::Connection, PeerKey)> {
         let receiver = self.register(&self.quic, alpn, "QUIC");
-        match self.credentials.server(&Inner::alpns(&self.quic)).map(|c| quic::server_config(c, &self.limits))
-        {
+        match self.credentials.server(&Inner::alpns(&self.quic)).map(quic::server_config) {
             Ok(Ok(fresh)) => {
                 let mut config = self.quic_server.lock().unwrap_or_else(PoisonError::into_inner);
                 config.crypto = fresh.crypto;
@@ -226,7 +225,7 @@ impl Net {
         }
         let credentials = tls::Credentials::new(&config.identity)?;
         let alpns = [icet::ALPN_DIAL_BACK.to_vec()];
-        let server = quic::server_config(credentials.server(&alpns)?, &config.limits)
+        let server = quic::server_config(credentials.server(&alpns)?)
             .map_err(|e| tls::TlsError::Config(rustls::Error::General(e.to_string())))?;
         let tls = Arc::new(credentials.server(&alpns)?);
         let routes = udp::Routes::new();

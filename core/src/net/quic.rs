@@ -1,6 +1,6 @@
 //! QUIC: one endpoint a listening address, for connections both ways (RFC 9000, quinn).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use icet::Identity;
 use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
-use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -29,8 +29,16 @@ const RETRY_FROM: usize = 32;
 /// clients send theirs again.
 const PUSHED_OUT: (u32, u32) = (128, 64);
 
-/// What one connection may take. Memory a connection can pin down is at most `window` for what it receives and the
-/// same for what it sends.
+/// Largest and smallest UDP payload of our packets (RFC 9000, section 14). Still larger ones cost no less, and each that is
+/// lost is more.
+const PAYLOAD: (u16, u16) = (16_000, 1200);
+/// Largest one that we take: any.
+const TAKEN: u16 = 65_507;
+/// Where the system does not tell how much goes through: what Ethernet takes of IPv6.
+const ETHERNET: u16 = 1452;
+
+/// What one connection may take. Memory a connection can pin down is at most `window` for what it receives (`accepted_window`
+/// if others opened it) and `window` for what it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuicLimits {
     /// Streams (bidirectional) that the other end may have open at once.
@@ -39,6 +47,8 @@ pub struct QuicLimits {
     pub stream_window: u32,
     /// Bytes in flight towards us on all streams of a connection together, and from us.
     pub window: u32,
+    /// The same towards us where others opened the connection, until whoever uses it raises it.
+    pub accepted_window: u32,
     /// Bytes of unreliable datagrams (RFC 9221) that wait to be read; 0: none are accepted.
     pub datagrams: usize,
     /// Connections at once, over which new ones are refused.
@@ -46,24 +56,38 @@ pub struct QuicLimits {
 }
 
 impl QuicLimits {
-    /// For peers: 2 MiB a stream, which is 20 MB/s at a round-trip time of 100 ms; 8 MiB a connection.
+    /// For peers: 4 MiB a stream, which is 40 MB/s at a round-trip time of 100 ms; 16 MiB a connection. Others who open one
+    /// have little to say before we ask them something.
     pub const PEER: QuicLimits = QuicLimits {
         streams: 128,
-        stream_window: 2 << 20,
-        window: 8 << 20,
+        stream_window: 4 << 20,
+        window: 16 << 20,
+        accepted_window: 256 << 10,
         datagrams: 1 << 20,
         connections: 1024,
     };
     /// For a tracker: one stream a session, and little more than one frame of the largest size.
-    pub const TRACKER: QuicLimits =
-        QuicLimits { streams: 1, stream_window: 5 << 18, window: 5 << 18, datagrams: 0, connections: 65_536 };
+    pub const TRACKER: QuicLimits = QuicLimits {
+        streams: 1,
+        stream_window: 5 << 18,
+        window: 5 << 18,
+        accepted_window: 5 << 18,
+        datagrams: 0,
+        connections: 65_536,
+    };
 
-    fn transport(&self) -> Arc<TransportConfig> {
+    /// For a connection with `remote`, which it opened if `accepted`.
+    fn transport(&self, remote: SocketAddr, accepted: bool) -> Arc<TransportConfig> {
+        // Larger packets cost less each byte: on loopback half. Discovery finds out what really goes through.
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(bind::path_payload(remote).unwrap_or(ETHERNET).clamp(PAYLOAD.1, PAYLOAD.0));
+        let window = if accepted { self.accepted_window } else { self.window };
         let mut t = TransportConfig::default();
         t.max_concurrent_bidi_streams(VarInt::from_u32(self.streams))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(VarInt::from_u32(self.stream_window))
-            .receive_window(VarInt::from_u32(self.window))
+            .receive_window(VarInt::from_u32(window))
+            .mtu_discovery_config(Some(mtu))
             .send_window(u64::from(self.window))
             .keep_alive_interval(Some(KEEP_ALIVE))
             .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
@@ -75,27 +99,29 @@ impl QuicLimits {
 pub(super) fn client_config(
     config: rustls::ClientConfig,
     limits: &QuicLimits,
+    remote: SocketAddr,
 ) -> Result<quinn::ClientConfig, NoInitialCipherSuite> {
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?));
-    config.transport_config(limits.transport());
+    config.transport_config(limits.transport(remote, false));
     Ok(config)
 }
 
+/// What is of each connection's own is set when it is accepted.
 pub(super) fn server_config(
     config: rustls::ServerConfig,
-    limits: &QuicLimits,
 ) -> Result<quinn::ServerConfig, NoInitialCipherSuite> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config)?));
-    config.transport_config(limits.transport());
     // Handshakes that wait to be taken up hold at most 1024 * 16 KiB.
     config.max_incoming(1024).incoming_buffer_size(16 << 10).incoming_buffer_size_total(16 << 20);
     Ok(config)
 }
 
-/// Our QUIC packets, and those of peers like us, always have the fixed bit (see `udp`).
+/// Our QUIC packets, and those of peers like us, always have the fixed bit (see `udp`). We take datagrams of any length.
 pub(super) fn endpoint_config() -> EndpointConfig {
     let mut config = EndpointConfig::default();
     config.grease_quic_bit(false);
+    // It is within what RFC 9000, section 18.2 allows.
+    let _ = config.max_udp_payload_size(TAKEN);
     config
 }
 
@@ -161,9 +187,15 @@ pub(super) async fn accept(inner: Arc<Inner>, endpoint: quinn::Endpoint) {
         };
         let inner = inner.clone();
         inner.clone().spawn(async move {
+            let config = {
+                let common = inner.quic_server.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut config = common.clone();
+                config.transport_config(inner.limits.transport(from, true));
+                Arc::new(config)
+            };
             let handshake = async {
-                let connection = timeout(inner.patience.handshake, async { incoming.accept()?.await }).await;
-                match connection {
+                let accepted = async { incoming.accept_with(config)?.await };
+                match timeout(inner.patience.handshake, accepted).await {
                     Ok(Ok(connection)) => hand_over(&inner, connection).await,
                     Ok(Err(e)) => debug!(%from, error = %e, "QUIC handshake failed"),
                     Err(_) => debug!(%from, "QUIC handshake too slow"),

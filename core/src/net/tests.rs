@@ -58,6 +58,38 @@ async fn both_ends_prove_their_key_over_quic_and_tls() -> Outcome {
     Ok(())
 }
 
+/// On loopback far larger packets go through than over Ethernet, and quinn's batches of them are more than one call takes.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn packets_grow_to_what_the_path_takes() -> Outcome {
+    let ((_a, ca), (b, cb)) = (peer(1).await?, peer(2).await?);
+    let mut quic = cb.accept_quic(b"test/1");
+    let connection = ca.connect_quic(at(&b), b.key(), b"test/1").await?;
+    let (there, _) = quic.recv().await.ok_or("no connection")?;
+    // Both ways.
+    for (from, to) in [(&connection, &there), (&there, &connection)] {
+        to.set_receive_window(quinn::VarInt::from_u32(4 << 20));
+        let (mut send, _) = from.open_bi().await?;
+        let sent = tokio::spawn(async move {
+            for _ in 0..64 {
+                send.write_chunk(Bytes::from(vec![7; 1 << 20])).await?;
+            }
+            send.finish()?;
+            Ok::<_, Box<dyn Error + Send + Sync>>(())
+        });
+        let (_, mut receive) = to.accept_bi().await?;
+        let mut got = 0;
+        while let Some(chunk) = receive.read_chunk(usize::MAX, true).await? {
+            got += chunk.bytes.len();
+        }
+        assert_eq!(got, 64 << 20);
+        sent.await?.map_err(|e| e.to_string())?;
+        let path = from.stats().path;
+        assert!(path.current_mtu > 15_000 && path.black_holes_detected == 0, "{path:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn another_key_and_another_protocol_are_told_apart() -> Outcome {
     let ((a, ca), (b, cb)) = (peer(1).await?, peer(2).await?);

@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Datagrams that wait for their transport; what comes when so many wait is dropped, as a network would.
 const QUEUE: usize = 2048;
+/// Largest payload of a UDP datagram over IPv4, also of all segments together that the kernel takes in one call.
+const LARGEST: usize = 65_507;
 /// Route of bytes that belong to QUIC or to nobody.
 const QUIC: u8 = u8::MAX;
 
@@ -124,7 +126,16 @@ impl AsyncUdpSocket for Demux {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
+        let Some(segment) = transmit.segment_size.filter(|_| transmit.contents.len() > LARGEST) else {
+            return self.inner.try_send(transmit);
+        };
+        // Of segments as large as loopback's or jumbo frames', the kernel takes fewer at once than quinn gives. If it is full
+        // in between, quinn sends all again, and the other end drops what came twice.
+        let at_once = (LARGEST / segment).max(1) * segment;
+        transmit.contents.chunks(at_once).try_for_each(|contents| {
+            let segment_size = (contents.len() > segment).then_some(segment);
+            self.inner.try_send(&Transmit { contents, segment_size, ..*transmit })
+        })
     }
 
     fn poll_recv(
@@ -148,8 +159,10 @@ impl AsyncUdpSocket for Demux {
         self.inner.max_transmit_segments()
     }
 
+    /// One: quinn makes its buffers so many times as large as the largest datagram that we take, and the kernel merges no
+    /// more than fits into one of those.
     fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
+        1
     }
 
     fn may_fragment(&self) -> bool {
