@@ -11,6 +11,7 @@ mod lab;
 mod lockstep;
 mod main_job;
 mod players;
+mod quic;
 mod sizes;
 mod tones;
 mod transports;

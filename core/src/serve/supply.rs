@@ -108,6 +108,12 @@ impl Supply {
         Supply { media, admission, todo, chunk: CHUNK.1 * 4, patience, at: None }
     }
 
+    /// Whether the request came with a ticket.
+    #[must_use]
+    pub fn is_ticketed(&self) -> bool {
+        self.admission.is_ticketed()
+    }
+
     /// The next bytes, as soon as they may be sent; none at the end. What was read and not sent counts as served.
     ///
     /// # Errors

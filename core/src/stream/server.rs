@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Inbound, Lost, Outbound, code_of};
 use crate::serve::{Chunk, Delivery, Refusal, Unavailable, Wanted, deliver};
-use crate::shelf::Shelf;
+use crate::shelf::{Denied, Shelf};
 
 /// How long the other end may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,16 +68,31 @@ fn ending(refusal: Refusal) -> Ending {
 }
 
 impl Server {
-    /// Reads one request and answers it. `proved` is the key that the other end proved, if the carrier proves keys.
-    /// Dropping the future resets the stream.
+    /// Reads one request and answers it. `proved` is the key that the other end proved, if the carrier proves keys. Dropping
+    /// the future resets the stream.
     ///
     /// # Errors
     /// [`Ended`], for a log: the receiver was told what it can be told.
     pub async fn answer<I: Inbound, O: Outbound>(
         &self,
+        inbound: I,
+        outbound: O,
+        proved: Option<PeerKey>,
+    ) -> Result<(), Ended> {
+        self.answer_if(inbound, outbound, proved, |_| Some(())).await
+    }
+
+    /// The same; but of a request that the shelf admits, `admitted` hears first. What it gives is kept until the end; none
+    /// refuses the request, as busy.
+    ///
+    /// # Errors
+    /// As [`Server::answer`].
+    pub async fn answer_if<I: Inbound, O: Outbound, T: Send>(
+        &self,
         mut inbound: I,
         outbound: O,
         proved: Option<PeerKey>,
+        admitted: impl FnOnce(&Delivery) -> Option<T> + Send,
     ) -> Result<(), Ended> {
         let mut out = Out { outbound: Some(outbound), stall: self.timing.stall };
         let request = match timeout(self.timing.request, read_request(&mut inbound)).await {
@@ -94,7 +109,7 @@ impl Server {
         let stopped = out.stopped();
         let answered = tokio::select! {
             biased;
-            r = self.respond(&mut out, &request, proved) => return r,
+            r = self.respond(&mut out, &request, proved, admitted) => return r,
             e = silence(&mut inbound) => e,
             () = stopped => Ended::Stopped,
         };
@@ -103,11 +118,12 @@ impl Server {
         Err(out.reset(code, answered))
     }
 
-    async fn respond<O: Outbound>(
+    async fn respond<O: Outbound, T: Send>(
         &self,
         out: &mut Out<O>,
         request: &PagesRequest,
         proved: Option<PeerKey>,
+        admitted: impl FnOnce(&Delivery) -> Option<T> + Send,
     ) -> Result<(), Ended> {
         let wanted = Wanted {
             path: &request.path,
@@ -123,6 +139,11 @@ impl Server {
                 out.send(&mut [answer_frame(&PagesAnswer::Refused(ending(refusal)))]).await?;
                 return out.finish().await;
             }
+        };
+        let Some(_kept) = admitted(&delivery) else {
+            let busy = Refusal::Denied(Denied::Busy);
+            out.send(&mut [answer_frame(&PagesAnswer::Refused(ending(busy)))]).await?;
+            return out.finish().await;
         };
         let Delivery { what, total, left_out, .. } = &delivery;
         let last = match left_out {

@@ -1,0 +1,103 @@
+//! Fetching: one stream a request, on a connection that is there or a new one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use iceshare::net::Context;
+use iceshare::protocol::{ErrorKind, Piece, Request, TransportError};
+use iceshare::stream::{Answer, ask};
+use quinn::VarInt;
+use tokio::time::{Instant, timeout};
+
+use crate::link::{Busy, Link, Links, Served};
+use crate::wire::{Receiving, Sending};
+
+/// How long an answer may take to begin, and a stream to open where the host allows no more of them at once.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// QUIC chunks that are read at once: of packets of Ethernet's size about 90 KiB.
+const CHUNKS: usize = 64;
+
+/// Who has heard nothing for so long when a fetch is dropped doubts that the host is still there.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Requests a range; see [`iceshare::protocol::PayloadProtocol::fetch`].
+pub(crate) fn fetch(
+    links: Arc<Links>,
+    cx: Context,
+    request: Request,
+) -> BoxStream<'static, Result<Piece, TransportError>> {
+    let begun = async move {
+        let coming = begin(&links, &cx, &request).await?;
+        let pieces = stream::try_unfold(coming, |mut coming| async move {
+            let piece = coming.answer.next().await?;
+            coming.listening.heard();
+            Ok(piece.map(|piece| (piece, coming)))
+        });
+        Ok::<_, TransportError>(pieces)
+    };
+    stream::once(begun).try_flatten().boxed()
+}
+
+/// An answer on its way.
+struct Coming {
+    answer: Answer<Receiving<CHUNKS>, Sending>,
+    listening: Listening,
+}
+
+/// Notices when a request ends that nothing was heard of for long.
+struct Listening {
+    link: Link,
+    _busy: Busy,
+    /// A connection over which we fetch is of use.
+    _served: Option<Served>,
+    since: Instant,
+}
+
+impl Listening {
+    fn heard(&mut self) {
+        self.since = Instant::now();
+        self.link.doubt(false);
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if self.since.elapsed() > SILENCE {
+            self.link.doubt(true);
+        }
+    }
+}
+
+async fn begin(links: &Arc<Links>, cx: &Context, request: &Request) -> Result<Coming, TransportError> {
+    loop {
+        let (link, reused) = links.to(cx, &request.host).await?;
+        let busy = link.begin();
+        match on(links, &link, busy, request).await {
+            Ok(coming) => return Ok(coming),
+            // The other end may have closed a kept connection just now: then a fresh one is tried.
+            Err(e) if reused && e.kind == ErrorKind::Broken && !link.is_open() => links.remove(&link),
+            Err(_) if link.was_one_too_many() => {
+                return Err(TransportError::new(ErrorKind::Busy, "the host has too many connections"));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Asks over one connection.
+async fn on(links: &Links, link: &Link, busy: Busy, request: &Request) -> Result<Coming, TransportError> {
+    let connection = &link.connection;
+    // Opened by the other end, it may have been given a small window.
+    connection.set_receive_window(VarInt::from_u32(links.config.window));
+    let full = |_| TransportError::new(ErrorKind::Busy, "the host allows no more requests at once");
+    let opened = timeout(ANSWER_TIME, connection.open_bi()).await.map_err(full)?;
+    let lost = |e| TransportError::new(ErrorKind::Broken, "the connection broke").because(e);
+    let (stream, receive) = opened.map_err(lost)?;
+    let send = Sending { stream, connection: connection.clone(), window: links.config.window.into() };
+    let mut listening =
+        Listening { link: link.clone(), _busy: busy, _served: link.serve(true), since: Instant::now() };
+    let answer = ask(Receiving(receive), send, request, ANSWER_TIME).await?;
+    listening.heard();
+    Ok(Coming { answer, listening })
+}
