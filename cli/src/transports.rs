@@ -5,6 +5,7 @@ use iceshare_transport_http as _;
 #[cfg(feature = "libp2p")]
 use iceshare_transport_libp2p as _;
 use iceshare_transport_quic as _;
+use iceshare_transport_udp as _;
 
 use iceshare::protocol::{Protocol, Registry};
 
@@ -36,7 +37,7 @@ mod tests {
     fn exactly_these_are_linked() {
         let registry = registry().expect("a sound registry");
         let names: Vec<_> = registry.registrations().iter().map(|r| r.name).collect();
-        let all = [("http", true), ("libp2p", cfg!(feature = "libp2p")), ("quic", true)];
+        let all = [("http", true), ("libp2p", cfg!(feature = "libp2p")), ("quic", true), ("udp", true)];
         let wanted: Vec<_> = all.iter().filter(|(_, here)| *here).map(|(name, _)| *name).collect();
         assert_eq!(names, wanted);
     }

@@ -6,3 +6,4 @@ pub mod icet;
 pub mod ogg;
 pub mod peer;
 pub mod tracker;
+pub mod udp;

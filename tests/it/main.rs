@@ -15,3 +15,4 @@ mod quic;
 mod sizes;
 mod tones;
 mod transports;
+mod udp;

@@ -191,6 +191,12 @@ impl Datagrams {
         self.inbound.recv().await
     }
 
+    /// Waits for a datagram and takes it and at most `most` in all that have come already. How many; 0: the peer is shut
+    /// down. Cancel safe.
+    pub async fn recv_many(&mut self, into: &mut Vec<(Bytes, SocketAddr)>, most: usize) -> usize {
+        self.inbound.recv_many(into, most).await
+    }
+
     /// A datagram that has come already.
     pub fn try_recv(&mut self) -> Option<(Bytes, SocketAddr)> {
         self.inbound.try_recv().ok()

@@ -247,12 +247,26 @@ pub struct Again {
 }
 
 impl Again {
+    /// The media.
+    #[must_use]
+    pub fn media(&self) -> &Arc<MediaStore> {
+        &self.media
+    }
+
     /// `len` bytes from `offset` on, which were sent before, as soon as they may be sent.
     ///
     /// # Errors
     /// [`SupplyError`].
     pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes, SupplyError> {
-        self.admission.permit(len).await?;
+        self.permit(len).await?;
         read(&self.media, offset, len).await
+    }
+
+    /// Waits until so many bytes, which the caller has, may be sent.
+    ///
+    /// # Errors
+    /// [`SupplyError::Denied`].
+    pub async fn permit(&self, len: usize) -> Result<(), SupplyError> {
+        Ok(self.admission.permit(len).await?)
     }
 }

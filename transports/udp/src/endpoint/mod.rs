@@ -1,0 +1,425 @@
+//! All associations of a peer, sans-IO: tells datagrams apart, makes and answers handshakes, bounds what strangers can take.
+
+mod cookie;
+mod dial;
+mod noise;
+mod rate;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use iceshare::icet::{Identity, Now, PeerKey};
+
+use crate::assoc::{Association, Event, Over};
+use crate::wire::datagram::{AssocId, Datagram};
+use crate::wire::{CloseReason, MAX_DATAGRAM};
+use cookie::{Cookie, Cookies};
+use dial::Dial;
+use noise::{Credentials, EARLY, Entropy};
+use rate::{Bucket, PerAddress};
+
+/// KNOCKs a second that are answered.
+const KNOCKS: u32 = 4096;
+/// HELLOs a second that are taken up, and from one address.
+const HELLOS: u32 = 512;
+const HELLOS_OF_ONE: u32 = 64;
+/// HELLOs that are remembered.
+const REMEMBERED: usize = 8192;
+
+/// What an endpoint may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Associations at once.
+    pub associations: usize,
+    /// Of them, those begun from one IP address (loopback aside).
+    pub per_ip: usize,
+    /// How long a handshake that we begin may take.
+    pub connect: Duration,
+    /// Largest datagram to send or take, at least 1200.
+    pub largest: usize,
+}
+
+/// One call of the system: datagrams that go to one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The size of each datagram but the last, which may be shorter.
+    pub size: usize,
+}
+
+/// A HELLO that was taken up.
+struct Taken {
+    until: Now,
+    /// To be sent again if it comes again.
+    answer: Vec<u8>,
+}
+
+/// See the module.
+pub struct Endpoint {
+    limits: Limits,
+    credentials: Credentials,
+    cookies: Cookies,
+    entropy: Entropy,
+    associations: HashMap<AssocId, Association>,
+    dials: HashMap<AssocId, Dial>,
+    hellos: HashMap<(SocketAddr, AssocId), Taken>,
+    /// In the order of their ends.
+    taken: VecDeque<(SocketAddr, AssocId)>,
+    knock_rate: Bucket,
+    hello_rate: Bucket,
+    hello_rates: PerAddress,
+    out: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Associations that may have something to send.
+    stirred: VecDeque<AssocId>,
+    timers: BTreeSet<(Now, AssocId)>,
+    timer_of: HashMap<AssocId, Now>,
+    events: VecDeque<(AssocId, Event)>,
+    scratch: Vec<u8>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("associations", &self.associations.len()).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Of `identity`; `seed` is secret and good randomness.
+    #[must_use]
+    pub fn new(limits: Limits, identity: &Identity, seed: [u8; 32]) -> Endpoint {
+        let entropy = Entropy::new(seed);
+        Endpoint {
+            limits,
+            credentials: Credentials::new(identity, entropy.clone()),
+            cookies: Cookies::new(entropy.array()),
+            entropy,
+            associations: HashMap::new(),
+            dials: HashMap::new(),
+            hellos: HashMap::new(),
+            taken: VecDeque::new(),
+            knock_rate: Bucket::new(KNOCKS),
+            hello_rate: Bucket::new(HELLOS),
+            hello_rates: PerAddress::new(HELLOS_OF_ONE),
+            out: VecDeque::new(),
+            stirred: VecDeque::new(),
+            timers: BTreeSet::new(),
+            timer_of: HashMap::new(),
+            events: VecDeque::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// An association with `peer` that takes new requests, if there is one.
+    #[must_use]
+    pub fn find(&self, now: Now, peer: &PeerKey) -> Option<AssocId> {
+        let with = self.associations.values().filter(|a| a.peer() == *peer && a.is_fresh(now));
+        with.max_by_key(|a| (a.is_open(), a.heard(), a.id())).map(Association::id)
+    }
+
+    /// Begins one with `peer`, at whichever of `addrs` answers first. Requests can be made at once.
+    pub fn connect(&mut self, now: Now, peer: PeerKey, addrs: &[SocketAddr]) -> AssocId {
+        let id = self.new_id();
+        let first = addrs.first().copied().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        self.associations.insert(id, Association::new(now, id, peer, first));
+        let dial = Dial::new(now, addrs, self.limits.connect);
+        dial.knock(id, &mut self.out);
+        self.dials.insert(id, dial);
+        id
+    }
+
+    fn new_id(&self) -> AssocId {
+        loop {
+            let id = AssocId(u64::from_be_bytes(self.entropy.array()));
+            if !self.associations.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// An association. [`Endpoint::stir`] it after a change.
+    pub fn association(&mut self, id: AssocId) -> Option<&mut Association> {
+        self.associations.get_mut(&id)
+    }
+
+    /// Something about an association changed: it may have something to send, or to tell.
+    pub fn stir(&mut self, id: AssocId) {
+        if let Some(a) = self.associations.get_mut(&id) {
+            while let Some(event) = a.poll_event() {
+                self.events.push_back((id, event));
+            }
+            if !self.stirred.contains(&id) {
+                self.stirred.push_back(id);
+            }
+        }
+    }
+
+    /// How many associations there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.associations.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.associations.is_empty()
+    }
+
+    /// What to do next.
+    pub fn poll_event(&mut self) -> Option<(AssocId, Event)> {
+        self.events.pop_front()
+    }
+
+    /// A datagram came. (Its sender's address proves nothing.)
+    pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
+        let Ok(datagram) = Datagram::read(datagram) else { return };
+        match datagram {
+            Datagram::Packet { to, number, ciphertext } => {
+                let Some(a) = self.associations.get_mut(&to).filter(|a| a.remote() == from) else { return };
+                a.handle_packet(now, number, ciphertext, &mut self.scratch);
+                self.stir(to);
+            }
+            Datagram::Knock { initiator } => {
+                if self.knock_rate.take(now) {
+                    let cookie = self.cookies.issue(now, initiator, from);
+                    let (static_key, signature) = (self.credentials.public, self.credentials.signature);
+                    let answer = Datagram::Cookie { initiator, cookie, static_key, signature };
+                    self.out.push_back((from, answer.write()));
+                }
+            }
+            Datagram::Hello { initiator, cookie, noise } => self.hello(now, from, initiator, &cookie, noise),
+            Datagram::Cookie { initiator, cookie, static_key, signature } => {
+                self.cookie(now, from, initiator, (cookie, static_key, signature));
+            }
+            Datagram::Answer { initiator, noise } => self.answer(now, from, initiator, noise),
+        }
+    }
+
+    fn hello(&mut self, now: Now, from: SocketAddr, initiator: AssocId, cookie: &Cookie, noise: &[u8]) {
+        self.forget_hellos(now);
+        if let Some(taken) = self.hellos.get(&(from, initiator)) {
+            if !taken.answer.is_empty() {
+                self.out.push_back((from, taken.answer.clone()));
+            }
+            return;
+        }
+        let Some(until) = self.cookies.check(now, cookie, initiator, from) else { return };
+        if self.hellos.len() >= REMEMBERED || !self.room_for(from) {
+            return;
+        }
+        if !self.hello_rates.take(now, from.ip()) || !self.hello_rate.take(now) {
+            return;
+        }
+        // Taken up, whatever becomes of it: a cookie is good once.
+        self.taken.push_back((from, initiator));
+        let answer = self.introduce(now, from, initiator, cookie, noise).unwrap_or_default();
+        if !answer.is_empty() {
+            self.out.push_back((from, answer.clone()));
+        }
+        self.hellos.insert((from, initiator), Taken { until, answer });
+    }
+
+    fn forget_hellos(&mut self, now: Now) {
+        while let Some(first) = self.taken.front() {
+            if self.hellos.get(first).is_some_and(|t| t.until > now) {
+                return;
+            }
+            self.hellos.remove(first);
+            self.taken.pop_front();
+        }
+    }
+
+    /// Whether another association from there may begin; makes room by ending one that nobody uses.
+    fn room_for(&mut self, from: SocketAddr) -> bool {
+        let ip = from.ip();
+        let of_one = self.associations.values().filter(|a| a.remote().ip() == ip).count();
+        if of_one >= self.limits.per_ip && !ip.is_loopback() {
+            return false;
+        }
+        if self.associations.len() < self.limits.associations {
+            return true;
+        }
+        let idle = self.associations.values().filter(|a| a.is_idle() && a.is_open());
+        let Some(id) = idle.min_by_key(|a| (a.heard(), a.id())).map(Association::id) else { return false };
+        self.remove(id);
+        true
+    }
+
+    fn introduce(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        initiator: AssocId,
+        cookie: &Cookie,
+        noise: &[u8],
+    ) -> Option<Vec<u8>> {
+        let introduced = self.credentials.introduced(initiator, cookie, noise)?;
+        let (peer, largest) = (introduced.peer, introduced.largest.min(self.limits.largest));
+        let frames = introduced.frames.clone();
+        let id = self.new_id();
+        let (keys, message) = introduced.answer(id, self.limits.largest)?;
+        let mut association = Association::new(now, id, peer, from);
+        association.open(now, keys, initiator, largest);
+        association.handle_early(now, &frames);
+        self.associations.insert(id, association);
+        self.stir(id);
+        Some(Datagram::Answer { initiator, noise: &message }.write())
+    }
+
+    fn cookie(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        id: AssocId,
+        (cookie, static_key, signature): (Cookie, [u8; 32], [u8; 64]),
+    ) {
+        let (Some(dial), Some(a)) = (self.dials.get_mut(&id), self.associations.get_mut(&id)) else { return };
+        if !dial.expects_cookie(from) {
+            return;
+        }
+        let peer = a.peer();
+        if !noise::is_static_key(&peer, &static_key, &signature) {
+            if dial.is_not_at(from) {
+                self.fail(id, Over::WrongKey);
+            }
+            return;
+        }
+        let frames = a.early_frames(EARLY);
+        a.set_remote(from);
+        let hello = self.credentials.hello(&peer, (id, &cookie, &static_key), self.limits.largest, &frames);
+        let Some((state, noise)) = hello else { return self.fail(id, Over::WrongKey) };
+        let datagram = Datagram::Hello { initiator: id, cookie, noise: &noise }.write();
+        dial.hello(now, from, state, datagram, &mut self.out);
+    }
+
+    fn answer(&mut self, now: Now, from: SocketAddr, id: AssocId, noise: &[u8]) {
+        let Some(state) = self.dials.get_mut(&id).and_then(|d| d.state(from)) else { return };
+        let Some(answered) = Credentials::answered(state, noise) else {
+            // Whoever altered it can do so again.
+            return self.fail(id, Over::Unreachable);
+        };
+        self.dials.remove(&id);
+        if let Some(a) = self.associations.get_mut(&id) {
+            let largest = answered.largest.min(self.limits.largest);
+            a.open(now, answered.keys, answered.number, largest);
+        }
+        self.stir(id);
+    }
+
+    /// A dial came to nothing.
+    fn fail(&mut self, id: AssocId, over: Over) {
+        self.dials.remove(&id);
+        if let Some(a) = self.associations.get_mut(&id) {
+            a.end_with(over);
+        }
+        self.stir(id);
+    }
+
+    /// Puts datagrams that go to one address into `out`, which is empty; at most `most`.
+    pub fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>, most: usize) -> Option<Transmit> {
+        if let Some((to, datagram)) = self.out.pop_front() {
+            let size = datagram.len();
+            *out = datagram;
+            return Some(Transmit { to, size });
+        }
+        while let Some(id) = self.stirred.pop_front() {
+            let Some(a) = self.associations.get_mut(&id) else { continue };
+            let size = a.poll_transmit(now, out, most);
+            while let Some(event) = a.poll_event() {
+                self.events.push_back((id, event));
+            }
+            if let Some(size) = size {
+                let to = a.remote();
+                // Others' turn, then its next.
+                self.stirred.push_back(id);
+                return Some(Transmit { to, size });
+            }
+            let (timeout, finished) = (a.poll_timeout(), a.is_finished());
+            if finished {
+                self.remove(id);
+            } else {
+                self.set_timer(id, timeout);
+            }
+        }
+        None
+    }
+
+    fn set_timer(&mut self, id: AssocId, at: Option<Now>) {
+        let before = match at {
+            Some(at) => self.timer_of.insert(id, at),
+            None => self.timer_of.remove(&id),
+        };
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.timers.remove(&(before, id));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, id));
+        }
+    }
+
+    fn remove(&mut self, id: AssocId) {
+        self.set_timer(id, None);
+        self.dials.remove(&id);
+        self.associations.remove(&id);
+    }
+
+    /// When [`Endpoint::handle_timeout`] is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Now> {
+        let dials = self.dials.values().map(Dial::next).min();
+        let timers = self.timers.first().map(|(at, _)| *at);
+        dials.into_iter().chain(timers).min()
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.forget_hellos(now);
+        let due: Vec<AssocId> =
+            self.dials.iter().filter(|(_, d)| d.next() <= now).map(|(id, _)| *id).collect();
+        for id in due {
+            let Some(dial) = self.dials.get_mut(&id) else { continue };
+            if dial.is_over(now) {
+                let over = if dial.found_another() { Over::WrongKey } else { Over::Unreachable };
+                self.fail(id, over);
+            } else {
+                dial.again(now, id, &mut self.out);
+            }
+        }
+        while let Some((_, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.set_timer(id, None);
+            if let Some(a) = self.associations.get_mut(&id) {
+                a.handle_timeout(now);
+                self.stir(id);
+            }
+        }
+    }
+
+    /// Ends all associations.
+    pub fn close(&mut self, reason: CloseReason) {
+        self.dials.clear();
+        let all: Vec<AssocId> = self.associations.keys().copied().collect();
+        for id in all {
+            if let Some(a) = self.associations.get_mut(&id) {
+                a.close(reason);
+            }
+            self.stir(id);
+        }
+    }
+
+    /// Datagrams of any kind are at most so long.
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        self.limits.largest.min(MAX_DATAGRAM)
+    }
+}
+
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
