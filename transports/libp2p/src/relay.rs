@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use iceshare::icet::{Identity, Scope};
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{OrTransport, Transport};
+use libp2p::core::transport::{ListenerId, OrTransport, Transport};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -22,6 +22,8 @@ use crate::gate::{self, Gated, Rules};
 use crate::transport::Joined;
 use crate::wire;
 
+/// How often a port that is free for TCP but not for UDP is tried again, when any will do.
+const TRIES: usize = 16;
 /// How long a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections without reservation or circuit are kept.
@@ -186,17 +188,32 @@ impl Relay {
 
     async fn listen(&mut self, at: &[SocketAddr]) -> Result<(), RelayError> {
         for at in at {
-            // One number for both, so that one line says all.
-            let tcp = self.open(Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).await?;
-            let port = wire::socket_of(&tcp).map_or(at.port(), |(_, port, _)| port);
-            let udp = Multiaddr::from(at.ip()).with(Protocol::Udp(port)).with(Protocol::QuicV1);
-            self.open(udp).await?;
+            let mut tries = TRIES;
+            // One number for both, so that one firewall rule and one line say all.
+            while let Err(e) = self.listen_both(*at).await {
+                tries -= 1;
+                if at.port() != 0 || tries == 0 {
+                    return Err(e);
+                }
+            }
         }
         Ok(())
     }
 
+    async fn listen_both(&mut self, at: SocketAddr) -> Result<(), RelayError> {
+        let (id, tcp) = self.open(Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))).await?;
+        let port = wire::socket_of(&tcp).map_or(at.port(), |(_, port, _)| port);
+        let udp = Multiaddr::from(at.ip()).with(Protocol::Udp(port)).with(Protocol::QuicV1);
+        let opened = self.open(udp).await;
+        if opened.is_err() {
+            self.swarm.remove_listener(id);
+            self.swarm.remove_external_address(&tcp);
+        }
+        opened.map(|_| ())
+    }
+
     /// Listens, and waits for the first address that it means.
-    async fn open(&mut self, addr: Multiaddr) -> Result<Multiaddr, RelayError> {
+    async fn open(&mut self, addr: Multiaddr) -> Result<(ListenerId, Multiaddr), RelayError> {
         let fail = |why: String| RelayError::Listen { addr: addr.clone(), why };
         let id = self.swarm.listen_on(addr.clone()).map_err(|e| fail(wire::root(&e)))?;
         loop {
@@ -204,7 +221,7 @@ impl Relay {
                 SwarmEvent::NewListenAddr { listener_id, address } => {
                     self.announce(&address);
                     if listener_id == id {
-                        return Ok(address);
+                        return Ok((id, address));
                     }
                 }
                 SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == id => {

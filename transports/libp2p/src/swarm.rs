@@ -28,6 +28,8 @@ use crate::transport;
 use crate::wire::{self, Endpoint};
 
 mod relays;
+#[cfg(test)]
+mod tests;
 
 use relays::Relays;
 
@@ -76,6 +78,9 @@ enum Order {
     },
     /// The addresses of a relay by its place in the list.
     Resolved(usize, Vec<Multiaddr>),
+    /// The best way to a peer that is open.
+    #[cfg(test)]
+    Way(PeerId, oneshot::Sender<Option<Way>>),
 }
 
 /// A peer's libp2p node. Cheap to clone.
@@ -323,6 +328,8 @@ impl Driver {
         match order {
             Order::Open { host, direct, relays, reply } => self.open(host, direct, &relays, reply),
             Order::Resolved(index, addrs) => self.relays.resolved(index, addrs, Instant::now()),
+            #[cfg(test)]
+            Order::Way(peer, reply) => drop(reply.send(self.swarm.behaviour().streams.way(&peer))),
         }
     }
 
