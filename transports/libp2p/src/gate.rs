@@ -4,7 +4,7 @@
 //! dials pass one gate. What the driver orders (addresses that a tracker proved, relays that the user set) passes;
 //! anything else only as a punch: a public address with a port from 1024 on, as often as a budget allows.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -41,7 +41,8 @@ pub(crate) struct Rules {
     punch: bool,
     /// What is being dialed on the driver's order: how often, and how long it waits before.
     ordered: HashMap<Multiaddr, (u32, Duration)>,
-    relays: HashSet<Multiaddr>,
+    /// Relays, and how long each address waits before.
+    relays: HashMap<Multiaddr, Duration>,
     /// Where relays are: peers that meet at a relay in a private network may be in it too.
     scopes: Vec<Scope>,
     tokens: f64,
@@ -69,21 +70,21 @@ impl Rules {
         Arc::new(Mutex::new(Rules {
             punch,
             ordered: HashMap::new(),
-            relays: HashSet::new(),
+            relays: HashMap::new(),
             scopes: vec![Scope::Public],
             tokens: PUNCHES.0,
             refilled: now,
         }))
     }
 
-    /// Lets a relay be dialed from now on.
-    pub(crate) fn relay(&mut self, addr: &Multiaddr) {
+    /// Lets a relay be dialed from now on, after a delay.
+    pub(crate) fn relay(&mut self, addr: &Multiaddr, delay: Duration) {
         if let Some((ip, ..)) = wire::socket_of(addr)
             && !self.scopes.contains(&Scope::of(ip))
         {
             self.scopes.push(Scope::of(ip));
         }
-        self.relays.insert(bare(addr));
+        self.relays.insert(bare(addr), delay);
     }
 
     /// Lets an address be dialed until [`Rules::done`], after a delay.
@@ -110,8 +111,8 @@ impl Rules {
         if let Some((_, delay)) = self.ordered.get(&addr) {
             return Some(*delay);
         }
-        if self.relays.contains(&addr) {
-            return Some(Duration::ZERO);
+        if let Some(delay) = self.relays.get(&addr) {
+            return Some(*delay);
         }
         let parts: Vec<_> = addr.iter().skip(1).collect();
         let direct = matches!(&parts[..], [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1]);
@@ -334,11 +335,11 @@ mod tests {
         let peer = addr("/ip4/10.0.0.9/udp/5000/quic-v1");
         assert_eq!(rules.permit(&peer, now), None);
         let relay = addr("/ip4/10.0.0.1/tcp/80/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN");
-        rules.relay(&relay);
+        rules.relay(&relay, Duration::ZERO);
         assert_eq!(rules.permit(&relay, now), Some(Duration::ZERO));
         assert!(rules.permit(&peer, now).is_some());
         let off = Rules::new(false, now);
-        lock(&off).relay(&relay);
+        lock(&off).relay(&relay, Duration::ZERO);
         assert_eq!(lock(&off).permit(&peer, now), None);
     }
 }

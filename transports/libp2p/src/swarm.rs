@@ -68,14 +68,18 @@ impl swarm::Executor for Tasks {
     }
 }
 
+/// A stream to a host.
+struct Wish {
+    host: PeerId,
+    /// Where it is dialed, and after what delay.
+    direct: Vec<(Multiaddr, Duration)>,
+    relays: Vec<PeerId>,
+    reply: Reply,
+}
+
 /// What the driver is asked for.
 enum Order {
-    Open {
-        host: PeerId,
-        direct: Vec<(Multiaddr, Duration)>,
-        relays: Vec<PeerId>,
-        reply: Reply,
-    },
+    Open(Wish),
     /// The addresses of a relay by its place in the list.
     Resolved(usize, Vec<Multiaddr>),
     /// The best way to a peer that is open.
@@ -152,6 +156,7 @@ impl Node {
             gate,
             relays,
             dials: HashMap::new(),
+            parked: Vec::new(),
             cx: cx.clone(),
             to_self: node.orders.downgrade(),
         };
@@ -178,9 +183,8 @@ impl Node {
         // A connection may end at the moment that it is chosen: then once more.
         for _ in 0..2 {
             let (reply, answer) = oneshot::channel();
-            let order =
-                Order::Open { host: peer, direct: direct.clone(), relays: endpoint.relays.clone(), reply };
-            self.orders.send(order).await.map_err(|_| gone())?;
+            let wish = Wish { host: peer, direct: direct.clone(), relays: endpoint.relays.clone(), reply };
+            self.orders.send(Order::Open(wish)).await.map_err(|_| gone())?;
             match answer.await {
                 Ok(Err(e)) if e.kind == ErrorKind::Broken => {}
                 Ok(result) => return result,
@@ -281,6 +285,8 @@ struct Driver {
     gate: Gate,
     relays: Relays,
     dials: HashMap<PeerId, Dial>,
+    /// Wait until a relay is reached.
+    parked: Vec<Wish>,
     cx: Context,
     to_self: mpsc::WeakSender<Order>,
 }
@@ -292,7 +298,7 @@ impl Driver {
             for (index, names) in self.relays.take_due(Instant::now()) {
                 self.resolve(index, names);
             }
-            self.relays.listen(&mut self.swarm, Instant::now());
+            self.relays.dial(&mut self.swarm, Instant::now());
             let next = self.relays.next_try();
             let wake = async {
                 match next {
@@ -326,35 +332,45 @@ impl Driver {
 
     fn on_order(&mut self, order: Order) {
         match order {
-            Order::Open { host, direct, relays, reply } => self.open(host, direct, &relays, reply),
-            Order::Resolved(index, addrs) => self.relays.resolved(index, addrs, Instant::now()),
+            Order::Open(wish) => self.open(wish),
+            Order::Resolved(index, addrs) => {
+                self.relays.resolved(index, addrs, Instant::now());
+                self.unpark();
+            }
             #[cfg(test)]
             Order::Way(peer, reply) => drop(reply.send(self.swarm.behaviour().streams.way(&peer))),
         }
     }
 
-    fn open(&mut self, host: PeerId, direct: Vec<(Multiaddr, Duration)>, relays: &[PeerId], reply: Reply) {
+    fn open(&mut self, wish: Wish) {
+        let host = wish.host;
         if let Some(dial) = self.dials.get_mut(&host) {
-            dial.waiting.push(reply);
+            dial.waiting.push(wish.reply);
             return;
         }
         let streams = &mut self.swarm.behaviour_mut().streams;
         let way = streams.way(&host);
-        if way.is_some_and(|w| w != Way::Relayed || direct.is_empty()) {
-            return streams.open(host, reply);
+        if way.is_some_and(|w| w != Way::Relayed || wish.direct.is_empty()) {
+            return streams.open(host, wish.reply);
         }
-        let mut addrs = direct;
+        let mut addrs = wish.direct.clone();
         if way.is_none() {
             let delay = if addrs.is_empty() { Duration::ZERO } else { RELAY_DELAY };
-            addrs.extend(self.relays.circuits(relays).map(|a| (a, delay)));
+            addrs.extend(self.relays.circuits(&wish.relays).map(|a| (a, delay)));
         }
         if addrs.is_empty() {
-            let why = if relays.is_empty() {
+            if self.relays.pending(&wish.relays) && self.parked.len() < ORDERS {
+                self.parked.push(wish);
+                return;
+            }
+            let why = if wish.relays.is_empty() {
                 "the host has no address here"
+            } else if wish.relays.iter().any(|r| self.relays.is_one(r)) {
+                "the host is behind relays that cannot be reached"
             } else {
                 "the host is behind relays that are not set here (libp2p.relay)"
             };
-            let _ = reply.send(Err(TransportError::new(ErrorKind::Unreachable, why)));
+            let _ = wish.reply.send(Err(TransportError::new(ErrorKind::Unreachable, why)));
             return;
         }
         let opts = DialOpts::peer_id(host)
@@ -370,9 +386,18 @@ impl Driver {
         drop(rules);
         let addrs = addrs.into_iter().map(|(a, _)| a).collect();
         let dialed = self.swarm.dial(opts);
-        self.dials.insert(host, Dial { connection, addrs, waiting: vec![reply] });
+        self.dials.insert(host, Dial { connection, addrs, waiting: vec![wish.reply] });
         if let Err(e) = dialed {
             self.failed(host, connection, &e);
+        }
+    }
+
+    /// Something changed with a relay: those who wait for it are looked at again.
+    fn unpark(&mut self) {
+        for wish in std::mem::take(&mut self.parked) {
+            if !wish.reply.is_closed() {
+                self.open(wish);
+            }
         }
     }
 
@@ -410,9 +435,19 @@ impl Driver {
                         self.swarm.behaviour_mut().streams.open(peer_id, reply);
                     }
                 }
+                let at = endpoint.get_remote_address();
+                if endpoint.is_dialer()
+                    && !endpoint.is_relayed()
+                    && self.relays.connected(&peer_id, at, &mut self.swarm, Instant::now())
+                {
+                    self.unpark();
+                }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
                 tracing::debug!(%peer, %error, "a dial failed");
+                if self.relays.undialed(connection_id, &error, Instant::now()) {
+                    self.unpark();
+                }
                 self.failed(peer, connection_id, &error);
             }
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {

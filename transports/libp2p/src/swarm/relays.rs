@@ -1,12 +1,15 @@
-//! Relays that the user set: where they are, and our reservations there, by which others reach us.
+//! Relays that the user set: where they are, our connections to them, and our reservations there, by which others
+//! reach us.
 
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{NetworkBehaviour, Swarm};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm};
 use libp2p::{Multiaddr, PeerId};
 
 use crate::gate::{self, Gate};
@@ -14,6 +17,8 @@ use crate::wire;
 
 /// After a failure the next try waits so long, twice as long each time up to the most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+/// How long TCP waits for UDP.
+const TCP_DELAY: Duration = Duration::from_millis(400);
 /// Most IP addresses of one name.
 const NAMES: usize = 4;
 
@@ -22,8 +27,9 @@ enum State {
     /// To be looked up and tried from then on.
     Waits(Instant),
     Resolving,
-    /// Its addresses are known: to be tried.
+    /// Its addresses are known: to be dialed.
     Ready,
+    Dialing(ConnectionId),
     Listening(ListenerId),
     Closed,
 }
@@ -52,7 +58,7 @@ impl Relays {
             // Those without names are known at once.
             let known = r.at.iter().all(|a| wire::socket_of(a).is_some());
             let addrs = if known { r.at.clone() } else { Vec::new() };
-            addrs.iter().for_each(|a| rules.relay(a));
+            addrs.iter().for_each(|a| rules.relay(a, wait(a)));
             let state = if known { State::Ready } else { State::Waits(now) };
             Relay { peer: r.peer, names: r.at.clone(), addrs, state, failures: 0 }
         });
@@ -89,26 +95,68 @@ impl Relays {
             return;
         }
         let mut rules = gate::lock(&self.gate);
-        addrs.iter().for_each(|a| rules.relay(a));
+        addrs.iter().for_each(|a| rules.relay(a, wait(a)));
         relay.addrs = addrs;
         relay.state = State::Ready;
     }
 
-    /// Asks those that are ready for a reservation.
-    pub(crate) fn listen<B: NetworkBehaviour>(&mut self, swarm: &mut Swarm<B>, now: Instant) {
+    /// Dials those that are ready, over UDP first: only so a NAT is learned that can be punched well.
+    pub(crate) fn dial<B: NetworkBehaviour>(&mut self, swarm: &mut Swarm<B>, now: Instant) {
         for relay in self.all.iter_mut().filter(|r| r.state == State::Ready) {
-            // With each failure another of its addresses.
-            let turn = usize::try_from(relay.failures).unwrap_or(0) % relay.addrs.len().max(1);
-            let Some(at) = relay.addrs.get(turn) else { continue };
-            let addr = at.clone().with(Protocol::P2p(relay.peer)).with(Protocol::P2pCircuit);
-            match swarm.listen_on(addr) {
-                Ok(id) => relay.state = State::Listening(id),
-                Err(e) => {
-                    tracing::warn!(relay = %relay.peer, error = %e, "a relay cannot be used");
-                    relay.fail(now);
-                }
+            let opts = DialOpts::peer_id(relay.peer)
+                .condition(PeerCondition::Always)
+                .addresses(relay.addrs.clone())
+                .override_dial_concurrency_factor(NonZeroU8::MAX)
+                .build();
+            relay.state = State::Dialing(opts.connection_id());
+            if let Err(e) = swarm.dial(opts) {
+                tracing::debug!(relay = %relay.peer, error = %e, "a relay cannot be dialed");
+                relay.fail(now);
             }
         }
+    }
+
+    /// The dial of a relay failed. False: it was none.
+    pub(crate) fn undialed(&mut self, connection: ConnectionId, why: &DialError, now: Instant) -> bool {
+        let Some(relay) = self.all.iter_mut().find(|r| r.state == State::Dialing(connection)) else {
+            return false;
+        };
+        tracing::info!(relay = %relay.peer, error = %why, "a relay cannot be reached");
+        relay.fail(now);
+        true
+    }
+
+    /// A direct connection to somebody stands: of a relay a reservation is asked for. False: it is none.
+    pub(crate) fn connected<B: NetworkBehaviour>(
+        &mut self,
+        peer: &PeerId,
+        at: &Multiaddr,
+        swarm: &mut Swarm<B>,
+        now: Instant,
+    ) -> bool {
+        let Some(relay) = self.all.iter_mut().find(|r| r.peer == *peer) else { return false };
+        if matches!(relay.state, State::Listening(_) | State::Closed) {
+            return true;
+        }
+        relay.look_from_tcp(at, swarm);
+        let mut addr = at.clone();
+        if !matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+            addr.push(Protocol::P2p(relay.peer));
+        }
+        match swarm.listen_on(addr.with(Protocol::P2pCircuit)) {
+            Ok(id) => relay.state = State::Listening(id),
+            Err(e) => {
+                tracing::warn!(relay = %relay.peer, error = %e, "a relay cannot be used");
+                relay.fail(now);
+            }
+        }
+        true
+    }
+
+    /// Whether one of a host's relays is about to be reached.
+    pub(crate) fn pending(&self, of_host: &[PeerId]) -> bool {
+        let soon = |r: &Relay| matches!(r.state, State::Ready | State::Resolving | State::Dialing(_));
+        self.all.iter().any(|r| of_host.contains(&r.peer) && soon(r))
     }
 
     pub(crate) fn reserved(&mut self, relay: &PeerId) {
@@ -133,17 +181,32 @@ impl Relays {
         }
     }
 
-    /// Addresses that lead through those relays of a host's that are known here.
+    /// Addresses that lead through those of a host's relays that are known here and not just being reached.
     pub(crate) fn circuits(&self, of_host: &[PeerId]) -> impl Iterator<Item = Multiaddr> {
-        let known = self.all.iter().filter(|r| of_host.contains(&r.peer));
-        known.flat_map(|r| {
-            let circuit = |a: &Multiaddr| a.clone().with(Protocol::P2p(r.peer)).with(Protocol::P2pCircuit);
-            r.addrs.iter().map(circuit)
+        // Who has no reservation at a relay (it may have none left) can call others through it all the same.
+        let ready = |r: &&Relay| matches!(r.state, State::Listening(_) | State::Waits(_));
+        let known = self.all.iter().filter(|r| of_host.contains(&r.peer)).filter(ready);
+        known.filter_map(|r| {
+            // The connection that is there is used, whatever address stands here.
+            let any = r.addrs.first()?.clone();
+            Some(any.with(Protocol::P2p(r.peer)).with(Protocol::P2pCircuit))
         })
     }
 }
 
 impl Relay {
+    /// Lets the relay see us over TCP too, once: for punches where the other end has no UDP. That connection is not kept.
+    fn look_from_tcp<B: NetworkBehaviour>(&self, connected: &Multiaddr, swarm: &mut Swarm<B>) {
+        let udp = |a: &Multiaddr| wire::socket_of(a).is_some_and(|(.., udp)| udp);
+        let tcp: Vec<_> = self.addrs.iter().filter(|a| !udp(a)).cloned().collect();
+        if udp(connected) && !tcp.is_empty() {
+            let opts = DialOpts::peer_id(self.peer).condition(PeerCondition::Always).addresses(tcp).build();
+            if let Err(e) = swarm.dial(opts) {
+                tracing::debug!(relay = %self.peer, error = %e, "a relay is not seen over TCP");
+            }
+        }
+    }
+
     fn fail(&mut self, now: Instant) {
         let wait = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
         self.failures = self.failures.saturating_add(1);
@@ -151,6 +214,11 @@ impl Relay {
         let part = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
         self.state = State::Waits(now + wait.mul_f64(0.5 + part));
     }
+}
+
+/// How long a dial waits for another one that has advantages.
+fn wait(addr: &Multiaddr) -> Duration {
+    if wire::socket_of(addr).is_some_and(|(.., udp)| udp) { Duration::ZERO } else { TCP_DELAY }
 }
 
 /// The addresses with their names looked up.
