@@ -75,20 +75,22 @@ impl Lab {
         (proc, format!("icet://{listen}"))
     }
 
-    fn publish(&self, host: &str, file: &std::path::Path, tracker: &str) -> (Proc, String) {
+    fn publish(&self, host: &str, file: &std::path::Path, tracker: &str, more: &[&str]) -> (Proc, String) {
         let data = self.path(&format!("{host}.data")).to_string_lossy().into_owned();
         let file = file.to_string_lossy();
-        let proc = self.run(host, "iceshare", &["publish", &file, "--tracker", tracker, "--data", &data]);
+        let args = [&["publish", &file, "--tracker", tracker, "--data", &data], more].concat();
+        let proc = self.run(host, "iceshare", &args);
         let link = proc.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));
         (proc, link)
     }
 
     /// Fetches as a newcomer; what `get --json` says.
-    fn get(&self, host: &str, link: &str, number: usize) -> (serde_json::Value, PathBuf) {
+    fn get(&self, host: &str, link: &str, number: usize, more: &[&str]) -> (serde_json::Value, PathBuf) {
         let out = self.path(&format!("{host}-{number}.out"));
         let data = self.path(&format!("{host}-{number}.data"));
         let (o, d) = (out.to_string_lossy().into_owned(), data.to_string_lossy().into_owned());
-        let mut get = self.run(host, "iceshare", &["get", link, "-o", &o, "--data", &d, "--json"]);
+        let args = [&["get", link, "-o", &o, "--data", &d, "--json"], more].concat();
+        let mut get = self.run(host, "iceshare", &args);
         get.ends_with(0);
         (serde_json::from_str(&get.stdout()).expect("figures"), out)
     }
@@ -108,13 +110,13 @@ fn a_newcomer_at_50_ms_has_its_first_page_after_a_few_round_trips() {
     let file = lab.path("song.opus");
     media::opus_like(&file, 1_000_000, 4200, 7).unwrap_or_else(|e| panic!("{e}"));
     let (_tracker, url) = lab.tracker();
-    let (_origin, link) = lab.publish("origin", &file, &url);
+    let (_origin, link) = lab.publish("origin", &file, &url, &[]);
     // The origin's address is proved when somebody has fetched from it.
-    let (_, out) = lab.get("first", &link, 0);
+    let (_, out) = lab.get("first", &link, 0, &[]);
     assert!(same(&file, &out));
     let mut all = Vec::new();
     for i in 1..=5 {
-        let (figures, out) = lab.get("second", &link, i);
+        let (figures, out) = lab.get("second", &link, i, &[]);
         assert!(same(&file, &out));
         all.push(figures["first_page_ms"].as_u64().expect("a first page"));
     }
@@ -124,4 +126,54 @@ fn a_newcomer_at_50_ms_has_its_first_page_after_a_few_round_trips() {
         all[2] as f64 / 50.0
     );
     assert!(all[2] >= 150, "the lab delays packets");
+}
+
+/// Both ends behind NATs, and a relay beside the tracker: where the NATs can be punched, over UDP or over TCP, the relay is
+/// soon done without; where not, it carries the pages.
+#[test]
+fn libp2p_passes_nats_punched_or_relayed() {
+    let nat = |name: &str, nat: &str, host: &str| {
+        format!(
+            "[[gateway]]\nname = \"{name}\"\nnat = \"{nat}\"\nhosts = [\"{host}\"]\ndelay = \"5ms\"\nrate = \"20mbit\"\n"
+        )
+    };
+    let topology = [
+        "[[host]]\nname = \"tracker\"\n".to_owned(),
+        nat("home-a", "port-restricted", "alice"),
+        nat("home-b", "port-restricted", "bob"),
+        nat("home-c", "symmetric", "carol"),
+        nat("home-d", "udp-blocked", "dave"),
+    ];
+    let Some(lab) = Lab::up("nats", &topology.concat()) else { return };
+    let file = lab.path("song.opus");
+    media::opus_like(&file, 8_000_000, 4200, 7).unwrap_or_else(|e| panic!("{e}"));
+    let (_tracker, url) = lab.tracker();
+    let key = lab.path("relay.key").to_string_lossy().into_owned();
+    let listen = format!("{}:4238", lab.address("tracker"));
+    let relay = lab.run("tracker", "iceshare-relay", &["--listen", &listen, "--key", &key]);
+    let at = relay.line("its addresses", |l| l.strip_prefix("iceshare-relay ready ").map(str::to_owned));
+    let set = format!("libp2p.relay={at}");
+    let more = ["--transport", "libp2p", "--set", &set, "--listen", "0.0.0.0:0"];
+    let (alice, link) = lab.publish("alice", &file, &url, &[&more[..], &["-v"]].concat());
+    alice.error_line("its reservation", |l| l.contains("reachable through a relay").then_some(()));
+    let relayed = || {
+        let all: serde_json::Value = serde_json::from_str(&lab.verb(&["stats", "--json"])).expect("JSON");
+        all["tracker"]["bytes_out"].as_u64().expect("bytes")
+    };
+    for (number, (host, punched)) in [("bob", true), ("carol", false), ("dave", true)].into_iter().enumerate()
+    {
+        let before = relayed();
+        let (figures, out) = lab.get(host, &link, number, &more);
+        assert!(same(&file, &out), "{host}");
+        let carried = relayed() - before;
+        eprintln!(
+            "{host}: first page after {} ms, all after {} ms, {carried} bytes from the tracker's machine",
+            figures["first_page_ms"], figures["elapsed_ms"]
+        );
+        assert_eq!(
+            carried < 4_000_000,
+            punched,
+            "{host}: {carried} of 8,000,000 bytes went through the relay"
+        );
+    }
 }

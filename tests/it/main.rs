@@ -8,6 +8,7 @@ mod host;
 mod house;
 mod http;
 mod lab;
+mod libp2p;
 mod lockstep;
 mod main_job;
 mod players;

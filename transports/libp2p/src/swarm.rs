@@ -224,6 +224,7 @@ fn listen(
         .listen_on(transport::common())
         .map_err(|e| local("the common TCP port cannot be used").because(e))?;
     let mut ips: Vec<IpAddr> = cx.local_addrs().iter().map(|a| a.at.ip()).collect();
+    ips.sort_unstable();
     ips.dedup();
     if let [IpAddr::V6(ip)] = &ips[..]
         && ip.is_unspecified()
