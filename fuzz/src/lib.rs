@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod icet;
+pub mod libp2p;
 pub mod ogg;
 pub mod peer;
 pub mod tracker;

@@ -31,8 +31,6 @@ use crate::wire;
 
 /// Punches at once, and how long until another may follow.
 const PUNCHES: (f64, Duration) = (64.0, Duration::from_secs(1));
-/// The lowest port that a punch may go to.
-const LOWEST_PORT: u16 = 1024;
 
 /// What may be dialed.
 #[derive(Debug)]
@@ -114,12 +112,7 @@ impl Rules {
         if let Some(delay) = self.relays.get(&addr) {
             return Some(*delay);
         }
-        let parts: Vec<_> = addr.iter().skip(1).collect();
-        let direct = matches!(&parts[..], [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1]);
-        let (ip, port, _) = wire::socket_of(&addr).filter(|_| direct && self.punch)?;
-        if port < LOWEST_PORT || !self.scopes.contains(&Scope::of(ip)) {
-            return None;
-        }
+        wire::punchable(&addr).filter(|ip| self.punch && self.scopes.contains(&Scope::of(*ip)))?;
         let gained = now.saturating_duration_since(self.refilled).as_secs_f64() / PUNCHES.1.as_secs_f64();
         self.tokens = (self.tokens + gained).min(PUNCHES.0);
         self.refilled = now;

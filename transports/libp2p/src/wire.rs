@@ -185,6 +185,18 @@ pub fn socket_of(addr: &Multiaddr) -> Option<(IpAddr, u16, bool)> {
     }
 }
 
+/// The IP address that a punch to this address would hit. None if it is not one that others may have dialed: TCP or QUIC
+/// at an IP address, at a port from 1024 on, and nothing else.
+#[must_use]
+pub fn punchable(addr: &Multiaddr) -> Option<IpAddr> {
+    let parts: Vec<_> = addr.iter().skip(1).collect();
+    let (last, rest) = parts.split_last()?;
+    let parts = if matches!(last, Protocol::P2p(_)) { rest } else { &parts[..] };
+    let direct = matches!(parts, [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1]);
+    let (ip, port, _) = socket_of(addr).filter(|_| direct)?;
+    (port >= LOWEST_PORT).then_some(ip)
+}
+
 /// Whether a connection of this address goes through a relay.
 #[must_use]
 pub fn is_relayed(addr: &Multiaddr) -> bool {
