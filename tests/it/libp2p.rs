@@ -1,6 +1,5 @@
 //! Payload protocol `libp2p` with real programs: a swarm over it alone, and a stranger's receiver.
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use iceshare::icet::{IcetUrl, MediaId};
@@ -39,14 +38,15 @@ fn a_program_that_knows_only_the_specification_fetches_pages() {
     let net = Network::new();
     let file = net.path("song.opus");
     media::opus_like(&file, 400_000, 4200, 3).unwrap_or_else(|e| panic!("{e}"));
-    // Nobody tells the program where the peer is: a port that is free just now.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|l| l.local_addr())
-        .unwrap_or_else(|e| panic!("{e}"))
-        .port();
-    let listen = format!("127.0.0.1:{port}");
-    let more = ["--transport", "libp2p", "--anonymous", "allow", "--listen", &listen];
-    let (_origin, link) = net.publish("origin", &file, &more);
+    let name = file.to_string_lossy();
+    let to = ["publish", &name, "--tracker", &net.tracker.url, "-vv"];
+    let origin = net.run("origin", &[&to[..], &["--transport", "libp2p", "--anonymous", "allow"]].concat());
+    let link = origin.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));
+    // Nobody tells the program where the peer is; its log does.
+    let port: u16 = origin.error_line("its TCP port", |l| {
+        let at = l.contains("the tracker reaches us").then(|| l.split_once("tcp:127.0.0.1:"))??.1;
+        at.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    });
     let url: IcetUrl = link.parse().unwrap_or_else(|e| panic!("{link}: {e}"));
     let (key, path) = (url.key.expect("the publisher's key"), url.path.expect("a path"));
     let info: serde_json::Value = {

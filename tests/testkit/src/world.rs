@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -93,12 +94,22 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts one that serves; its key is made from `seed`.
+    /// Starts one that serves, with a key that no other has: transports may find a peer by its key alone.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub async fn start(subject: &Subject, seed: u8, options: Options) -> Result<Peer, Failure> {
-        let identity = Identity::from_seed(&[seed; 32]);
+    pub async fn start(subject: &Subject, options: Options) -> Result<Peer, Failure> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let mut seed = [1; 32];
+        seed[..8].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        Peer::start_as(subject, Identity::from_seed(&seed), options).await
+    }
+
+    /// The same with a key of one's own.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn start_as(subject: &Subject, identity: Identity, options: Options) -> Result<Peer, Failure> {
         let folder = TempDir::new()?;
         let store = Store::open(folder.path().join("data"))?;
         let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
@@ -261,8 +272,8 @@ impl World {
     /// # Errors
     /// If that is not possible.
     pub async fn with(subject: &Subject, options: Options) -> Result<World, Failure> {
-        let host = Peer::start(subject, 1, options).await?;
-        let receiver = Peer::start(subject, 2, Options::default()).await?;
+        let host = Peer::start(subject, options).await?;
+        let receiver = Peer::start(subject, Options::default()).await?;
         let mut world = World { subject: subject.clone(), host, receiver, route: None, network: None };
         if let (Some(link), Some(to)) = (subject.link(), world.host.port(NetKind::Udp)) {
             let network = Emulator::start(to, link).await?;

@@ -13,7 +13,7 @@ use crate::{Failure, Peer, Subject, World};
 /// A world whose host has all slices of a media, and no page.
 pub(super) async fn begun(s: &Subject, count: usize) -> Result<(World, Peer, Media), Failure> {
     let world = World::new(s).await?;
-    let origin = Peer::start(s, 3, crate::Options::default()).await?;
+    let origin = Peer::start(s, crate::Options::default()).await?;
     let pages = media::pages(21, media::even(count, 1800));
     let media = origin.publish(&path("arriving")?, &pages)?;
     let mine = world.host.join(&media, 0..media.store.manifest().slices())?;

@@ -38,7 +38,7 @@ fn through(relay: &Relay, kind: NetKind, mut request: Request) -> Request {
 pub(super) async fn nobody_is_there(s: &Subject) -> Result<(), Failure> {
     let world = World::new(s).await?;
     let media = world.music(20)?;
-    let gone = Peer::start(s, 4, Options::default()).await?;
+    let gone = Peer::start(s, Options::default()).await?;
     let mut request = world.request(&media, world.unit(&media, PageSet::range(0, 9)));
     request.host = gone.address();
     gone.net.shutdown().await;

@@ -94,8 +94,9 @@ pub(super) async fn receiver_shuts_down(s: &Subject) -> Result<(), Failure> {
     ensure!(matches!(end, Some(Err(_))), "a fetch after the shutdown: {end:?}");
     // The host has ended what it served: another receiver may use the tickets.
     let World { subject, host, receiver, .. } = world;
+    let identity = receiver.identity.clone();
     drop(receiver);
-    let receiver = Peer::start(&subject, 2, Options::default()).await?;
+    let receiver = Peer::start_as(&subject, identity, Options::default()).await?;
     let world = World { subject, host, receiver, route: None, network: None };
     for number in 1..=3 {
         released(&world, &media, all, number).await?;
