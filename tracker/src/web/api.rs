@@ -179,6 +179,14 @@ pub(super) async fn status(State(shared): Site) -> Result<Response, Refusal> {
     Ok(Json(status).into_response())
 }
 
+/// How many entries an answer has at most, of what was asked for and (unless told, at most).
+fn limited(asked: Option<usize>, (unless_told, most): (usize, usize)) -> Result<usize, Refusal> {
+    match asked.unwrap_or(unless_told) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("limit takes a number from 1 to {most}"))),
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
     q: Option<String>,
@@ -207,7 +215,7 @@ pub(super) async fn list(
     }
     let bad = |e: PathError| Refusal::new(StatusCode::BAD_REQUEST, format!("after: {e}"));
     let after = query.after.map(MediaPath::new).transpose().map_err(bad)?;
-    let limit = query.limit.unwrap_or(MEDIA.0).clamp(1, MEDIA.1);
+    let limit = limited(query.limit, MEDIA)?;
     let search = catalogue::Query { words: catalogue::Query::words_of(&text), after, limit };
     let found = {
         let _turn = shared.searches.acquire().await.map_err(|_| Busy)?;
@@ -279,7 +287,7 @@ pub(super) async fn peers(
     query: Result<Query<PeersQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(query) = query?;
-    let limit = query.limit.unwrap_or(PEERS.0).clamp(1, PEERS.1);
+    let limit = limited(query.limit, PEERS)?;
     let skip = query.skip.unwrap_or(0);
     let look = shared.site.observer.ask(move |s| s.peers(skip, PEERS.1).into_iter().map(Peer::of).collect());
     let cache: &Cache<usize, Vec<Peer>> = &shared.peers;

@@ -114,6 +114,9 @@ async fn what_cannot_be_answered_is_refused_in_json() {
         ("/api/media/..%2f..%2fetc", 400),
         ("/api/media/%ff", 400),
         ("/api/media?limit=many", 400),
+        ("/api/media?limit=0", 400),
+        ("/api/media?limit=201", 400),
+        ("/api/peers?limit=0", 400),
         (&long, 400),
         ("/elsewhere", 404),
     ] {
