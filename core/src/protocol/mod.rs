@@ -27,6 +27,8 @@
 //! *Fetch*: return a stream of [`Piece`]s. Dropping the stream cancels the request, soon, also while the host waits for pages.
 //! What was not held at the host is told by an error at the end ([`ErrorKind::NoRange`]), whatever came before it.
 
+mod settings;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,6 +42,7 @@ pub use icet::{
     Abilities, HostAddr, MediaId, MediaPath, NetAddr, NetKind, PageNo, PageSet, PeerKey, ProtocolName, Ticket,
 };
 
+pub use self::settings::{Reading, Setting, SettingError, Settings};
 use crate::net::Context;
 use crate::shelf::Shelf;
 
@@ -166,56 +169,6 @@ impl TransportError {
         self.source = Some(source.into());
         self
     }
-}
-
-/// Settings of a protocol from `--set NAME.key=value` and the configuration file, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings(pub Vec<(String, String)>);
-
-impl Settings {
-    /// The last value of `key`.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
-    }
-}
-
-/// A setting that a protocol knows, for `iceshare protocols` and error messages.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    /// Its key.
-    pub key: &'static str,
-    /// Its default, as one would write it.
-    pub default: &'static str,
-    /// What it does, with its unit.
-    pub about: &'static str,
-}
-
-/// Why settings were refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SettingError {
-    /// No such setting.
-    #[error("{protocol} has no setting {key:?}; it has: {known}")]
-    Unknown {
-        /// The protocol.
-        protocol: &'static str,
-        /// What was given.
-        key: String,
-        /// What there is.
-        known: String,
-    },
-    /// A value that the setting cannot take.
-    #[error("{protocol}.{key}={value}: {why}")]
-    Value {
-        /// The protocol.
-        protocol: &'static str,
-        /// The setting.
-        key: String,
-        /// What was given.
-        value: String,
-        /// What it takes.
-        why: String,
-    },
 }
 
 /// One linked-in protocol. Made by [`register_payload_protocol!`](crate::register_payload_protocol).

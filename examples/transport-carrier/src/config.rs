@@ -23,22 +23,11 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn read(settings: &Settings) -> Result<Config, SettingError> {
-        let dir = match settings.get("dir") {
-            None | Some("") => std::env::temp_dir().join("iceshare-carrier"),
-            Some(dir) => PathBuf::from(dir),
+        let read = settings.of(crate::NAME, SETTINGS);
+        let dir = match read.text("dir") {
+            "" => std::env::temp_dir().join("iceshare-carrier"),
+            dir => PathBuf::from(dir),
         };
-        let requests = match settings.get("requests") {
-            None => 256,
-            Some(value) => {
-                let number = value.parse().ok().filter(|n| (1..=65_536).contains(n));
-                number.ok_or_else(|| SettingError::Value {
-                    protocol: crate::NAME,
-                    key: "requests".to_owned(),
-                    value: value.to_owned(),
-                    why: "it takes a whole number from 1 to 65536".to_owned(),
-                })?
-            }
-        };
-        Ok(Config { dir, requests })
+        Ok(Config { dir, requests: read.number("requests", 1..=65_536)? })
     }
 }

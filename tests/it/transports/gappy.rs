@@ -72,16 +72,8 @@ struct Hub {
 
 impl Gappy {
     fn build(settings: &Settings) -> Result<Arc<dyn PayloadProtocol>, SettingError> {
-        let number = |key: &str, default, max: u64| match settings.get(key) {
-            None => Ok(default),
-            Some(v) => v.parse().ok().filter(|n| *n <= max).ok_or_else(|| SettingError::Value {
-                protocol: NAME,
-                key: key.to_owned(),
-                value: v.to_owned(),
-                why: format!("a whole number up to {max}"),
-            }),
-        };
-        let (loss, seed) = (number("loss", 20, 100)?, number("seed", 1, u64::MAX)?);
+        let read = settings.of(NAME, SETTINGS);
+        let (loss, seed) = (read.number("loss", 0..=100)?, read.number("seed", 0..=u64::MAX)?);
         Ok(Arc::new(Gappy { loss, seed, hubs: Mutex::default() }))
     }
 

@@ -56,43 +56,24 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
 }
 
-fn refused(key: &str, value: &str, why: impl Into<String>) -> SettingError {
-    let (key, value) = (key.to_owned(), value.to_owned());
-    SettingError::Value { protocol: crate::NAME, key, value, why: why.into() }
-}
-
 impl Config {
     pub(crate) fn read(settings: &Settings) -> Result<Config, SettingError> {
-        let value = |key: &'static str| {
-            let default = SETTINGS.iter().find(|s| s.key == key).map_or("", |s| s.default);
-            settings.get(key).unwrap_or(default)
-        };
-        let number = |key: &'static str, max: u32| {
-            let fits = value(key).parse().ok().filter(|n| (1..=max).contains(n));
-            fits.ok_or_else(|| refused(key, value(key), format!("it takes a whole number from 1 to {max}")))
-        };
-        let time = |key| number(key, 600).map(|n: u32| Duration::from_secs(n.into()));
-        let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-        let quic_port = match value("quic-port") {
+        let read = settings.of(crate::NAME, SETTINGS);
+        let quic_port = match read.text("quic-port") {
             "off" => None,
-            port => Some(port.parse().map_err(|_| refused("quic-port", port, "it takes a port, or off"))?),
+            port => Some(port.parse().map_err(|_| read.refused("quic-port", "it takes a port, or off"))?),
         };
-        let punch = match value("punch") {
-            "on" => true,
-            "off" => false,
-            other => return Err(refused("punch", other, "it takes on or off")),
-        };
-        let relays = if value("relay") == "none" { "" } else { value("relay") };
-        let relays = wire::relays(relays).map_err(|e| refused("relay", &e.text, e.to_string()))?;
+        let relays = if read.text("relay") == "none" { "" } else { read.text("relay") };
+        let relays = wire::relays(relays).map_err(|e| read.refused("relay", format!("{}: {e}", e.text)))?;
         Ok(Config {
             relays,
             quic_port,
-            punch,
-            connections: number("connections", 65_536)?,
-            per_ip: size(number("per-ip", 65_536)?),
-            requests: size(number("requests", 65_536)?),
-            stall_timeout: time("stall-timeout")?,
-            connect_timeout: time("connect-timeout")?,
+            punch: read.switch("punch")?,
+            connections: read.number("connections", 1..=65_536)?,
+            per_ip: read.number("per-ip", 1..=65_536)?,
+            requests: read.number("requests", 1..=65_536)?,
+            stall_timeout: read.seconds("stall-timeout", 600)?,
+            connect_timeout: read.seconds("connect-timeout", 600)?,
         })
     }
 }
