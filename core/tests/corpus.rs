@@ -6,18 +6,11 @@ mod ogg;
 #[allow(unreachable_pub)]
 #[path = "../../fuzz/src/peer.rs"]
 mod peer;
+#[allow(unreachable_pub)]
+#[path = "../../fuzz/src/replay.rs"]
+mod replay;
 
-fn replay(target: &str, run: fn(&[u8])) {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-    let mut inputs: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
-    inputs.sort();
-    assert!(!inputs.is_empty(), "no corpus in {}", dir.display());
-    for input in inputs {
-        // Shown if the target panics.
-        eprintln!("{}", input.display());
-        run(&std::fs::read(&input).unwrap());
-    }
-}
+use replay::replay;
 
 #[test]
 fn scan() {
