@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use icet::media::SLICE_PAGES;
-use icet::message::{Outcome, Position};
-use icet::{Abilities, PageNo, PageSet, ProvenSlice, limits};
+use icet::message::Outcome;
+use icet::{Abilities, PageNo, PageSet, limits};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -18,23 +18,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::assemble::{Assembler, Cut};
 use super::limit::DownLimit;
-use super::media::{Shared, until};
+use super::media::Shared;
 use super::session::Order;
-use crate::engine::io::{Command, FetchEvent, FetchId};
+use crate::engine::io::{FetchEvent, FetchId};
 use crate::net::Context;
 use crate::protocol::{ErrorKind, Piece, Protocol, Request, Span, TransportError, What};
 use crate::store::{MediaStore, PutError};
 
-/// Most bytes that one answer of proofs may have: 128 slices.
-const PROOFS_BYTES: usize = icet::limits::SLICES * (icet::limits::SLICE + 2048);
-/// How many slices beyond the needed ones are asked for with them.
-const PROOFS_AHEAD: u64 = 31;
-/// How long a fetch waits for slices that neither host nor tracker sends.
-const SLICE_PATIENCE: Duration = Duration::from_secs(8);
 /// How long the end of a stream is waited for after its last page.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// The engine is told that a fetch is alive at most so often.
-const PROGRESS: Duration = Duration::from_millis(200);
+pub(super) const PROGRESS: Duration = Duration::from_millis(200);
 
 /// A run on its way to the disk.
 type Writing = JoinHandle<Written>;
@@ -91,7 +85,7 @@ impl Fetch {
         self.tell(FetchEvent::Ended(outcome));
     }
 
-    fn tell(&self, event: FetchEvent) {
+    pub(super) fn tell(&self, event: FetchEvent) {
         // Of a fetch that was stopped only the pages count that had come already.
         if self.cancel.is_cancelled() && !matches!(event, FetchEvent::Page { .. }) {
             return;
@@ -99,7 +93,7 @@ impl Fetch {
         let _ = self.events.send(Order::Fetch(self.id, event));
     }
 
-    fn request(&self, what: What) -> Request {
+    pub(super) fn request(&self, what: What) -> Request {
         Request {
             host: self.source.host.clone(),
             path: self.store.path().clone(),
@@ -110,7 +104,7 @@ impl Fetch {
         }
     }
 
-    fn can(&self, ability: Abilities) -> bool {
+    pub(super) fn can(&self, ability: Abilities) -> bool {
         self.source.host.abilities.has(ability) && self.protocol.implementation.abilities().has(ability)
     }
 
@@ -174,9 +168,15 @@ impl Fetch {
         let (host, fragments) = (self.source.host.key, self.shared.fragments.clone());
         let mut assembler = Assembler::new(self.pages, pages, aligned, host, fragments);
         if let What::Spans(_) = &what {
-            self.pages.iter(last + 1).filter(|p| self.store.has(*p)).for_each(|p| assembler.leave_out(p));
+            let (held, open): (Vec<_>, Vec<_>) = self.pages.iter(last + 1).partition(|p| self.store.has(*p));
+            held.into_iter().for_each(|p| assembler.leave_out(p));
+            open.into_iter().for_each(|p| assembler.look_at(p));
         }
-        let mut stream = self.protocol.implementation.fetch(self.cx.clone(), self.request(what));
+        // Of pages that are kept whole, and only wait for their proof, nothing is asked for.
+        let mut stream = match &what {
+            What::Spans(spans) if spans.is_empty() => futures_util::stream::empty().boxed(),
+            _ => self.protocol.implementation.fetch(self.cx.clone(), self.request(what)),
+        };
         let mut writing = None;
         let ended = self.receive(&mut stream, &mut assembler, slices, &mut writing).await;
         assembler.keep_rest();
@@ -208,7 +208,7 @@ impl Fetch {
     ) -> Result<Received, TransportError> {
         let mut proofs = std::pin::pin!(self.need_slices(slices.0, slices.1));
         let mut proved = false;
-        let mut seen = false;
+        let (mut seen, mut over) = (false, false);
         let mut told = Instant::now();
         loop {
             match assembler.next(&*self.store) {
@@ -230,6 +230,7 @@ impl Fetch {
                     }
                 }
                 Cut::Finished => return Ok(Received::End),
+                Cut::NeedMore if over => return Ok(Received::End),
                 Cut::NeedMore => {
                     let piece = tokio::select! {
                         biased;
@@ -251,7 +252,12 @@ impl Fetch {
                         }
                         piece = stream.next() => piece,
                     };
-                    let Some(piece) = piece else { return Ok(Received::End) };
+                    let Some(piece) = piece else {
+                        // What there is of the last page may be all that was missing of it.
+                        over = true;
+                        assembler.keep_rest();
+                        continue;
+                    };
                     let piece = piece?;
                     if let Piece::Bytes(b) | Piece::Fragment { bytes: b, .. } = &piece {
                         if !seen {
@@ -339,74 +345,6 @@ impl Fetch {
                 Err(TransportError::new(ErrorKind::Local, e.to_string()))
             }
         }
-    }
-
-    /// Sees to it that slices `first ..= last` are known: from the host if it sends proofs, else from the tracker.
-    async fn need_slices(&self, first: u64, last: u64) -> Result<(), TransportError> {
-        let deadline = Instant::now() + SLICE_PATIENCE;
-        let mut changed = self.store.changed();
-        let mut ask_host = self.can(Abilities::PROOFS);
-        let mut asked_tracker = None;
-        let mut at = first;
-        while at <= last {
-            if self.store.slice(at).is_some() {
-                at += 1;
-                continue;
-            }
-            if ask_host {
-                // One question for as many as may be of use soon.
-                let end = last.max(at + PROOFS_AHEAD).min(self.store.manifest().slices() - 1).min(at + 127);
-                match self.proofs(at, end).await {
-                    Ok(true) => continue,
-                    Ok(false) => ask_host = false,
-                    Err(e) if e.kind == ErrorKind::Protocol => return Err(e),
-                    Err(_) => ask_host = false,
-                }
-                continue;
-            }
-            if asked_tracker != Some(at) {
-                asked_tracker = Some(at);
-                let command =
-                    Command::Locate { handle: self.shared.handle, at: Position::Page(at * SLICE_PAGES) };
-                let _ = self.shared.orders.send(Order::Engine(command));
-            }
-            tokio::select! {
-                _ = changed.changed() => {}
-                () = until(Some(deadline)) => {
-                    return Err(TransportError::new(ErrorKind::NoRange, format!("nobody sent the page records of slice {at}")));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks the host for slices. False: it had not the first of them.
-    async fn proofs(&self, first: u64, last: u64) -> Result<bool, TransportError> {
-        let mut stream =
-            self.protocol.implementation.fetch(self.cx.clone(), self.request(What::Proofs { first, last }));
-        let mut buf = BytesMut::new();
-        let mut total = 0;
-        while let Some(piece) = stream.next().await {
-            let Piece::Bytes(b) = piece? else { continue };
-            total += b.len();
-            if total > PROOFS_BYTES {
-                return Err(TransportError::new(ErrorKind::Protocol, "more proofs than were asked for"));
-            }
-            buf.extend_from_slice(&b);
-        }
-        let mut decoder = minicbor::Decoder::new(&buf);
-        while decoder.position() < buf.len() {
-            let slice: ProvenSlice = decoder
-                .decode()
-                .map_err(|e| TransportError::new(ErrorKind::Protocol, "malformed proofs").because(e))?;
-            if let Err(e) = self.store.put_slice(&slice) {
-                tracing::warn!(host = %self.source.host.key.short(), error = %e, "a proof that was sent is wrong");
-                self.shared.counts.bad.fetch_add(1, Ordering::Relaxed);
-                self.tell(FetchEvent::Altered);
-                return Err(TransportError::new(ErrorKind::Protocol, "a wrong proof"));
-            }
-        }
-        Ok(self.store.slice(first).is_some())
     }
 }
 

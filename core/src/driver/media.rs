@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::OpenError;
 use super::assemble::Fragments;
+use super::proofs::Asking;
 use super::session::Order;
 use crate::engine::io::{Command, Handle};
 use crate::store::MediaStore;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) counts: Counts,
     /// Parts of pages, until the rest of them came.
     pub(crate) fragments: Arc<Mutex<Fragments>>,
+    /// Slices that fetches are asking for.
+    pub(crate) asking: Arc<Asking>,
 }
 
 /// Figures that fetches add to.

@@ -7,6 +7,7 @@ mod fetch;
 mod limit;
 mod media;
 mod peer;
+mod proofs;
 mod reader;
 mod session;
 

@@ -239,6 +239,7 @@ impl Peer {
             opened: Instant::now(),
             counts: Counts::default(),
             fragments: Arc::default(),
+            asking: Arc::default(),
         })
     }
 

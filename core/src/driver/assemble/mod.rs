@@ -130,11 +130,16 @@ impl Assembler {
         self.left.remove(page);
     }
 
+    /// A page of the set of which parts are kept, perhaps all.
+    pub(crate) fn look_at(&mut self, page: PageNo) {
+        self.touched.push_back(page);
+    }
+
     fn kept(&self) -> MutexGuard<'_, Fragments> {
         self.fragments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the beginning of the page that broke off, if one did.
+    /// Keeps the beginning of the page that broke off, if one did. With fragments that came it may make a page.
     pub(crate) fn keep_rest(&mut self) {
         let (Mode::Aligned(queue), Some(page)) = (&mut self.mode, self.next) else { return };
         if let Some(rest) = (queue.len > 0).then(|| queue.take(queue.len)).flatten() {

@@ -1,7 +1,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use icet::key::Hash;
@@ -9,7 +9,7 @@ use icet::media::{PageFlags, PageRecord, SLICE_PAGES, Slice};
 use icet::{PageSet, PeerKey, Stripe};
 use proptest::prelude::*;
 
-use super::{Assembler, Cut, Records};
+use super::{Assembler, Cut, Fragments, Records};
 use crate::protocol::Piece;
 
 /// A media of pages with one lacing value each, some of them identical.
@@ -199,6 +199,33 @@ fn a_page_with_a_hole_is_whole_when_the_hole_came_and_others_did_not_wait() {
     a.push(fragment(1, 80, 160));
     assert!(matches!(a.next(&m), Cut::Run { first: 1, pages, of_one_host: true } if pages == [page(1)]));
     assert!(matches!(a.next(&m), Cut::Finished) && a.is_finished());
+}
+
+#[test]
+fn the_last_page_is_whole_when_its_beginning_is_followed_by_nothing_but_fragments() {
+    let m = media(&[200; 2]);
+    let page = m.pages[1].clone();
+    let mut a = assembler(PageSet::range(0, 1), 2, true);
+    a.push(Piece::Bytes([m.pages[0].clone(), page.slice(..90)].concat().into()));
+    assert_eq!(drain(&mut a, &m), [(0, m.pages[0].clone())]);
+    a.push(Piece::Fragment { page: 1, offset: 150, bytes: page.slice(150..) });
+    a.push(Piece::Fragment { page: 1, offset: 90, bytes: page.slice(90..150) });
+    assert!(matches!(a.next(&m), Cut::NeedMore));
+    // The stream ended.
+    a.keep_rest();
+    assert_eq!(drain(&mut a, &m), [(1, page)]);
+    assert!(a.is_finished());
+}
+
+#[test]
+fn what_is_kept_whole_needs_nothing_more_to_come() {
+    let m = media(&[200; 3]);
+    let kept: Arc<Mutex<Fragments>> = Arc::default();
+    kept.lock().unwrap().insert(1, 0, &m.pages[1], HOST);
+    let mut a = Assembler::new(PageSet::range(1, 1), 3, false, HOST, kept);
+    a.look_at(1);
+    assert_eq!(drain(&mut a, &m), [(1, m.pages[1].clone())]);
+    assert!(a.is_finished());
 }
 
 #[test]
