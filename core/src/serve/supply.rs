@@ -267,6 +267,6 @@ impl Again {
     /// # Errors
     /// [`SupplyError::Denied`].
     pub async fn permit(&self, len: usize) -> Result<(), SupplyError> {
-        Ok(self.admission.permit(len).await?)
+        Ok(self.admission.permit_again(len).await?)
     }
 }

@@ -21,7 +21,7 @@ mod upload;
 
 use limiter::{Bucket, Class, Flow};
 use scope::{bytes_asked, bytes_of, within};
-use tickets::Tickets;
+use tickets::{Purse, Tickets};
 use upload::Upload;
 
 /// Time, for the shelf.
@@ -392,11 +392,25 @@ impl Admission {
     /// # Errors
     /// [`Denied::Spent`] once the ticket's bytes are used up, [`Denied::Withdrawn`] if the media is no longer served.
     pub async fn permit(&self, bytes: usize) -> Result<(), Denied> {
+        self.permit_from(Purse::Pages, bytes).await
+    }
+
+    /// The same for bytes that are sent once more, since they were lost on the way: a ticket buys as many of them as its pages
+    /// have, apart.
+    ///
+    /// # Errors
+    /// As [`Admission::permit`].
+    pub async fn permit_again(&self, bytes: usize) -> Result<(), Denied> {
+        self.permit_from(Purse::Again, bytes).await
+    }
+
+    async fn permit_from(&self, purse: Purse, bytes: usize) -> Result<(), Denied> {
         if self.gone.load(Ordering::Relaxed) {
             return Err(Denied::Withdrawn);
         }
         if let Some((id, _)) = &self.ticket {
-            lock(&self.shelf.tickets).spend(id, bytes as u64, self.proofs)?;
+            let purse = if self.proofs { Purse::Proofs } else { purse };
+            lock(&self.shelf.tickets).spend(id, bytes as u64, purse)?;
         }
         self.turn(bytes).await;
         if self.gone.load(Ordering::Relaxed) {

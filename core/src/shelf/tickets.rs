@@ -37,9 +37,22 @@ struct Tracker {
 #[derive(Debug)]
 struct Used {
     left: u64,
+    /// Bytes that may be sent once more, since the way to the receiver lost them.
+    again_left: u64,
     proofs_left: u64,
     busy: bool,
     expiry: u64,
+}
+
+/// What of a ticket bytes are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purse {
+    /// Pages, sent for the first time.
+    Pages,
+    /// What was lost on the way and is sent once more.
+    Again,
+    /// Proofs.
+    Proofs,
 }
 
 /// An assignment at this host: tracker, epoch, number.
@@ -139,7 +152,7 @@ impl Tickets {
         }
         let used = tracker.used.entry(key).or_insert_with(|| {
             let left = bytes.saturating_add(bytes / 4);
-            Used { left, proofs_left: PROOFS, busy: false, expiry: body.expiry }
+            Used { left, again_left: bytes, proofs_left: PROOFS, busy: false, expiry: body.expiry }
         });
         Ok(((body.tracker, body.epoch, body.assignment), used))
     }
@@ -149,9 +162,13 @@ impl Tickets {
     }
 
     /// Takes from what is left; refuses once nothing is.
-    pub(super) fn spend(&mut self, id: &Id, bytes: u64, proofs: bool) -> Result<(), Denied> {
+    pub(super) fn spend(&mut self, id: &Id, bytes: u64, purse: Purse) -> Result<(), Denied> {
         let used = self.get(id).ok_or(Denied::Expired)?;
-        let left = if proofs { &mut used.proofs_left } else { &mut used.left };
+        let left = match purse {
+            Purse::Pages => &mut used.left,
+            Purse::Again => &mut used.again_left,
+            Purse::Proofs => &mut used.proofs_left,
+        };
         if *left < bytes {
             return Err(Denied::Spent);
         }
