@@ -17,6 +17,8 @@ const URGENT: Duration = Duration::from_millis(20);
 const PAGES: u64 = 64;
 /// So many ranges are.
 const RANGES: usize = 16;
+/// Pause between two words that something of an assignment comes, if no page of it is whole yet.
+const COMING: Duration = Duration::from_millis(500);
 /// Pause between reports of what was served.
 const SERVED: Duration = Duration::from_secs(1);
 /// So many items are told at once.
@@ -41,6 +43,13 @@ impl Acks {
         let known = self.pending.contains_key(&number) || self.pending.len() < limits::ITEMS;
         self.pending.entry(if known { number } else { (0, 0) }).or_default().insert(page, page);
         self.pages += 1;
+    }
+
+    /// Something of an assignment came, but no whole page.
+    fn coming(&mut self, number: Number) {
+        if self.pending.len() < limits::ITEMS {
+            self.pending.entry(number).or_default();
+        }
     }
 
     fn are_many(&self) -> bool {
@@ -76,6 +85,13 @@ impl Acks {
         self.pages = 0;
         let (mut out, mut part, mut runs) = (Vec::new(), Vec::new(), 0);
         for (assignment, ranges) in all {
+            if ranges.is_empty() {
+                // It comes: nothing more is known of it yet.
+                if assignment > 0 && part.len() < limits::ITEMS {
+                    part.push(Got { assignment, pages: ranges });
+                }
+                continue;
+            }
             for pages in ranges.chunks(limits::RANGES) {
                 let n = pages.runs().len();
                 if !part.is_empty() && (runs + n > limits::RANGES || part.len() >= limits::ITEMS) {
@@ -107,6 +123,15 @@ impl Engine {
             let delay = self.session.ack_delay;
             let delay = if need == Need::Urgent { delay.min(URGENT) } else { delay };
             self.timers.set_sooner(Timer::Ack(handle), now + delay);
+        }
+    }
+
+    /// Notes that bytes of an assignment come. On a slow line a page takes its time, and the tracker would give it up.
+    pub(super) fn coming(&mut self, now: Now, handle: Handle, number: Number) {
+        let Some(m) = self.media.get_mut(&handle) else { return };
+        if self.session.link == Link::Welcome && self.session.epoch == Some(number.0) {
+            m.acks.coming(number);
+            self.timers.set_sooner(Timer::Ack(handle), now + COMING);
         }
     }
 

@@ -262,7 +262,10 @@ impl Engine {
         a.moved = now;
         let Some(t) = a.tries.get_mut(f.source) else { return };
         match e {
-            FetchEvent::Progress => {}
+            FetchEvent::Progress => {
+                let (handle, number) = (f.handle, a.number);
+                self.coming(now, handle, number);
+            }
             FetchEvent::FirstByte => {
                 t.first_byte.get_or_insert(now);
             }

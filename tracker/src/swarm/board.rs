@@ -103,6 +103,8 @@ pub(crate) struct Run {
     pub(crate) behind: u64,
     pub(crate) made: Now,
     pub(crate) progress: Option<Now>,
+    /// When the receiver said that something of it comes, but no page is whole yet.
+    pub(crate) coming: Option<Now>,
     pub(crate) lapse: Duration,
     pub(crate) deadline: Option<Now>,
     pub(crate) state: State,
@@ -412,6 +414,7 @@ impl Board {
             behind,
             made: now,
             progress: None,
+            coming: None,
             lapse,
             deadline: order.deadline,
             state: State::Runs,

@@ -10,6 +10,8 @@ use super::learn::Sample;
 use super::peer::DISTRUST;
 use super::schedule::Event;
 
+/// An assignment of which something still comes, but that is not complete so long after it should have lapsed, is over.
+const ENDLESS: Duration = Duration::from_secs(60);
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
 /// The same of a publisher, who may be the only one to have the pages.
@@ -33,9 +35,13 @@ impl Board {
     /// A member holds pages now, which came by assignment `id` (0: by none that we know).
     pub(crate) fn got(&mut self, now: Now, media: MediaIx, peer: PeerIx, id: u64, pages: &PageRanges) {
         let known = self.runs.get(&id).filter(|r| r.receiver == peer && r.media == media);
-        let set = known.map(|r| (r.first, r.last));
+        let known = known.map(|r| (r.version, r.first, r.last));
+        let set = known.map(|(_, first, last)| (first, last));
+        if known.is_some() && pages.is_empty() {
+            self.coming(now, peer, id);
+        }
         let Some(m) = self.media.get_mut(&media) else { return };
-        if known.is_some_and(|r| r.version != m.manifest.version) {
+        if known.is_some_and(|(version, ..)| version != m.manifest.version) {
             // It did not know yet that these are pages of an older version.
             return;
         }
@@ -75,6 +81,16 @@ impl Board {
         }
         self.refresh(now, media, peer);
         self.events.push(Event::Got { media, peer });
+    }
+
+    /// Something of an assignment came, but no whole page.
+    fn coming(&mut self, now: Now, peer: PeerIx, id: u64) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.coming = Some(now);
+        }
+        if let Some(r) = self.peers.get_mut(&peer) {
+            r.acked = now;
+        }
     }
 
     fn acknowledged(&mut self, now: Now, id: u64, bytes: u64, pages: u64) {
@@ -424,8 +440,10 @@ impl Board {
         // One that waits behind others of the same host is not idle while those move.
         let running = self.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
         let siblings = running.iter().filter_map(|r| self.runs.get(r)).filter(|r| r.host() == host);
-        let moved = siblings.filter_map(|r| r.progress).chain([run.made]).max().unwrap_or(run.made);
-        let old = now.since(run.made) > 4 * run.lapse + Duration::from_secs(10);
+        let moved = siblings.filter_map(|r| r.progress.max(r.coming)).chain([run.made]).max();
+        let moved = moved.unwrap_or(run.made);
+        let slow = if run.coming.is_some() { ENDLESS } else { Duration::from_secs(10) };
+        let old = now.since(run.made) > 4 * run.lapse + slow;
         if now.since(moved) >= run.lapse || old {
             self.lapsed(now, id, moved);
             return;

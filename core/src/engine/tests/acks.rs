@@ -21,6 +21,23 @@ fn acknowledgements_go_in_batches_after_the_delay() {
 }
 
 #[test]
+fn on_a_slow_line_the_tracker_hears_that_something_comes() {
+    let mut r = Rig::joined(1000);
+    r.assign(vec![assignment(1, PageSet::range(0, 9), Need::Bulk, &[1])]);
+    let id = r.one_started();
+    for _ in 0..4 {
+        r.event(id, FetchEvent::Progress);
+        r.millis(250);
+    }
+    assert_eq!(r.acked(), [(1, vec![]), (1, vec![])], "twice a second");
+    r.clear();
+    r.event(id, FetchEvent::Progress);
+    r.pages(id, 0..=0);
+    r.millis(1000);
+    assert_eq!(r.acked(), [(1, vec![(0, 0)])], "a page says so too");
+}
+
+#[test]
 fn many_pages_or_ranges_do_not_wait() {
     let mut r = Rig::joined(1000);
     r.assign(vec![assignment(1, PageSet::range(0, 199), Need::Bulk, &[1])]);

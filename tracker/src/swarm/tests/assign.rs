@@ -140,6 +140,33 @@ fn what_is_not_taken_up_lapses_and_goes_elsewhere() {
 }
 
 #[test]
+fn what_comes_slowly_does_not_lapse_but_not_for_ever() {
+    let mut w = World::new();
+    film(&mut w, 64);
+    let a = w.peer(2);
+    w.join(a, "film", Intent::Whole);
+    let first = w.assigned(a);
+    let id = first[0].id;
+    let lapsed = |w: &mut World| {
+        let cancelled = |m: &ToPeer| matches!(m, ToPeer::Cancel(c) if c.assignments.contains(&id));
+        w.heard(a).iter().any(cancelled)
+    };
+    let coming = |w: &mut World| {
+        let got = vec![Got { assignment: id, pages: PageRanges::new() }];
+        w.say(a, Have { media: first[0].media, got, lost: PageRanges::new() });
+        w.pass(Duration::from_millis(500));
+    };
+    for _ in 0..60 {
+        coming(&mut w);
+        assert!(!lapsed(&mut w));
+    }
+    for _ in 0..200 {
+        coming(&mut w);
+    }
+    assert!(lapsed(&mut w), "two minutes for nothing whole");
+}
+
+#[test]
 fn a_receiver_that_vanishes_says_nothing_of_its_host() {
     let mut w = World::new();
     film(&mut w, 20_000);
