@@ -189,6 +189,10 @@ impl<T: Copy + Eq + Hash> Pool<T> {
         self.items.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     pub(crate) fn has(&self, item: T) -> bool {
         self.at.contains_key(&item)
     }

@@ -34,6 +34,8 @@ const SAMPLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// Pause between two doubts of a rate, and the least rate that doubt leads to.
 const DISAPPOINTED: Duration = Duration::from_secs(2);
 const LEAST_RATE: f64 = 4096.0;
+/// The same while the rate only rises.
+const RISING_SAMPLE: Duration = Duration::from_millis(100);
 /// Acknowledgements come in batches: once busy, a rate over less than this is noise.
 const BUSY_SAMPLE: Duration = Duration::from_millis(400);
 
@@ -58,6 +60,8 @@ pub(crate) struct Meter {
     acked: u64,
     fresh: bool,
     was_full: bool,
+    /// No sample was below the rate yet: how fast the line is was not seen.
+    rising: bool,
     disappointed: Option<Now>,
 }
 
@@ -75,6 +79,7 @@ impl Meter {
             acked: 0,
             fresh: false,
             was_full: false,
+            rising: true,
             disappointed: None,
         }
     }
@@ -92,10 +97,12 @@ impl Meter {
     pub(crate) fn window(&self) -> u64 {
         // A declared limit alone says only what it will not exceed: begin carefully.
         let (times, least, most) = HORIZON;
-        let horizon = (self.lag.unwrap_or(UNKNOWN_LAG) * times).clamp(least, most);
-        let by_rate = |r: f64| (r * horizon).min(1e12);
-        let learned = self.rate.map_or(FIRST_WINDOW as f64, by_rate);
-        let allowed = self.limit.map_or(f64::MAX, |l| by_rate(l as f64));
+        let horizon = |times: f64| (self.lag.unwrap_or(UNKNOWN_LAG) * times).clamp(least, most);
+        let by_rate = |r: f64, times: f64| (r * horizon(times)).min(1e12);
+        // As long as the rate rises, what is under way bounds it: twice as much then.
+        let rising = if self.rising { 2.0 * times } else { times };
+        let learned = self.rate.map_or(FIRST_WINDOW as f64, |r| by_rate(r, rising));
+        let allowed = self.limit.map_or(f64::MAX, |l| by_rate(l as f64, times));
         // In range: between LEAST_WINDOW and 1e12.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let window = learned.min(allowed) as u64;
@@ -144,8 +151,11 @@ impl Meter {
             return;
         }
         let sample = self.acked as f64 / span.as_secs_f64();
+        self.rising &= self.rate.is_none_or(|r| sample > r || !self.was_full);
         self.rate = Some(match self.rate {
             None => sample,
+            // So that a long line is filled after few rounds, not many.
+            Some(r) if self.rising && sample > r && span >= RISING_SAMPLE => sample,
             Some(r) if sample > r => r + (sample - r) * 0.5,
             // Less than before counts only if there was enough to do.
             Some(r) if self.was_full => r + (sample - r) * 0.35,
@@ -160,7 +170,7 @@ impl Meter {
         if self.disappointed.is_some_and(|at| now.since(at) < DISAPPOINTED) {
             return;
         }
-        self.disappointed = Some(now);
+        (self.disappointed, self.rising) = (Some(now), false);
         self.rate = Some((self.rate.unwrap_or(FIRST_WINDOW as f64) / 4.0).max(LEAST_RATE));
     }
 

@@ -171,7 +171,7 @@ fn order_bulk(
     }
     let Some(((first, last), need)) = found else { return false };
     let bytes = board.media.get(&media).map_or(0, |m| m.table.bytes_of(first, last));
-    if !is_quick(now, board, host, bytes) {
+    if !is_quick(now, board, media, host, bytes) {
         return false;
     }
     let Some(proto) = proto.or_else(|| Some(board.route(now, host, receiver, need, 64 << 10)?.proto)) else {
@@ -184,11 +184,13 @@ fn order_bulk(
     board.issue(now, &order).is_some()
 }
 
-/// Whether a host will send so much in a reasonable time; now and then one that will not gets a try.
-fn is_quick(now: Now, board: &mut Board, host: PeerIx, bytes: u64) -> bool {
+/// Whether a host will send so much in a reasonable time; now and then one that will not gets a try. Where nobody else has
+/// anything, slow is better than not at all.
+fn is_quick(now: Now, board: &mut Board, media: MediaIx, host: PeerIx, bytes: u64) -> bool {
+    let alone = board.media.get(&media).is_some_and(|m| m.able.len() <= 1);
     let Some(h) = board.peers.get_mut(&host) else { return false };
     let slow = h.up.rate.is_some_and(|r| bytes as f64 / r.max(1.0) > TOO_SLOW);
-    if slow && now.since(h.probed) < PROBE {
+    if slow && !alone && now.since(h.probed) < PROBE {
         return false;
     }
     if slow {
