@@ -19,8 +19,7 @@
 //! *What is asked* follows from [`PayloadProtocol::abilities`](iceshare::protocol::PayloadProtocol::abilities): cases that
 //! need more are not applicable and pass; an ability that is declared and that the suite could not make use of fails.
 //!
-//! Give the suite a test file of its own: some cases measure the memory, the descriptors and the tasks of the process,
-//! and make the other cases wait meanwhile, but not other tests.
+//! Cases that measure the memory and the descriptors of the process run in one of their own ([`isolated`]).
 
 mod cases;
 pub mod emulator;
@@ -38,7 +37,7 @@ pub mod world;
 pub use cases::{CASES, Case, Dials};
 pub use failure::Failure;
 pub use report::{Report, Verdict};
-pub use run::{check, run};
+pub use run::{check, isolated, run, verdict};
 pub use subject::Subject;
 pub use world::{Options, Peer, World};
 

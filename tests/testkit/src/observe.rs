@@ -1,5 +1,7 @@
 //! What the process takes: memory, descriptors, tasks.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -13,6 +15,40 @@ pub fn memory() -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// The most memory that was resident at any time while this lives: a thread looks all the time.
+#[derive(Debug)]
+pub struct Peak {
+    before: u64,
+    most: Arc<AtomicU64>,
+}
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(2);
+
+impl Peak {
+    /// Begins to watch; none where the system does not tell.
+    #[must_use]
+    pub fn watch() -> Option<Peak> {
+        let before = memory()?;
+        let most = Arc::new(AtomicU64::new(before));
+        let seen = Arc::downgrade(&most);
+        std::thread::spawn(move || {
+            while let (Some(most), Some(now)) = (seen.upgrade(), memory()) {
+                most.fetch_max(now, Ordering::Relaxed);
+                drop(most);
+                std::thread::park_timeout(LOOK);
+            }
+        });
+        Some(Peak { before, most })
+    }
+
+    /// By how much memory has grown at most since then.
+    #[must_use]
+    pub fn growth(&self) -> u64 {
+        self.most.load(Ordering::Relaxed).saturating_sub(self.before)
+    }
 }
 
 /// Open descriptors of the process; none where the system does not tell.

@@ -28,10 +28,14 @@ pub enum Tamper {
     Insert(u64),
     /// So many bytes never arrive.
     Swallow(u64),
+    /// One byte comes with these bits flipped.
+    Flip(u8),
     /// Random bytes come instead of all others.
     Replace,
     /// Random bytes come without end (up to [`ENDLESS`]).
     Endless,
+    /// Nothing.
+    Nothing,
 }
 
 /// Bytes after which what never stops stops: a suite must end.
@@ -65,7 +69,21 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Relay {
     addr: SocketAddr,
+    heard: Heard,
     task: JoinHandle<()>,
+}
+
+/// What receivers said so far, as it came: datagrams, or reads of a connection.
+type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// Bytes of it that are kept.
+const KEPT: usize = 64 * 1024;
+
+fn keep(heard: &Heard, bytes: &[u8]) {
+    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+    if heard.iter().map(Vec::len).sum::<usize>() + bytes.len() <= KEPT {
+        heard.push(bytes.to_vec());
+    }
 }
 
 impl Relay {
@@ -75,23 +93,30 @@ impl Relay {
     /// If there is no socket.
     pub async fn start(kind: NetKind, to: SocketAddr, plan: Plan) -> Result<Relay, Failure> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let heard = Heard::default();
         let (addr, task) = match kind {
             NetKind::Tcp => {
                 let listener = TcpListener::bind(any).await?;
-                (listener.local_addr()?, tokio::spawn(accept(listener, to, plan)))
+                (listener.local_addr()?, tokio::spawn(accept(listener, to, plan, heard.clone())))
             }
             NetKind::Udp => {
                 let front = UdpSocket::bind(any).await?;
-                (front.local_addr()?, tokio::spawn(datagrams(front, to, plan)))
+                (front.local_addr()?, tokio::spawn(datagrams(front, to, plan, heard.clone())))
             }
         };
-        Ok(Relay { addr, task })
+        Ok(Relay { addr, heard, task })
     }
 
     /// Where to dial.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// What receivers said so far, at least the beginning of it: datagrams, or what a connection brought at a time.
+    #[must_use]
+    pub fn heard(&self) -> Vec<Vec<u8>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -101,9 +126,10 @@ impl Drop for Relay {
     }
 }
 
-async fn accept(listener: TcpListener, to: SocketAddr, plan: Plan) {
+async fn accept(listener: TcpListener, to: SocketAddr, plan: Plan, heard: Heard) {
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
+        let heard = heard.clone();
         connections.spawn(async move {
             let Ok(far) = TcpStream::connect(to).await else { return };
             let _ = (near.set_nodelay(true), far.set_nodelay(true));
@@ -114,14 +140,14 @@ async fn accept(listener: TcpListener, to: SocketAddr, plan: Plan) {
             };
             // Either end closes both: a host that breaks off does not read on.
             tokio::select! {
-                () = copy(near_in, far_out, up) => {}
-                () = copy(far_in, near_out, down) => {}
+                () = copy(near_in, far_out, up, Some(heard)) => {}
+                () = copy(far_in, near_out, down, None) => {}
             }
         });
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan>) {
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan>, heard: Option<Heard>) {
     let mut buf = vec![0; 16 * 1024];
     let mut passed = 0_u64;
     let mut random = Random(plan.map_or(0, |p| p.seed));
@@ -132,6 +158,9 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan
             Ok(n) => n,
         };
         let Some(mut bytes) = buf.get(..n).map(<[u8]>::to_vec) else { break };
+        if let Some(heard) = &heard {
+            keep(heard, &bytes);
+        }
         if let Some(plan) = plan {
             let clean = usize::try_from(plan.after.saturating_sub(passed)).unwrap_or(usize::MAX).min(n);
             passed += n as u64;
@@ -170,7 +199,12 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan
                         }
                         return;
                     }
-                    Tamper::Insert(_) => {}
+                    Tamper::Flip(bits) => {
+                        if let (true, Some(b)) = (behind == rest.len() as u64, rest.first_mut()) {
+                            *b ^= bits;
+                        }
+                    }
+                    Tamper::Insert(_) | Tamper::Nothing => {}
                 }
                 bytes.extend(rest);
             }
@@ -183,13 +217,14 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan
 }
 
 /// One receiver, one host: the last who spoke from outside is the receiver.
-async fn datagrams(front: UdpSocket, to: SocketAddr, plan: Plan) {
+async fn datagrams(front: UdpSocket, to: SocketAddr, plan: Plan, heard: Heard) {
     let Ok(far) = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await else { return };
     if far.connect(to).await.is_err() {
         return;
     }
     let near = Mutex::new(None);
-    let shared = Shared { front: Arc::new(front), far: Arc::new(far), near, passed: AtomicU64::new(0), plan };
+    let (front, far) = (Arc::new(front), Arc::new(far));
+    let shared = Shared { front, far, near, passed: AtomicU64::new(0), plan, heard };
     tokio::join!(shared.up(), shared.down(), shared.flood());
 }
 
@@ -200,6 +235,7 @@ struct Shared {
     /// Bytes of the direction that is tampered with.
     passed: AtomicU64,
     plan: Plan,
+    heard: Heard,
 }
 
 impl Shared {
@@ -221,10 +257,16 @@ impl Shared {
             return vec![datagram.to_vec()];
         }
         let before = self.passed.fetch_add(datagram.len() as u64, Ordering::Relaxed);
-        if !over {
-            return vec![datagram.to_vec()];
-        }
         let mut bytes = datagram.to_vec();
+        if let Tamper::Flip(bits) = self.plan.tamper {
+            let at = self.plan.after.checked_sub(before).and_then(|at| usize::try_from(at).ok());
+            if let Some(b) = at.and_then(|at| bytes.get_mut(at)) {
+                *b ^= bits;
+            }
+        }
+        if !over {
+            return vec![bytes];
+        }
         match self.plan.tamper {
             Tamper::Cut => Vec::new(),
             Tamper::Garble => {
@@ -253,6 +295,7 @@ impl Shared {
         loop {
             let Ok((n, from)) = self.front.recv_from(&mut buf).await else { continue };
             *self.near.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+            keep(&self.heard, buf.get(..n).unwrap_or_default());
             for datagram in self.tampered(Direction::Up, buf.get(..n).unwrap_or_default(), &mut random) {
                 let _ = self.far.send(&datagram).await;
             }

@@ -43,18 +43,66 @@ fn listen_for_panics() {
     });
 }
 
+/// Says that this process is one of its own already.
+const ISOLATED: &str = "ICESHARE_TESTKIT_ISOLATED";
+
+/// Runs the calling `#[test]` once more, alone in a process of its own, and `f` there: what it measures of the process is then
+/// not what others left. Where that is not possible (another harness, or no threads) it runs here.
+///
+/// # Panics
+/// If `f` does, there.
+pub fn isolated(f: impl FnOnce()) {
+    let thread = std::thread::current();
+    // Of libtest, which names its threads by the test.
+    let test = thread.name().filter(|n| *n != "main" && std::env::var_os(ISOLATED).is_none());
+    let again = test.zip(std::env::current_exe().ok()).and_then(|(test, program)| {
+        let mut command = std::process::Command::new(program);
+        command.args([test, "--exact", "--nocapture"]).env(ISOLATED, "1").stdin(std::process::Stdio::null());
+        command.output().ok()
+    });
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match again {
+        Some(ended) if said(&ended.stdout).contains("running 1 test") => {
+            let told = said(&ended.stderr);
+            assert!(ended.status.success(), "in a process of its own:\n{told}");
+            eprint!("{told}");
+        }
+        _ => f(),
+    }
+}
+
 /// Runs one case as a test; the macro [`conformance!`](crate::conformance) calls it.
 ///
 /// # Panics
 /// If the case fails, or there is none of that name.
 pub fn check(subject: &Subject, name: &str) {
-    let Some(case) = CASES.iter().find(|c| c.name == name) else { panic!("no case {name:?}") };
+    if CASES.iter().any(|c| c.name == name && c.alone) {
+        isolated(|| here(subject, name));
+    } else {
+        here(subject, name);
+    }
+}
+
+fn here(subject: &Subject, name: &str) {
     let begun = Instant::now();
-    match one(subject, case) {
+    match verdict(subject, name) {
         Verdict::Passed => eprintln!("{name}: {:.1} s", begun.elapsed().as_secs_f64()),
         Verdict::NotApplicable(why) => eprintln!("{name}: not applicable: {why}"),
-        Verdict::Failed(why) => panic!("{}: {name} ({})\n  {why}", subject.registration().name, case.about),
+        Verdict::Failed(why) => {
+            let about = CASES.iter().find(|c| c.name == name).map_or("", |c| c.about);
+            panic!("{}: {name} ({about})\n  {why}", subject.registration().name);
+        }
     }
+}
+
+/// Runs one case, and tells how it ended.
+///
+/// # Panics
+/// If there is none of that name.
+#[must_use]
+pub fn verdict(subject: &Subject, name: &str) -> Verdict {
+    let Some(case) = CASES.iter().find(|c| c.name == name) else { panic!("no case {name:?}") };
+    one(subject, case)
 }
 
 /// Runs all cases, one after the other.

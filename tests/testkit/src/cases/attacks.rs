@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::failure::ensure;
-use crate::media::Random;
+use crate::media::{Media, Random};
 use crate::receive::Expected;
 use crate::relay::{Direction, Plan, Relay, Tamper};
 use crate::world::PIECE;
@@ -21,6 +21,11 @@ use crate::{Failure, Options, Peer, Subject, World, observe};
 const SILENCE: Duration = Duration::from_secs(12);
 /// What bad hosts may cost in memory.
 const MEMORY: u64 = 48 << 20;
+
+/// Bytes of a direction of which bits are flipped, which ones, and how many requests run at once.
+const FLIPPED: u64 = 96;
+const BITS: [u8; 2] = [0xff, 0x41];
+const AT_ONCE: usize = 12;
 
 /// The host's port of the kind that is dialled.
 fn port(world: &World) -> Result<(NetKind, SocketAddr), Failure> {
@@ -92,26 +97,41 @@ async fn tampered(
     let media = world.music(60)?;
     let (kind, to) = port(&world)?;
     let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
+    let little = world.unit(&media, PageSet::range(2, 4));
     world.whole(&media, what.clone()).await?;
-    let memory = observe::memory();
+    let memory = observe::Peak::watch();
     // The most that a receiver can know: so many pages, each of the largest size.
-    let most = media.pages() * u64::from(*limits::PAGE_BYTES.end());
+    let most = |pages: u64| pages * u64::from(*limits::PAGE_BYTES.end());
     let one = async |(tamper, after): (Tamper, u64)| {
         let plan = Plan { tamper, after, direction, seed: after ^ 0x5eed };
         let relay = Relay::start(kind, to, plan).await?;
-        let request = through(&relay, kind, world.request(&media, what.clone()));
         // An end, or a silence that the driver ends.
+        let (what, most, silence) = match tamper {
+            Tamper::Flip(_) => (&little, most(3), SILENCE / 4),
+            _ => (&what, most(media.pages()), SILENCE),
+        };
+        let request = through(&relay, kind, world.request(&media, what.clone()));
         let shown = |e: Failure| e.when(format!("{tamper:?} after {after} bytes"));
-        world.anything(request, most, SILENCE).await.map_err(shown)?;
+        world.anything(request, most, silence).await.map_err(shown)?;
         Ok::<_, Failure>(())
+    };
+    let checked = async |tamper: &str| {
+        let grown = memory.as_ref().map_or(0, observe::Peak::growth);
+        ensure!(grown <= MEMORY, "{tamper}: memory has grown by {grown} bytes");
+        world.whole(&media, what.clone()).await.map_err(|e| e.when(format!("after {tamper}")))
     };
     for tamper in tampers {
         try_join_all(afters.iter().map(|after| one((*tamper, *after)))).await?;
-        if let (Some(before), Some(now)) = (memory, observe::memory()) {
-            let grown = now.saturating_sub(before);
-            ensure!(grown <= MEMORY, "{tamper:?}: memory has grown by {grown} bytes");
+        checked(&format!("{tamper:?}")).await?;
+    }
+    // Where lengths and kinds stand: each of the first bytes.
+    if tampers.len() > 1 {
+        for first in (0..FLIPPED).step_by(AT_ONCE) {
+            let each =
+                (first..first + AT_ONCE as u64).flat_map(|at| BITS.map(|bits| (Tamper::Flip(bits), at)));
+            try_join_all(each.map(one)).await?;
         }
-        world.whole(&media, what.clone()).await.map_err(|e| e.when(format!("after {tamper:?}")))?;
+        checked("flipped bits").await?;
     }
     world.end().await;
     Ok(())
@@ -145,39 +165,79 @@ pub(super) async fn requests_are_garbage(s: &Subject) -> Result<(), Failure> {
     tampered(s, Direction::Up, &tampers, &[0, 1, 20, 60, 200]).await
 }
 
+/// What a receiver says to get a little of a media, as it goes over the wire.
+async fn said(world: &World, media: &Media) -> Result<Vec<Vec<u8>>, Failure> {
+    let (kind, to) = port(world)?;
+    let plan = Plan { tamper: Tamper::Nothing, after: 0, direction: Direction::Up, seed: 0 };
+    let relay = Relay::start(kind, to, plan).await?;
+    let what = world.unit(media, PageSet::range(2, 4));
+    let expected = Expected::of(media, what.clone());
+    let (_, end) = world.fetch(through(&relay, kind, world.request(media, what)), &expected).await?;
+    end?;
+    Ok(relay.heard())
+}
+
+/// Connections that say the beginning of something and then nothing, or nonsense. They stay open.
+async fn callers(at: SocketAddr, said: &[u8]) -> Result<Vec<TcpStream>, Failure> {
+    let (mut random, mut open) = (Random(5), Vec::new());
+    let mut begin = async |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(at).await?;
+        // It may be closed at once.
+        let _ = stream.write_all(bytes).await;
+        open.push(stream);
+        Ok::<_, Failure>(())
+    };
+    for i in 0..32_u64 {
+        begin(&random.bytes(usize::try_from(i * i * 16).unwrap_or(0))).await?;
+    }
+    for len in (0..said.len()).step_by((said.len() / 48).max(1)) {
+        let beginning = said.get(..len).unwrap_or_default();
+        begin(beginning).await?;
+        begin(&[beginning, &random.bytes(2000)].concat()).await?;
+    }
+    Ok(open)
+}
+
+/// Datagrams of nonsense, and ones that look right at first.
+async fn senders(at: SocketAddr, said: &[Vec<u8>]) -> Result<(), Failure> {
+    let mut random = Random(6);
+    let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    for i in 0..10_000_u32 {
+        let len = usize::try_from(random.within(0..1400)).unwrap_or(0);
+        let mut datagram = random.bytes(len);
+        if let Some(first) = datagram.first_mut() {
+            *first = i.to_le_bytes()[0];
+        }
+        let known = usize::try_from(random.bits()).ok().and_then(|n| said.get(n % said.len().max(1)));
+        if let (Some(known), 1..=3) = (known, i % 4) {
+            datagram.clone_from(known);
+            let at = usize::try_from(random.within(0..known.len().max(1) as u64)).unwrap_or(0);
+            match i % 4 {
+                1 => datagram.truncate(at),
+                2 => datagram.get_mut(at..).unwrap_or_default().fill(0xff),
+                _ => {}
+            }
+        }
+        // A full buffer, or nobody there: all the same.
+        let _ = socket.send_to(&datagram, at).await;
+    }
+    Ok(())
+}
+
 pub(super) async fn strangers_at_the_port(s: &Subject) -> Result<(), Failure> {
     let world = World::new(s).await?;
     let media = world.music(300)?;
-    let (tcp, udp) = (world.host.port(NetKind::Tcp), world.host.port(NetKind::Udp));
+    let said = said(&world, &media).await?;
     let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
     world.whole(&media, what.clone()).await?;
-    let memory = observe::memory();
+    let memory = observe::Peak::watch();
     let noise = async {
-        let mut random = Random(5);
-        let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        for i in 0..10_000_u32 {
-            let len = usize::try_from(random.within(0..1400)).unwrap_or(0);
-            let mut datagram = random.bytes(len);
-            if let Some(first) = datagram.first_mut() {
-                *first = i.to_le_bytes()[0];
-            }
-            if let Some(udp) = udp {
-                // A full buffer, or nobody there: all the same.
-                let _ = socket.send_to(&datagram, udp).await;
-            }
-        }
         let mut open = Vec::new();
-        for i in 0..64_u64 {
-            let Some(Ok(mut stream)) = (match tcp {
-                Some(tcp) => Some(TcpStream::connect(tcp).await),
-                None => None,
-            }) else {
-                continue;
-            };
-            // Some say nothing, some much.
-            let len = usize::try_from(i * i * 16).unwrap_or(0);
-            let _ = stream.write_all(&random.bytes(len)).await;
-            open.push(stream);
+        if let Some(tcp) = world.host.port(NetKind::Tcp) {
+            open = callers(tcp, &said.concat()).await?;
+        }
+        if let Some(udp) = world.host.port(NetKind::Udp) {
+            senders(udp, &said).await?;
         }
         Ok::<_, Failure>(open)
     };
@@ -188,10 +248,9 @@ pub(super) async fn strangers_at_the_port(s: &Subject) -> Result<(), Failure> {
         Ok(())
     };
     let (open, ()) = tokio::try_join!(noise, fetches)?;
-    if let (Some(before), Some(now)) = (memory, observe::memory()) {
-        let grown = now.saturating_sub(before);
-        ensure!(grown <= MEMORY, "memory has grown by {grown} bytes");
-    }
+    world.whole(&media, what.clone()).await.map_err(|e| e.when("beside callers that fell silent"))?;
+    let grown = memory.as_ref().map_or(0, observe::Peak::growth);
+    ensure!(grown <= MEMORY, "memory has grown by {grown} bytes");
     drop::<Vec<TcpStream>>(open);
     world.whole(&media, what).await?;
     world.end().await;

@@ -12,7 +12,7 @@ use crate::failure::ensure;
 use crate::media::{self, Media};
 use crate::receive::Expected;
 use crate::world::{next, path};
-use crate::{Failure, Options, Subject, World};
+use crate::{Failure, Options, Subject, World, observe};
 
 /// How soon a host must have heard of it: a round trip, on a machine that has much else to do.
 const SOON: Duration = Duration::from_secs(5);
@@ -106,6 +106,8 @@ pub(super) async fn dropping_while_the_host_waits(s: &Subject) -> Result<(), Fai
             None => return Err(Failure::new("it ended before all pages had come")),
         }
     }
+    // All that is there is sent, and the host waits.
+    observe::settled(Duration::from_millis(500), SOON, || world.host.served()).await?;
     drop(stream);
     released(&world, &media, open, 1).await?;
     world.end().await;

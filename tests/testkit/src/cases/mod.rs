@@ -126,7 +126,8 @@ pub static CASES: &[Case] = &[
         .alone(),
     case!(attacks::host_never_stops, "a host that sends more and more").dials(Dials::Some).alone(),
     case!(attacks::requests_are_garbage, "requests that arrive altered do the host no harm")
-        .dials(Dials::Some),
+        .dials(Dials::Some)
+        .alone(),
     case!(attacks::strangers_at_the_port, "garbage at the host's ports stops nobody")
         .dials(Dials::Some)
         .alone(),

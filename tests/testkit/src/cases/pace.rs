@@ -86,7 +86,7 @@ pub(super) async fn one_limit_over_two_transports(s: &Subject) -> Result<(), Fai
 pub(super) async fn a_slow_host(s: &Subject) -> Result<(), Failure> {
     let up = 40_000;
     let world = World::with(s, Options { up: Some(up), ..Options::default() }).await?;
-    let media = world.host.publish(&path("slow")?, &media::pages(4, media::even(50, 4000)))?;
+    let media = world.host.publish(&path("slow")?, &media::pages(4, media::even(100, 4000)))?;
     let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
     let expected = Expected::of(&media, what.clone());
     let ordered = world.can(Abilities::ORDERED);
@@ -115,7 +115,7 @@ pub(super) async fn a_slow_reader(s: &Subject) -> Result<(), Failure> {
     let media = world.host.publish(&path("large")?, &media::pages(4, media::even(640, media::LARGEST)))?;
     let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
     world.whole(&media, world.unit(&media, PageSet::range(0, 3))).await?;
-    let (memory, served) = (observe::memory(), world.host.served());
+    let (memory, served) = (observe::Peak::watch(), world.host.served());
     let expected = Expected::of(&media, what.clone());
     let ordered = world.can(Abilities::ORDERED);
     let mut matcher = Matcher::new(&expected, ordered);
@@ -136,10 +136,8 @@ pub(super) async fn a_slow_reader(s: &Subject) -> Result<(), Failure> {
             "{held} bytes were sent to a reader that pauses; at most {UNDER_WAY} may wait for it"
         );
     }
-    if let (Some(before), Some(now)) = (memory, observe::memory()) {
-        let grown = now.saturating_sub(before);
-        ensure!(grown <= 2 * UNDER_WAY, "memory has grown by {grown} bytes while the reader paused");
-    }
+    let grown = memory.as_ref().map_or(0, observe::Peak::growth);
+    ensure!(grown <= 2 * UNDER_WAY, "memory has grown by {grown} bytes while the reader paused");
     // And it goes on.
     while let Some(piece) = next(&mut stream).await? {
         matcher.push(&piece?)?;

@@ -18,8 +18,8 @@ async fn admitted(world: &World, media: &Media, pages: PageSet, ticket: Ticket) 
     let what = world.unit(media, pages);
     let expected = Expected::of(media, what.clone());
     let request = Request { ticket: Some(ticket), ..world.request(media, what) };
-    world.fetch(request, &expected).await?.1?;
-    Ok(())
+    let (_, end) = world.fetch(request, &expected).await?;
+    end.map_err(|e| Failure::new(format!("a good ticket is refused: {:?} ({e})", e.kind)))
 }
 
 pub(super) async fn needed(s: &Subject) -> Result<(), Failure> {
@@ -70,7 +70,7 @@ pub(super) async fn refused(s: &Subject) -> Result<(), Failure> {
             world.refused(request, ErrorKind::Denied).await.map_err(|e| e.when(format!("a ticket {why}")))?;
         }
         ensure!(world.host.served() == 0, "{} bytes were sent for bad tickets", world.host.served());
-        admitted(&world, &media, pages, sign(good)).await.map_err(|e| e.when("a good ticket"))?;
+        admitted(&world, &media, pages, sign(good)).await?;
         world.end().await;
     }
     Ok(())
