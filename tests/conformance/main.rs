@@ -12,3 +12,26 @@ mod datagrams_with_losses {
 mod bare_byte_ranges {
     iceshare_testkit::conformance!(super::plain::NAME);
 }
+
+/// What the suite must find of a protocol over datagrams.
+mod faults {
+    use iceshare_testkit::{Subject, Verdict, verdict};
+
+    fn found(fault: &str, case: &str, word: &str) {
+        let subject = Subject::linked(super::gappy::NAME).set("loss", "0").set("fault", fault);
+        match verdict(&subject, case) {
+            Verdict::Failed(why) => assert!(why.contains(word), "{case} found something else: {why}"),
+            other => panic!("{case} did not find it: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn long_answers_to_whoever_is_named_as_the_sender() {
+        found("1", "attacks::no_amplifier", "drew");
+    }
+
+    #[test]
+    fn datagrams_in_any_order() {
+        found("2", "network::disorder", "not those of the range");
+    }
+}

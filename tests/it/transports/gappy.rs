@@ -1,12 +1,15 @@
 //! `gappy`: a host pushes pages in datagrams, as one would over a lossy radio link, and drops some pages on purpose.
 //!
 //! Datagrams on the peer's UDP port, integers big endian: `kind (40-43), token (8), …`
-//! - 40 ASK: media id (32), version (8), then path, page set and ticket, each with its length (2)
+//! - 40 ASK: cookie (8), media id (32), version (8), then path, page set and ticket, each with its length (2)
 //! - 41 DATA: sequence (4), bytes of pages; a page that is left out takes a sequence number, too
 //! - 42 END: outcome (1)
+//! - 44 PROVE: cookie (8), for the next ASK: that its sender is where he says
 //! - 43 HEARD: next sequence number that is expected (4); the largest one: stop
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,6 +33,11 @@ pub(super) const NAME: &str = "gappy";
 const SETTINGS: &[Setting] = &[
     Setting { key: "loss", default: "20", about: "per cent of the pages that are left out" },
     Setting { key: "seed", default: "1", about: "which pages those are" },
+    Setting {
+        key: "fault",
+        default: "0",
+        about: "1: no cookies are asked for; 2: the order of datagrams is not looked at",
+    },
 ];
 
 iceshare::register_payload_protocol!(NAME, "pages in datagrams, with losses", SETTINGS, Gappy::build);
@@ -38,7 +46,11 @@ const ASK: u8 = 40;
 const DATA: u8 = 41;
 const END: u8 = 42;
 const HEARD: u8 = 43;
+const PROVE: u8 = 44;
 const STOP: u32 = u32::MAX;
+/// What can be wrong on purpose.
+const NO_COOKIES: u64 = 1;
+const NO_ORDER: u64 = 2;
 /// Bytes of a page in one datagram.
 const PAYLOAD: usize = 1100;
 /// Datagrams that may be on their way.
@@ -54,6 +66,7 @@ const GONE: Duration = Duration::from_secs(10);
 struct Gappy {
     loss: u64,
     seed: u64,
+    fault: u64,
     /// The datagrams of each peer in this process that uses this value.
     hubs: Mutex<HashMap<PeerKey, Arc<Hub>>>,
 }
@@ -66,15 +79,19 @@ struct Hub {
     fetches: Mutex<HashMap<u64, mpsc::Sender<Bytes>>>,
     /// Requests that we serve: what their receivers have heard.
     served: Mutex<HashMap<(SocketAddr, u64), watch::Sender<u32>>>,
+    /// Where cookies come from.
+    cookies: RandomState,
     loss: u64,
     seed: u64,
+    fault: u64,
 }
 
 impl Gappy {
     fn build(settings: &Settings) -> Result<Arc<dyn PayloadProtocol>, SettingError> {
         let read = settings.of(NAME, SETTINGS);
         let (loss, seed) = (read.number("loss", 0..=100)?, read.number("seed", 0..=u64::MAX)?);
-        Ok(Arc::new(Gappy { loss, seed, hubs: Mutex::default() }))
+        let fault = read.number("fault", 0..=2)?;
+        Ok(Arc::new(Gappy { loss, seed, fault, hubs: Mutex::default() }))
     }
 
     fn hub(&self, cx: &Context) -> Result<Arc<Hub>, TransportError> {
@@ -82,14 +99,16 @@ impl Gappy {
         if let Some(hub) = hubs.get(&cx.identity().key()) {
             return Ok(hub.clone());
         }
-        let datagrams = cx.datagrams(ASK..=HEARD)?;
+        let datagrams = cx.datagrams(ASK..=PROVE)?;
         let hub = Arc::new(Hub {
             sender: datagrams.sender(),
             shelf: Mutex::default(),
             fetches: Mutex::default(),
             served: Mutex::default(),
+            cookies: RandomState::new(),
             loss: self.loss,
             seed: self.seed,
+            fault: self.fault,
         });
         hubs.insert(cx.identity().key(), hub.clone());
         cx.spawn(hub.clone().hear(datagrams, cx.clone()));
@@ -116,6 +135,7 @@ struct Wanted {
 fn ask(token: u64, request: &Request, set: PageSet) -> Vec<u8> {
     let mut out = vec![ASK];
     out.put_u64(token);
+    out.put_u64(0);
     out.put_slice(&request.media.0);
     out.put_u64(request.version);
     let ticket = request.ticket.as_ref().map(frame::encode).unwrap_or_default();
@@ -181,9 +201,21 @@ impl Hub {
         }
     }
 
-    fn asked(self: Arc<Hub>, token: u64, b: Bytes, from: SocketAddr) {
+    fn asked(self: Arc<Hub>, token: u64, mut b: Bytes, from: SocketAddr) {
         let Some((cx, shelf)) = self.shelf.lock().unwrap().clone() else { return };
+        let cookie = self.cookies.hash_one(from);
+        let Ok(shown) = b.try_get_u64() else { return };
         let Some(wanted) = read_ask(b) else { return };
+        if shown != cookie && self.fault != NO_COOKIES {
+            // Anybody can write any sender on a datagram: nothing long goes where nobody has answered from.
+            let mut prove = vec![PROVE];
+            prove.put_u64(token);
+            prove.put_u64(cookie);
+            let sender = self.sender.clone();
+            return cx.spawn(async move {
+                let _ = sender.send_to(&prove, from).await;
+            });
+        }
         let (told, heard) = watch::channel(0);
         let mut served = self.served.lock().unwrap();
         if served.contains_key(&(from, token)) || served.len() >= 256 {
@@ -330,6 +362,12 @@ impl Fetch {
                 return Err(failed(ErrorKind::Local, "shut down"));
             };
             match b.try_get_u8() {
+                Ok(PROVE) if self.next == 0 => {
+                    if let (Some(cookie), true) = (self.ask.get_mut(9..17), b.len() == 8) {
+                        cookie.copy_from_slice(&b);
+                        let _ = self.hub.sender.send_to(&self.ask, self.to).await;
+                    }
+                }
                 Ok(END) => {
                     self.over = true;
                     let outcome = b.try_get_u8().ok().and_then(|o| OUTCOMES.get(usize::from(o)).copied());
@@ -340,7 +378,10 @@ impl Fetch {
                     }
                 }
                 Ok(DATA) => {
-                    let Ok(sequence) = b.try_get_u32() else { continue };
+                    let Ok(mut sequence) = b.try_get_u32() else { continue };
+                    if self.hub.fault == NO_ORDER {
+                        sequence = self.next;
+                    }
                     if sequence < self.next || b.is_empty() {
                         continue;
                     }
@@ -401,10 +442,7 @@ impl PayloadProtocol for Gappy {
             let to = request.host.addrs.iter().find(|a| a.kind == NetKind::Udp).map(|a| a.at);
             let to = to.ok_or_else(|| TransportError::new(ErrorKind::Unreachable, "no UDP address"))?;
             let (told, inbound) = mpsc::channel(QUEUE);
-            let token = {
-                use std::hash::{BuildHasher, Hasher};
-                std::collections::hash_map::RandomState::new().build_hasher().finish()
-            };
+            let token = RandomState::new().build_hasher().finish();
             hub.fetches.lock().unwrap().insert(token, told);
             if cx.closed().is_cancelled() {
                 hub.fetches.lock().unwrap().clear();

@@ -230,3 +230,91 @@ async fn read(socket: Arc<UdpSocket>, near: SocketAddr, back: mpsc::Sender<Back>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// What arrives of datagrams that are sent one after the other, each when the fate of the last is known, and the counts.
+    async fn over(link: Link, count: u16) -> Result<(Vec<u16>, [u64; 4]), Failure> {
+        let host = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let network = Emulator::start(host.local_addr()?, link).await?;
+        let receiver = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        receiver.connect(network.addr()).await?;
+        let counts = || {
+            let c = network.counts();
+            [&c.came, &c.lost, &c.late, &c.twice].map(|c| c.load(Ordering::Relaxed))
+        };
+        let (mut arrived, mut buf) = (Vec::new(), [0; 8]);
+        let read = |b: &[u8]| b.try_into().ok().map(u16::from_be_bytes);
+        for number in 0..count {
+            receiver.send(&number.to_be_bytes()).await?;
+            while counts()[0] <= u64::from(number) {
+                tokio::task::yield_now().await;
+            }
+            // The system does not keep many.
+            while let Ok((n, _)) = host.try_recv_from(&mut buf) {
+                arrived.extend(buf.get(..n).and_then(read));
+            }
+        }
+        while {
+            let [came, lost, _, twice] = counts();
+            arrived.len() as u64 != came - lost + twice
+        } {
+            let (n, _) = timeout(PATIENCE, host.recv_from(&mut buf)).await??;
+            arrived.extend(buf.get(..n).and_then(read));
+        }
+        Ok((arrived, counts()))
+    }
+
+    #[tokio::test]
+    async fn a_seed_decides_what_becomes_of_each_datagram() -> Result<(), Failure> {
+        let link = Link { loss: 0.2, duplicate: 0.1, seed: 5, ..Link::PERFECT };
+        let (first, counts) = over(link, 500).await?;
+        let (second, same) = over(link, 500).await?;
+        assert_eq!((&first, counts), (&second, same));
+        assert!((60..140).contains(&counts[1]) && (20..80).contains(&counts[3]), "{counts:?}");
+        let (other, _) = over(Link { seed: 6, ..link }, 500).await?;
+        assert_ne!(first, other);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn late_ones_are_overtaken_and_a_perfect_link_does_nothing() -> Result<(), Failure> {
+        let (arrived, counts) = over(Link { reorder: 0.3, seed: 7, ..Link::PERFECT }, 300).await?;
+        assert_eq!((arrived.len(), counts[1]), (300, 0));
+        assert!(!arrived.is_sorted(), "nobody was overtaken");
+        let (arrived, counts) = over(Link::PERFECT, 300).await?;
+        assert_eq!((arrived, counts), ((0..300).collect(), [300, 0, 0, 0]));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn answers_find_back_after_their_delay() -> Result<(), Failure> {
+        let host = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let delay = Duration::from_millis(30);
+        let network = Emulator::start(host.local_addr()?, Link { delay, ..Link::PERFECT }).await?;
+        let mut receivers = Vec::new();
+        let begun = Instant::now();
+        for name in 0..3_u8 {
+            let receiver = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+            receiver.send_to(&[name], network.addr()).await?;
+            receivers.push(receiver);
+        }
+        let mut buf = [0; 8];
+        for _ in 0..receivers.len() {
+            let (n, from) = timeout(PATIENCE, host.recv_from(&mut buf)).await??;
+            host.send_to(buf.get(..n).unwrap_or_default(), from).await?;
+        }
+        for (name, receiver) in (0..).zip(&receivers) {
+            let (n, from) = timeout(PATIENCE, receiver.recv_from(&mut buf)).await??;
+            assert_eq!((buf.get(..n), from), (Some(&[name][..]), network.addr()));
+        }
+        assert!(begun.elapsed() >= 2 * delay, "{:?}", begun.elapsed());
+        Ok(())
+    }
+}

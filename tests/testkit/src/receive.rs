@@ -273,3 +273,71 @@ pub(crate) fn rest(expected: &Expected, gap: &Range<u64>, base: Option<u64>) -> 
         other => other.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages 7 to 9, of 4 bytes each.
+    fn expected() -> Expected {
+        let what = What::Pages(PageSet::range(7, 9));
+        Expected { what, bytes: Bytes::from_static(b"aaaabbbbaacc"), marks: vec![(7, 0), (8, 4), (9, 8)] }
+    }
+
+    fn bytes(b: &'static [u8]) -> Piece {
+        Piece::Bytes(Bytes::from_static(b))
+    }
+
+    fn came(ordered: bool, pieces: &[Piece]) -> Result<Vec<Range<u64>>, String> {
+        let expected = expected();
+        let mut matcher = Matcher::new(&expected, ordered);
+        for piece in pieces {
+            matcher.push(piece).map_err(|e| e.to_string())?;
+        }
+        matcher.end(true).map_err(|e| e.to_string())?;
+        matcher.finish().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_right_is_taken() {
+        let all = vec![0..12];
+        assert_eq!(came(true, &[bytes(b"aaaa"), bytes(b"bbb"), bytes(b"baacc")]).as_ref(), Ok(&all));
+        assert_eq!(
+            came(true, &[Piece::Page(7), bytes(b"aaaa"), Piece::Page(8), bytes(b"bbbbaacc")]),
+            Ok(all)
+        );
+        assert_eq!(came(true, &[bytes(b"aaaab")]), Ok(vec![0..5]));
+        assert_eq!(came(true, &[]), Ok(vec![]));
+        assert_eq!(
+            came(false, &[Piece::Gap, bytes(b"bb"), Piece::Gap, bytes(b"cc")]),
+            Ok(vec![4..6, 10..12])
+        );
+        assert_eq!(came(false, &[bytes(b"a"), Piece::Page(9), bytes(b"aa")]), Ok(vec![0..1, 8..10]));
+        // Where it could stand in two places, the first; and then what follows has to be behind it.
+        assert_eq!(came(false, &[Piece::Gap, bytes(b"aa"), Piece::Gap, bytes(b"aa")]), Ok(vec![0..4]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (ordered, pieces, why) in [
+            (true, vec![bytes(b"aaab")], "not those of the range"),
+            (true, vec![bytes(b"aaaabbbbaaccd")], "13 bytes came, 12 were asked for"),
+            (true, vec![Piece::Gap], "a gap, though"),
+            (true, vec![bytes(b"aaaa"), Piece::Page(9), bytes(b"aacc")], "passed over"),
+            (false, vec![Piece::Page(6)], "not asked for"),
+            (false, vec![bytes(b"aaaabb"), Piece::Page(8)], "after byte 6"),
+            (false, vec![Piece::Gap, bytes(b"cc"), Piece::Gap, bytes(b"bb")], "stand nowhere"),
+            (false, vec![Piece::Gap, bytes(b"bbaa"), Piece::Gap, bytes(b"aa")], "stand nowhere"),
+        ] {
+            let end = came(ordered, &pieces);
+            assert!(end.as_ref().is_err_and(|e| e.contains(why)), "{pieces:?}: {end:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_lies_between() {
+        assert_eq!(missing(10, &[]), vec![0..10]);
+        assert_eq!(missing(10, &[4..6, 0..2, 1..3, 9..10]), vec![3..4, 6..9]);
+        assert!(missing(10, &[0..4, 4..10]).is_empty() && missing(0, &[]).is_empty());
+    }
+}

@@ -8,7 +8,7 @@ use iceshare::icet::{Abilities, NetAddr, NetKind, PageSet, limits};
 use iceshare::protocol::{ErrorKind, Request};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::failure::ensure;
 use crate::media::{Media, Random};
@@ -253,6 +253,38 @@ pub(super) async fn strangers_at_the_port(s: &Subject) -> Result<(), Failure> {
     ensure!(grown <= MEMORY, "memory has grown by {grown} bytes");
     drop::<Vec<TcpStream>>(open);
     world.whole(&media, what).await?;
+    world.end().await;
+    Ok(())
+}
+
+/// Bytes that an address gets for each one that was sent in its name, at most (RFC 9000, section 8.1).
+const AMPLIFIED: u64 = 3;
+
+pub(super) async fn no_amplifier(s: &Subject) -> Result<(), Failure> {
+    let world = World::new(s).await?;
+    let media = world.music(300)?;
+    let said = said(&world, &media).await?;
+    let udp = world.host.port(NetKind::Udp).ok_or_else(|| Failure::new("the host has no UDP port"))?;
+    // What a good receiver says, from where nobody ever hears the answers: its first word again and again, and all of it.
+    let first: Vec<_> = said.iter().take(1).cycle().take(20).cloned().collect();
+    for words in [first, said] {
+        let victim = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let mut sent = 0;
+        for datagram in &words {
+            sent += victim.send_to(datagram, udp).await? as u64;
+        }
+        let (mut buf, mut drawn) = (vec![0; 65_535], 0);
+        // Also what is sent again for want of an answer.
+        let end = Instant::now() + Duration::from_secs(4);
+        while let Ok(got) = timeout_at(end, victim.recv(&mut buf)).await {
+            drawn += got? as u64;
+        }
+        ensure!(
+            drawn <= AMPLIFIED * sent,
+            "{sent} bytes in {} datagrams, from an address where nobody listens, drew {drawn} bytes",
+            words.len()
+        );
+    }
     world.end().await;
     Ok(())
 }

@@ -131,6 +131,8 @@ pub static CASES: &[Case] = &[
     case!(attacks::strangers_at_the_port, "garbage at the host's ports stops nobody")
         .dials(Dials::Some)
         .alone(),
+    case!(attacks::no_amplifier, "who only claims an address draws no more than three times what he sends")
+        .dials(Dials::Udp),
     case!(leaks::a_thousand_requests, "1,000 requests in turn leave no memory, task or descriptor behind")
         .alone(),
     case!(leaks::a_hundred_at_once, "100 requests at once").alone(),
@@ -158,7 +160,7 @@ macro_rules! __cases {
             tickets { needed refused used_up of_another_receiver another_host_answers }
             attacks {
                 nobody_is_there host_breaks_off host_sends_garbage host_never_stops requests_are_garbage
-                strangers_at_the_port
+                strangers_at_the_port no_amplifier
             }
             leaks { a_thousand_requests a_hundred_at_once }
             ending { host_shuts_down receiver_shuts_down }
