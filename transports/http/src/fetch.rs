@@ -87,10 +87,17 @@ impl Pool {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| broken("the connection broke", e))?;
-        // Ends when the sender and the body are dropped: that is how a request is cancelled.
+        // Ends when the sender and the body are dropped: that is how a request is cancelled. Those in the pool wait for nobody when
+        // the peer shuts down.
+        let closed = cx.closed().clone();
         cx.spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::trace!(error = %e, "a connection to a host ended");
+            tokio::select! {
+                ended = connection => {
+                    if let Err(e) = ended {
+                        tracing::trace!(error = %e, "a connection to a host ended");
+                    }
+                }
+                () = closed.cancelled() => {}
             }
         });
         Ok(sender)

@@ -18,7 +18,7 @@ use crate::world::PIECE;
 use crate::{Failure, Options, Peer, Subject, World, observe};
 
 /// How long a fetch from a bad host may be silent: the driver ends it then.
-const SILENCE: Duration = Duration::from_secs(12);
+const SILENCE: Duration = Duration::from_secs(6);
 /// What bad hosts may cost in memory.
 const MEMORY: u64 = 48 << 20;
 
@@ -107,7 +107,7 @@ async fn tampered(
         let relay = Relay::start(kind, to, plan).await?;
         // An end, or a silence that the driver ends.
         let (what, most, silence) = match tamper {
-            Tamper::Flip(_) => (&little, most(3), SILENCE / 4),
+            Tamper::Flip(_) => (&little, most(3), SILENCE / 2),
             _ => (&what, most(media.pages()), SILENCE),
         };
         let request = through(&relay, kind, world.request(&media, what.clone()));

@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 use iceshare::icet::PageSet;
 use iceshare::protocol::{Piece, TransportError};
 use iceshare::shelf::Anonymous;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::cancel::released;
 use crate::failure::ensure;
@@ -105,4 +105,29 @@ pub(super) async fn receiver_shuts_down(s: &Subject) -> Result<(), Failure> {
     shut_down(&world.host, "host").await?;
     drop(world);
     nothing_left().await
+}
+
+/// Well below the grace that tasks have: who takes that much waits for something that does not come.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+pub(super) async fn nothing_holds_a_peer_up(s: &Subject) -> Result<(), Failure> {
+    let mut slowest = (Duration::ZERO, "");
+    // The machine may be busy with something else, but not every time.
+    for _ in 0..3 {
+        let world = World::new(s).await?;
+        let media = world.music(60)?;
+        for _ in 0..3 {
+            world.whole(&media, world.unit(&media, PageSet::range(0, 20))).await?;
+        }
+        slowest = (Duration::ZERO, "");
+        for (peer, who) in [(&world.receiver, "receiver"), (&world.host, "host")] {
+            let begun = Instant::now();
+            shut_down(peer, who).await?;
+            slowest = slowest.max((begun.elapsed(), who));
+        }
+        if slowest.0 <= AT_ONCE {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(format!("with nothing to do, the {}'s shutdown takes {:?}", slowest.1, slowest.0)))
 }

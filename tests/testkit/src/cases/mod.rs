@@ -138,6 +138,7 @@ pub static CASES: &[Case] = &[
     case!(leaks::a_hundred_at_once, "100 requests at once").alone(),
     case!(ending::host_shuts_down, "a host's shutdown ends what it serves, soon"),
     case!(ending::receiver_shuts_down, "a receiver's shutdown ends what it fetches, soon"),
+    case!(ending::nothing_holds_a_peer_up, "a peer that has nothing to do any more shuts down at once"),
     case!(network::long_way, "a long way: 40 ms of delay").dials(Dials::Udp),
     case!(network::disorder, "datagrams that overtake each other, and come twice").dials(Dials::Udp),
     case!(network::losses, "1, 5 and 20 of 100 datagrams lost").dials(Dials::Udp),
@@ -163,7 +164,7 @@ macro_rules! __cases {
                 strangers_at_the_port no_amplifier
             }
             leaks { a_thousand_requests a_hundred_at_once }
-            ending { host_shuts_down receiver_shuts_down }
+            ending { host_shuts_down receiver_shuts_down nothing_holds_a_peer_up }
             network { long_way disorder losses }
         }
     };

@@ -42,7 +42,7 @@ faults! {
     None Unpermitted Short Hole Swapped TooMuch WrongMark NoStripes AnyVersion ByPath Decoded Overdeclared Unknown
     ClaimsKeys MissingUntold Impatient Eager Deaf DeafWaiting HostHoards ReceiverHoards Lumps PermitLater NoTicket
     TicketIgnored BreakIsEnd BreakUnseen Believes Insatiable Panics OneByOne LeaksMemory LeaksTasks LeaksSockets
-    Crowded Immortal Stays
+    Crowded Immortal Stays Lingers
 }
 
 pub(crate) const REGISTRATION: Registration = Registration {
@@ -139,7 +139,7 @@ impl Host {
         let mut request = tokio::time::timeout(PATIENCE, read_request(&mut read, self.fault)).await??;
         match self.fault {
             Fault::LeaksMemory => std::mem::forget(vec![1_u8; 20_000]),
-            Fault::LeaksTasks => self.cx.spawn(std::future::pending()),
+            Fault::LeaksTasks | Fault::Lingers => self.cx.spawn(std::future::pending()),
             Fault::LeaksSockets => std::mem::forget(std::net::UdpSocket::bind(("127.0.0.1", 0))?),
             Fault::Immortal => drop(tokio::spawn(std::future::pending::<()>())),
             Fault::NoStripes => {

@@ -67,5 +67,6 @@ found! {
     descriptors_left_behind: LeaksSockets by "leaks::a_thousand_requests": "descriptors";
     no_room_for_a_hundred: Crowded by "leaks::a_hundred_at_once": "request";
     a_task_that_outlives_its_peer: Immortal by "ending::host_shuts_down": "live on";
+    a_task_that_waits_on: Lingers by "ending::nothing_holds_a_peer_up": "shutdown takes";
     a_receiver_that_cannot_leave: Stays by "ending::receiver_shuts_down": "has not ended";
 }
