@@ -39,7 +39,7 @@ pub use failure::Failure;
 pub use report::{Report, Verdict};
 pub use run::{check, isolated, run, verdict};
 pub use subject::Subject;
-pub use world::{Options, Peer, World};
+pub use world::{Options, Peer, World, set_patience};
 
 /// Makes a `#[test]` of each case, for the transport that the expression names: a protocol's name, or a [`Subject`].
 #[macro_export]

@@ -33,8 +33,20 @@ use crate::{Failure, Subject};
 pub const TRACKER: PeerKey = PeerKey([9; 32]);
 /// Its epoch.
 pub const EPOCH: u64 = 4;
-/// How long the next piece may take, unless a case says otherwise.
-pub const PIECE: Duration = Duration::from_secs(30);
+/// Milliseconds of [`patience`].
+static PATIENCE: AtomicU64 = AtomicU64::new(45_000);
+
+/// How long cases wait for the next piece, and for what is to be gone. It fits a machine that has much else to do.
+#[must_use]
+pub fn patience() -> Duration {
+    Duration::from_millis(PATIENCE.load(Ordering::Relaxed))
+}
+
+/// Has all cases of this process wait that long.
+pub fn set_patience(patience: Duration) {
+    PATIENCE.store(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
 /// Requests without any progress after which a protocol that loses is given up.
 const FRUITLESS: u32 = 40;
 
@@ -94,7 +106,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts one that serves, with a key that no other has: transports may find a peer by its key alone.
+    /// Starts one that serves, with a key that no other has, in no process: transports may find a peer by its key alone.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -102,6 +114,7 @@ impl Peer {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let mut seed = [1; 32];
         seed[..8].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        seed[8..12].copy_from_slice(&std::process::id().to_be_bytes());
         Peer::start_as(subject, Identity::from_seed(&seed), options).await
     }
 
@@ -229,6 +242,12 @@ impl Peer {
         ticket_key(&self.key()).issue(body)
     }
 
+    /// Begins a fetch.
+    #[must_use]
+    pub fn fetch(&self, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
+        self.protocol.implementation.fetch(self.cx.clone(), request)
+    }
+
     /// Bytes that the shelf let the protocol send.
     #[must_use]
     pub fn served(&self) -> u64 {
@@ -330,23 +349,44 @@ impl World {
         }
     }
 
-    /// Begins a fetch.
+    /// Begins a fetch of the receiver.
     #[must_use]
     pub fn stream(&self, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
-        self.receiver.protocol.implementation.fetch(self.receiver.cx.clone(), request)
+        self.receiver.fetch(request)
+    }
+
+    /// Another receiver, that has no connection yet: one may be kept for a host's key, whatever its address.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn visitor(&self) -> Result<Peer, Failure> {
+        Peer::start(&self.subject, Options::default()).await
     }
 
     /// Carries a request out, and compares what comes with what is expected: which parts of it came, and the end.
     ///
     /// # Errors
-    /// If something else came, or nothing at all for [`PIECE`].
+    /// If something else came, or nothing at all for [`patience`].
     pub async fn fetch(
         &self,
         request: Request,
         expected: &Expected,
     ) -> Result<(Vec<Range<u64>>, End), Failure> {
+        self.fetch_as(&self.receiver, request, expected).await
+    }
+
+    /// The same as another receiver.
+    ///
+    /// # Errors
+    /// As [`World::fetch`].
+    pub async fn fetch_as(
+        &self,
+        receiver: &Peer,
+        request: Request,
+        expected: &Expected,
+    ) -> Result<(Vec<Range<u64>>, End), Failure> {
         let served = self.host.served();
-        let mut stream = self.stream(request);
+        let mut stream = receiver.fetch(request);
         let mut matcher = Matcher::new(expected, self.can(Abilities::ORDERED));
         let end = loop {
             match next(&mut stream).await? {
@@ -441,27 +481,18 @@ impl World {
         }
     }
 
-    /// Fetches once, and takes whatever comes; how many bytes, and how it ended. None: it is silent for `patience`.
+    /// Fetches once, and takes whatever comes, which must not be more than `most` bytes; how many, and how it ended. None: it is
+    /// silent for `patience`.
+    ///
+    /// # Errors
+    /// If more comes.
     pub async fn anything(
         &self,
         request: Request,
         most: u64,
         patience: Duration,
     ) -> Result<(u64, Option<End>), Failure> {
-        let mut stream = self.stream(request);
-        let mut bytes = 0;
-        loop {
-            let Ok(piece) = timeout(patience, stream.next()).await else { return Ok((bytes, None)) };
-            match piece {
-                Some(Ok(Piece::Bytes(b) | Piece::Fragment { bytes: b, .. })) => {
-                    bytes += b.len() as u64;
-                    ensure!(bytes <= most, "{bytes} bytes came, at most {most} can be of the range");
-                }
-                Some(Ok(_)) => {}
-                Some(Err(e)) => return Ok((bytes, Some(Err(e)))),
-                None => return Ok((bytes, Some(Ok(())))),
-            }
-        }
+        anything(self.stream(request), most, patience).await
     }
 
     /// A media of `count` mixed pages on the host, at `music/kit.opus`.
@@ -492,15 +523,39 @@ fn shift(whole: &Expected, part: &Expected, media: &Media) -> u64 {
     }
 }
 
-/// The next piece, within [`PIECE`].
+/// Takes whatever comes; see [`World::anything`].
+///
+/// # Errors
+/// If more than `most` bytes come.
+pub async fn anything(
+    mut stream: BoxStream<'static, Result<Piece, TransportError>>,
+    most: u64,
+    patience: Duration,
+) -> Result<(u64, Option<End>), Failure> {
+    let mut bytes = 0;
+    loop {
+        let Ok(piece) = timeout(patience, stream.next()).await else { return Ok((bytes, None)) };
+        match piece {
+            Some(Ok(Piece::Bytes(b) | Piece::Fragment { bytes: b, .. })) => {
+                bytes += b.len() as u64;
+                ensure!(bytes <= most, "{bytes} bytes came, at most {most} can be of the range");
+            }
+            Some(Ok(_)) => {}
+            Some(Err(e)) => return Ok((bytes, Some(Err(e)))),
+            None => return Ok((bytes, Some(Ok(())))),
+        }
+    }
+}
+
+/// The next piece, within [`patience`].
 ///
 /// # Errors
 /// If nothing comes.
 pub async fn next(
     stream: &mut BoxStream<'static, Result<Piece, TransportError>>,
 ) -> Result<Option<Result<Piece, TransportError>>, Failure> {
-    let late = |_| Failure::new(format!("neither a piece nor an end for {} s", PIECE.as_secs()));
-    timeout(PIECE, stream.next()).await.map_err(late)
+    let late = |_| Failure::new(format!("neither a piece nor an end for {} s", patience().as_secs()));
+    timeout(patience(), stream.next()).await.map_err(late)
 }
 
 /// A media path.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use futures_util::stream::{self, TryStreamExt};
 use iceshare::icet::{Abilities, NetAddr, NetKind, PageSet, limits};
 use iceshare::protocol::{ErrorKind, Request};
 use tokio::io::AsyncWriteExt;
@@ -14,18 +15,18 @@ use crate::failure::ensure;
 use crate::media::{Media, Random};
 use crate::receive::Expected;
 use crate::relay::{Direction, Plan, Relay, Tamper};
-use crate::world::PIECE;
+use crate::world::{anything, patience};
 use crate::{Failure, Options, Peer, Subject, World, observe};
 
 /// How long a fetch from a bad host may be silent: the driver ends it then.
-const SILENCE: Duration = Duration::from_secs(6);
+const SILENCE: Duration = Duration::from_secs(3);
 /// What bad hosts may cost in memory.
-const MEMORY: u64 = 48 << 20;
+const MEMORY: u64 = 64 << 20;
 
 /// Bytes of a direction of which bits are flipped, which ones, and how many requests run at once.
 const FLIPPED: u64 = 96;
 const BITS: [u8; 2] = [0xff, 0x41];
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 48;
 
 /// The host's port of the kind that is dialled.
 fn port(world: &World) -> Result<(NetKind, SocketAddr), Failure> {
@@ -48,7 +49,7 @@ pub(super) async fn nobody_is_there(s: &Subject) -> Result<(), Failure> {
     request.host = gone.address();
     gone.net.shutdown().await;
     drop(gone);
-    let (bytes, end) = world.anything(request, 0, PIECE).await?;
+    let (bytes, end) = world.anything(request, 0, patience()).await?;
     match end {
         Some(Err(e)) => ensure!(
             matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Broken),
@@ -71,8 +72,15 @@ pub(super) async fn host_breaks_off(s: &Subject) -> Result<(), Failure> {
         let plan = Plan { tamper: Tamper::Cut, after, direction: Direction::Down, seed: after };
         let relay = Relay::start(kind, to, plan).await?;
         let request = through(&relay, kind, world.request(&media, what.clone()));
-        let fetched = timeout(2 * PIECE, world.fetch(request, &expected)).await;
-        let (came, end) = fetched.map_err(|_| Failure::new("it hangs"))??;
+        let visitor = world.visitor().await?;
+        let fetch = world.fetch_as(&visitor, request, &expected);
+        // Nobody is told when datagrams pass no more: that is a silence, which the driver ends.
+        let limit = if kind == NetKind::Udp { 2 * SILENCE } else { 2 * patience() };
+        let (came, end) = match timeout(limit, fetch).await {
+            Ok(fetched) => fetched?,
+            Err(_) if kind == NetKind::Udp => return Ok(()),
+            Err(_) => return Err(Failure::new("it hangs")),
+        };
         let all = expected.is_all(&came);
         ensure!(
             end.is_err() || all || !world.can(Abilities::ORDERED),
@@ -100,6 +108,7 @@ async fn tampered(
     let little = world.unit(&media, PageSet::range(2, 4));
     world.whole(&media, what.clone()).await?;
     let memory = observe::Peak::watch();
+    let growth = || memory.as_ref().map_or(0, observe::Peak::growth);
     // The most that a receiver can know: so many pages, each of the largest size.
     let most = |pages: u64| pages * u64::from(*limits::PAGE_BYTES.end());
     let one = async |(tamper, after): (Tamper, u64)| {
@@ -112,26 +121,33 @@ async fn tampered(
         };
         let request = through(&relay, kind, world.request(&media, what.clone()));
         let shown = |e: Failure| e.when(format!("{tamper:?} after {after} bytes"));
-        world.anything(request, most, silence).await.map_err(shown)?;
+        let visitor = world.visitor().await?;
+        anything(visitor.fetch(request), most, silence).await.map_err(shown)?;
+        visitor.net.shutdown().await;
         Ok::<_, Failure>(())
     };
-    let checked = async |tamper: &str| {
-        let grown = memory.as_ref().map_or(0, observe::Peak::growth);
-        ensure!(grown <= MEMORY, "{tamper}: memory has grown by {grown} bytes");
-        world.whole(&media, what.clone()).await.map_err(|e| e.when(format!("after {tamper}")))
+    // What so many receivers take in any case.
+    let good: Vec<_> = (0..AT_ONCE as u64).map(|number| Ok((Tamper::Nothing, number))).collect();
+    stream::iter(good).try_for_each_concurrent(AT_ONCE, &one).await?;
+    let usual = growth();
+    let checked = async |(tamper, after): (Tamper, u64)| {
+        one((tamper, after)).await?;
+        let grown = growth() - usual;
+        ensure!(grown <= MEMORY, "{tamper:?} after {after} bytes: memory has grown by {grown} bytes");
+        Ok(())
     };
+    let mut all = Vec::new();
     for tamper in tampers {
-        try_join_all(afters.iter().map(|after| one((*tamper, *after)))).await?;
-        checked(&format!("{tamper:?}")).await?;
+        all.extend(afters.iter().map(|after| Ok((*tamper, *after))));
     }
+    stream::iter(all).try_for_each_concurrent(AT_ONCE, &checked).await?;
+    world.whole(&media, what.clone()).await.map_err(|e| e.when(format!("after {tampers:?}")))?;
     // Where lengths and kinds stand: each of the first bytes.
     if tampers.len() > 1 {
-        for first in (0..FLIPPED).step_by(AT_ONCE) {
-            let each =
-                (first..first + AT_ONCE as u64).flat_map(|at| BITS.map(|bits| (Tamper::Flip(bits), at)));
-            try_join_all(each.map(one)).await?;
-        }
-        checked("flipped bits").await?;
+        let each: Vec<_> =
+            (0..FLIPPED).flat_map(|at| BITS.map(|bits| Ok((Tamper::Flip(bits), at)))).collect();
+        stream::iter(each).try_for_each_concurrent(AT_ONCE, &checked).await?;
+        world.whole(&media, what).await.map_err(|e| e.when("after flipped bits"))?;
     }
     world.end().await;
     Ok(())
@@ -172,7 +188,8 @@ async fn said(world: &World, media: &Media) -> Result<Vec<Vec<u8>>, Failure> {
     let relay = Relay::start(kind, to, plan).await?;
     let what = world.unit(media, PageSet::range(2, 4));
     let expected = Expected::of(media, what.clone());
-    let (_, end) = world.fetch(through(&relay, kind, world.request(media, what)), &expected).await?;
+    let (visitor, request) = (world.visitor().await?, through(&relay, kind, world.request(media, what)));
+    let (_, end) = world.fetch_as(&visitor, request, &expected).await?;
     end?;
     Ok(relay.heard())
 }
@@ -267,7 +284,7 @@ pub(super) async fn no_amplifier(s: &Subject) -> Result<(), Failure> {
     let udp = world.host.port(NetKind::Udp).ok_or_else(|| Failure::new("the host has no UDP port"))?;
     // What a good receiver says, from where nobody ever hears the answers: its first word again and again, and all of it.
     let first: Vec<_> = said.iter().take(1).cycle().take(20).cloned().collect();
-    for words in [first, said] {
+    let draw = async |words: Vec<Vec<u8>>| {
         let victim = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let mut sent = 0;
         for datagram in &words {
@@ -284,7 +301,9 @@ pub(super) async fn no_amplifier(s: &Subject) -> Result<(), Failure> {
             "{sent} bytes in {} datagrams, from an address where nobody listens, drew {drawn} bytes",
             words.len()
         );
-    }
+        Ok(())
+    };
+    try_join_all([first, said].map(draw)).await?;
     world.end().await;
     Ok(())
 }

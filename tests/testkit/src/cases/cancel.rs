@@ -57,7 +57,10 @@ pub(super) async fn nothing_before_the_first_poll(s: &Subject) -> Result<(), Fai
     end.map_err(|e| Failure::from(e).when("the second stream, while the first was never polled"))?;
     drop(idle);
     let denied = world.host.shelf.served_totals().denied;
-    ensure!(denied == 0, "{denied} requests were denied, of one that was sent");
+    ensure!(
+        denied == 0,
+        "one request was sent, and {denied} denied: another came of the stream that was never polled"
+    );
     world.end().await;
     Ok(())
 }

@@ -9,7 +9,7 @@ use iceshare::protocol::ErrorKind;
 use crate::failure::ensure;
 use crate::media;
 use crate::receive::Expected;
-use crate::world::{next, path};
+use crate::world::{next, path, patience};
 use crate::{Failure, Subject, World, observe};
 
 /// Requests before it is measured, and at the end.
@@ -19,8 +19,6 @@ const REQUESTS: u64 = 1000;
 const GROWTH: u64 = 8 << 20;
 /// Tasks and descriptors that may come and go.
 const FEW: usize = 8;
-/// For connections that are no longer needed to be closed.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(super) async fn a_thousand_requests(s: &Subject) -> Result<(), Failure> {
     let world = World::new(s).await?;
@@ -30,7 +28,7 @@ pub(super) async fn a_thousand_requests(s: &Subject) -> Result<(), Failure> {
         if i == WARM {
             // What is still on its way of the last ones ends first.
             let tasks =
-                observe::settled(Duration::from_millis(500), PATIENCE, || observe::tasks() as u64).await?;
+                observe::settled(Duration::from_millis(500), patience(), || observe::tasks() as u64).await?;
             base = Some((observe::memory(), observe::descriptors(), usize::try_from(tasks).unwrap_or(0)));
         }
         let first = i * 7 % 270;
@@ -58,7 +56,7 @@ pub(super) async fn a_thousand_requests(s: &Subject) -> Result<(), Failure> {
         }
     }
     let Some((memory, descriptors, tasks)) = base else { return Ok(()) };
-    observe::until(PATIENCE, || {
+    observe::until(patience(), || {
         let now = observe::tasks();
         if now <= tasks + FEW {
             Ok(())
@@ -68,7 +66,7 @@ pub(super) async fn a_thousand_requests(s: &Subject) -> Result<(), Failure> {
     })
     .await?;
     if let Some(before) = descriptors {
-        observe::until(PATIENCE, || {
+        observe::until(patience(), || {
             let now = observe::descriptors().unwrap_or(before);
             if now <= before + FEW {
                 Ok(())
@@ -98,7 +96,7 @@ pub(super) async fn a_hundred_at_once(s: &Subject) -> Result<(), Failure> {
     try_join_all((0..100).map(one)).await?;
     // A pool may keep some.
     let kept = 48;
-    observe::until(PATIENCE, || {
+    observe::until(patience(), || {
         let (t, d) = (observe::tasks(), observe::descriptors());
         if t > tasks + kept {
             Err(format!("{t} tasks are left, {tasks} were there before"))

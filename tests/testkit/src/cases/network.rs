@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 use iceshare::icet::Abilities;
 
 use super::{arriving, cancel, leaks, ranges, tickets};
@@ -30,11 +30,13 @@ const TRANSFERS: [(&str, Abilities, Run); 11] = [
 
 async fn over(s: &Subject, link: Link, some: &[&str]) -> Result<(), Failure> {
     let (subject, abilities) = (s.clone().over(link), s.abilities()?);
-    for (name, needs, run) in TRANSFERS {
-        if abilities.has(needs) && (some.is_empty() || some.contains(&name)) {
-            run(&subject).await.map_err(|e| e.when(format!("{name}, over {link:?}")))?;
-        }
-    }
+    let chosen = |name, needs| abilities.has(needs) && (some.is_empty() || some.contains(&name));
+    // Side by side, each in a world and over a network of its own: they wait much and do little.
+    let each =
+        TRANSFERS.iter().filter(|(name, needs, _)| chosen(*name, *needs)).map(async |(name, _, run)| {
+            run(&subject).await.map_err(|e| e.when(format!("{name}, over {link:?}")))
+        });
+    try_join_all(each).await?;
     Ok(())
 }
 
