@@ -16,8 +16,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         key: "window",
         default: "16",
-        about: "MiB that may be on their way to us, or from us, on one connection; its share of the round trip \
-                is the ceiling of the rate",
+        about: "MiB that may be on their way to us, or from us, on one connection (but 4 to us for each request of \
+                ours); its share of the round trip is the ceiling of the rate",
     },
     Setting {
         key: "idle-timeout",

@@ -1,10 +1,11 @@
 //! Fetching: one stream a request, on a connection that is there or a new one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use iceshare::net::Context;
+use iceshare::net::{Context, QuicLimits};
 use iceshare::protocol::{ErrorKind, Piece, Request, TransportError};
 use iceshare::stream::{Answer, ask};
 use quinn::VarInt;
@@ -45,10 +46,20 @@ struct Coming {
     listening: Listening,
 }
 
+/// One of the requests of ours on a connection.
+struct Counted(Arc<AtomicU32>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Notices when a request ends that nothing was heard of for long.
 struct Listening {
     link: Link,
     _busy: Busy,
+    _counted: Counted,
     /// A connection over which we fetch is of use.
     _served: Option<Served>,
     since: Instant,
@@ -88,15 +99,24 @@ async fn begin(links: &Arc<Links>, cx: &Context, request: &Request) -> Result<Co
 /// Asks over one connection.
 async fn on(links: &Links, link: &Link, busy: Busy, request: &Request) -> Result<Coming, TransportError> {
     let connection = &link.connection;
-    // Opened by the other end, it may have been given a small window.
-    connection.set_receive_window(VarInt::from_u32(links.config.window));
+    // Opened by the other end, it may have been given a small window. Each request's stream has room in it: a reader that
+    // waits (for proofs, say, which come over this connection too) holds up none of the others.
+    let fetches = link.fetches.fetch_add(1, Ordering::Relaxed).saturating_add(2);
+    let counted = Counted(link.fetches.clone());
+    let room = fetches.saturating_mul(QuicLimits::PEER.stream_window);
+    connection.set_receive_window(VarInt::from_u32(links.config.window.max(room)));
     let full = |_| TransportError::new(ErrorKind::Busy, "the host allows no more requests at once");
     let opened = timeout(ANSWER_TIME, connection.open_bi()).await.map_err(full)?;
     let lost = |e| TransportError::new(ErrorKind::Broken, "the connection broke").because(e);
     let (stream, receive) = opened.map_err(lost)?;
     let send = Sending { stream, connection: connection.clone(), window: links.config.window.into() };
-    let mut listening =
-        Listening { link: link.clone(), _busy: busy, _served: link.serve(true), since: Instant::now() };
+    let mut listening = Listening {
+        link: link.clone(),
+        _busy: busy,
+        _counted: counted,
+        _served: link.serve(true),
+        since: Instant::now(),
+    };
     let answer = ask(Receiving(receive), send, request, ANSWER_TIME).await?;
     listening.heard();
     Ok(Coming { answer, listening })

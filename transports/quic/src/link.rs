@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Link {
     place: Option<Arc<Place>>,
     /// Requests under way, in both directions.
     requests: watch::Sender<usize>,
+    /// Those of ours.
+    pub(crate) fetches: Arc<AtomicU32>,
     /// A request got no answer, or nothing more of one: the other end may be gone, which QUIC notices late.
     doubted: Arc<AtomicBool>,
 }
@@ -57,7 +59,14 @@ impl Drop for Busy {
 
 impl Link {
     fn new(connection: Connection, key: PeerKey, place: Option<Arc<Place>>) -> Link {
-        Link { connection, key, place, requests: watch::Sender::new(0), doubted: Arc::default() }
+        Link {
+            connection,
+            key,
+            place,
+            requests: watch::Sender::new(0),
+            fetches: Arc::default(),
+            doubted: Arc::default(),
+        }
     }
 
     /// It is of use as long as the guard lives, and is not closed to make room for another; afterwards a ticket still speaks
