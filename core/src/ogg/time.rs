@@ -30,7 +30,8 @@ pub struct PagePlace {
     /// Begins with the rest of a packet.
     pub continued: bool,
     /// Media time at which its content starts, in microseconds from page 0, 0 to [`MAX_TIME`]: the end of the page before it in its logical stream.
-    /// Never goes back within a logical stream; it may between interleaved ones. A page whose stream has no times has that of the page before it.
+    /// Never goes back within a logical stream; it may between interleaved ones. A page whose stream has no times has that of the page before it,
+    /// or of the last such page of the link if that is later.
     pub time: i64,
 }
 
@@ -88,6 +89,8 @@ struct Current {
     past_bos: bool,
     data_seen: bool,
     time: i64,
+    /// Time of the last page whose stream has none.
+    borrowed: i64,
     end: i64,
     comments: Comments,
 }
@@ -133,6 +136,7 @@ impl Timeline {
             past_bos: false,
             data_seen: false,
             time: start,
+            borrowed: start,
             end: start,
             comments: Comments::default(),
         }
@@ -201,9 +205,10 @@ impl Current {
             bos: header.bos,
             eos: header.eos,
             continued: header.continued,
-            time: self.time,
+            time: self.time.max(self.borrowed),
         };
         let mut comments = None;
+        let mut timed = false;
         if let (Some(info), Some(state)) = (self.link.streams.get_mut(stream), self.states.get_mut(stream)) {
             let seen = state.page(header, page, self.data_seen);
             comments = state.take_comments();
@@ -213,6 +218,7 @@ impl Current {
             info.ended |= header.eos;
             if let Some(clock) = state.clock() {
                 place.time = info.end;
+                timed = true;
                 if let Some(first) = seen.first {
                     let first = clock.micros(first);
                     self.base = Some(self.base.map_or(first, |base| base.min(first)));
@@ -233,6 +239,9 @@ impl Current {
             self.data_seen = true;
         }
         self.time = place.time;
+        if !timed {
+            self.borrowed = place.time;
+        }
         (place, comments)
     }
 

@@ -86,6 +86,18 @@ fn pages_without_a_position_take_the_last_time() {
 }
 
 #[test]
+fn a_stream_without_times_does_not_go_back_between_others() {
+    // One of two streams is far ahead; a stranger's pages follow one of each.
+    let stranger = |granule| PageBuilder::new(77).granule(granule).packet(&[0; 9]).build();
+    let start = [head(1), head(2), tags(1), tags(2), data(1, 960, 1), data(2, 960, 1)];
+    let ahead = [data(1, 9600, 1), data(1, 10_560, 1), stranger(1)];
+    let pages = [&start[..], &ahead, &[data(2, 1920, 1), stranger(2), data(2, 2880, 1)]].concat();
+    let times = times(&pages);
+    assert!(times[8] > times[9], "the other stream is behind: {times:?}");
+    assert_eq!((times[8], times[10]), (times[7], times[7]));
+}
+
+#[test]
 fn hostile_positions_are_clamped() {
     let cases = [i64::MAX, i64::MIN, -2, 0, 1, 1 << 62, -1];
     let pages: Vec<_> = [head(1), tags(1), data(1, 960, 1)]
