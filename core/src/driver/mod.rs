@@ -5,11 +5,13 @@ mod assemble;
 mod error;
 mod fetch;
 mod limit;
+mod link;
 mod media;
 mod peer;
 mod proofs;
 mod reader;
 mod session;
+mod watch;
 
 pub use error::{OpenError, StartError};
 pub use media::{Flow, Media, Progress};

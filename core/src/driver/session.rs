@@ -6,18 +6,21 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use icet::media::Signed;
-use icet::message::{InfoAnswer, MediaAnswer, Outcome, ToPeer};
-use icet::{IcetUrl, MediaPath, Now, PageRanges, PeerKey, ProvenSlice, SignedManifest};
+use icet::message::{InfoAnswer, MediaAnswer, Outcome};
+use icet::{IcetUrl, MediaPath, NetKind, Now, PageRanges, PeerKey, ProvenSlice, SignedManifest};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::OpenError;
 use super::fetch::Fetch;
+use super::link::{Link, LinkEvent, Up};
 use super::media::{Shared, Stage, until};
 use super::peer::Inner;
 use crate::engine::Engine;
 use crate::engine::io::{Action, Command, FetchEvent, FetchId, Handle, Refusal};
-use crate::net::session::{self, ConnectError, PeerSession};
+use crate::net::Net;
+use crate::net::session::{self, ConnectError, ConnectOptions, PeerSession};
 use crate::store::{MediaStore, Target};
 
 /// Slices in one upload.
@@ -51,13 +54,6 @@ struct Entry {
     shared: Arc<Shared>,
     path: MediaPath,
     target: Option<Target>,
-}
-
-/// State of the connection.
-enum Link {
-    Down,
-    Dialing(tokio::task::JoinHandle<Result<PeerSession, ConnectError>>),
-    Up(PeerSession),
 }
 
 pub(crate) struct Task {
@@ -114,10 +110,11 @@ impl Task {
     async fn run(mut self) {
         loop {
             self.act();
-            let deadline = self
-                .engine
-                .poll_timeout()
-                .map(|t| tokio::time::Instant::from_std(self.origin) + Duration::from_micros(t.0));
+            self.watch();
+            let watch = if let Link::Up(up) = &self.link { up.next() } else { None };
+            let next = [self.engine.poll_timeout(), watch].into_iter().flatten().min();
+            let deadline =
+                next.map(|t| tokio::time::Instant::from_std(self.origin) + Duration::from_micros(t.0));
             tokio::select! {
                 order = self.orders.recv() => match order {
                     None => return,
@@ -151,6 +148,20 @@ impl Task {
         }
     }
 
+    /// Looks whether the session's carrier still passes; where that is in doubt, another one is dialled.
+    fn watch(&mut self) {
+        let now = self.now();
+        let (net, authority, pin) = (&self.inner.net, &self.url, self.pin);
+        if let Link::Up(up) = &mut self.link {
+            let engine = &self.engine;
+            up.look(
+                now,
+                || engine.is_waiting(),
+                |first| dial(net.clone(), authority.authority(), pin, first),
+            );
+        }
+    }
+
     fn link_event(&mut self, event: LinkEvent) {
         let now = self.now();
         match event {
@@ -168,8 +179,22 @@ impl Task {
                 self.tracker = Some(key);
                 self.met = true;
                 self.inner.session_up(key, &self.me);
-                self.link = Link::Up(session);
+                self.link = Link::Up(Box::new(Up::new(now, session)));
                 self.engine.handle_connected(now, key);
+            }
+            LinkEvent::Moved(session) => {
+                // Its key is pinned to that of the session before.
+                let key = session.peer();
+                tracing::info!(tracker = %self.url.authority(), carrier = ?session.remote().kind, "the session goes on over another carrier");
+                self.inner.session_up(key, &self.me);
+                self.link = Link::Up(Box::new(Up::new(now, session)));
+                self.engine.handle_moved(now, key);
+            }
+            LinkEvent::Stuck(e) => {
+                tracing::debug!(tracker = %self.url.authority(), error = %e, "no other way to the tracker");
+                if let Link::Up(up) = &mut self.link {
+                    up.stuck(now);
+                }
             }
             LinkEvent::Failed(e) => {
                 tracing::debug!(tracker = %self.url.authority(), error = %e, "no session");
@@ -293,15 +318,13 @@ impl Task {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Connect => {
-                    let (net, authority, pin) = (self.inner.net.clone(), self.url.authority(), self.pin);
-                    self.link = Link::Dialing(tokio::spawn(async move {
-                        session::connect(&net, &authority, pin, &[]).await
-                    }));
+                    let (net, authority) = (self.inner.net.clone(), self.url.authority());
+                    self.link = Link::Dialing(dial(net, authority, self.pin, NetKind::Udp));
                 }
                 Action::Disconnect => self.link = Link::Down,
                 Action::Send(m) => {
-                    if let Link::Up(session) = &self.link
-                        && let Err(e) = session.sender().try_send(&m)
+                    if let Link::Up(up) = &self.link
+                        && let Err(e) = up.session.sender().try_send(&m)
                     {
                         // Messages build on each other: one that is lost costs the session, which is then set up anew.
                         tracing::debug!(error = %e, "a message to the tracker was not sent");
@@ -453,10 +476,23 @@ impl Task {
         }
         handles.into_iter().for_each(|h| self.leave(h));
         self.act();
-        if let Link::Up(session) = std::mem::replace(&mut self.link, Link::Down) {
-            session.close("leaving").await;
+        if let Link::Up(up) = std::mem::replace(&mut self.link, Link::Down) {
+            up.session.close("leaving").await;
         }
     }
+}
+
+/// Dials a tracker, by carrier `first` first.
+fn dial(
+    net: Arc<Net>,
+    authority: String,
+    pin: Option<PeerKey>,
+    first: NetKind,
+) -> AbortOnDropHandle<Result<PeerSession, ConnectError>> {
+    let options = ConnectOptions { first, ..ConnectOptions::default() };
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        session::connect_with(&net, &authority, pin, &[], options).await
+    }))
 }
 
 /// Slices of the setup pages and of the tail: what a player reads first.
@@ -477,31 +513,6 @@ fn put_slices(store: &MediaStore, slices: &[ProvenSlice]) {
         if let Err(e) = store.put_slice(slice) {
             // Never stored, never shown: the tracker altered it, or our disk failed.
             tracing::warn!(error = %e, "a slice from the tracker was refused");
-        }
-    }
-}
-
-enum LinkEvent {
-    Up(PeerSession),
-    Failed(ConnectError),
-    Message(ToPeer),
-    Lost(String),
-}
-
-impl Link {
-    /// Cancel-safe: nothing is lost if another branch wins.
-    async fn event(&mut self) -> LinkEvent {
-        match self {
-            Link::Down => std::future::pending().await,
-            Link::Dialing(job) => match job.await {
-                Ok(Ok(session)) => LinkEvent::Up(session),
-                Ok(Err(e)) => LinkEvent::Failed(e),
-                Err(e) => LinkEvent::Lost(e.to_string()),
-            },
-            Link::Up(session) => match session.recv().await {
-                Ok(m) => LinkEvent::Message(m),
-                Err(e) => LinkEvent::Lost(e.to_string()),
-            },
         }
     }
 }

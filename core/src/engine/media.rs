@@ -98,6 +98,12 @@ impl Media {
         matches!(self.role, Role::Publish { .. })
     }
 
+    /// Whether the tracker should assign pages without being asked.
+    pub(super) fn wants(&self) -> bool {
+        let whole = matches!(&self.role, Role::Join(wish) if wish.intent == Intent::Whole);
+        whole && self.pages.as_ref().is_none_or(|p| p.first_missing(0).is_some())
+    }
+
     /// Whether assignments can be taken up.
     pub(super) fn accepts(&self) -> bool {
         self.pages.is_some() && !self.undecided

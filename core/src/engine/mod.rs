@@ -8,7 +8,7 @@
 //! latest.** Time never runs backwards. Beside that:
 //!
 //! - Each [`Action::Connect`] is answered once, with `handle_connected` or `handle_disconnected`; a session that is
-//!   up ends once, with `handle_disconnected`, or by [`Action::Disconnect`], after which nothing more is reported of it.
+//!   up ends once, with `handle_disconnected`, with `handle_moved` when another one has taken its place, or by [`Action::Disconnect`], after which nothing more is reported of it.
 //! - Each [`Action::Start`] is answered by events of that fetch, the last of which is [`FetchEvent::Ended`] (or
 //!   [`FetchEvent::Altered`]), unless [`Action::Stop`] comes first. A page that is stored after a stop may still be
 //!   told under the fetch's name: it is then credited to who sent it.
@@ -139,6 +139,13 @@ impl Engine {
         self.pump(now);
     }
 
+    /// The session that was up is over, and another one with the same tracker has taken its place without a pause: nothing of
+    /// what runs is touched. As [`Engine::handle_connected`] if none was up.
+    pub fn handle_moved(&mut self, now: Now, tracker: PeerKey) {
+        self.moved(now, tracker);
+        self.pump(now);
+    }
+
     /// A message of the tracker. Ignored while no session is up.
     pub fn handle_message(&mut self, now: Now, m: ToPeer) {
         if !self.heard(now) {
@@ -187,6 +194,12 @@ impl Engine {
             }
         }
         self.pump(now);
+    }
+
+    /// Whether the tracker should say something soon though nothing was asked: pages are under way or wanted.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.fetches.is_empty() || !self.assigned.is_empty() || self.media.values().any(Media::wants)
     }
 
     /// The next thing to do.

@@ -192,6 +192,20 @@ impl Engine {
         self.pause_uploads();
     }
 
+    /// Another session has taken the place of the one that was up.
+    pub(super) fn moved(&mut self, now: Now, tracker: PeerKey) {
+        if self.session.is_up() {
+            self.session.pings.clear();
+            for request in std::mem::take(&mut self.session.waiting) {
+                self.timers.cancel(Timer::Retry(request));
+            }
+            self.timers.cancel(Timer::Silence);
+            self.pause_uploads();
+        }
+        self.session.link = Link::Connecting;
+        self.connected(now, tracker);
+    }
+
     pub(super) fn reconnect(&mut self) {
         if self.session.link == Link::Down {
             self.session.link = Link::Connecting;

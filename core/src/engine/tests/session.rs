@@ -96,6 +96,37 @@ fn a_reconnect_states_pages_and_running_assignments() {
 }
 
 #[test]
+fn a_session_that_moves_to_another_carrier_loses_nothing() {
+    let mut r = Rig::joined(100);
+    r.assign(vec![
+        assignment(5, PageSet::range(0, 9), Need::Bulk, &[1]),
+        assignment(6, PageSet::range(20, 29), Need::Bulk, &[2]),
+    ]);
+    let started = r.started();
+    r.pages(started[0].0, 0..=4);
+    // What was said last is lost with the carrier.
+    r.command(Command::Info { handle: Handle(8), path: path() });
+    r.clear();
+    r.e.handle_moved(r.now, tracker());
+    r.drain();
+    assert!(r.rest.is_empty(), "nothing is dialled: {:?}", r.rest);
+    assert!(r.stops.is_empty(), "fetches go on");
+    let kinds: Vec<_> = r.sent.iter().map(ToTracker::number).collect();
+    assert_eq!(kinds, [0, 2, 11], "hello, join and the question in one flight");
+    let join = &joins(&r)[0];
+    assert_eq!(join.have.runs().collect::<Vec<_>>(), [(0, 4)]);
+    assert_eq!((join.version, &join.running[..]), (1, &[5, 6][..]));
+    r.tell(welcome(1));
+    r.pages(started[0].0, 5..=9);
+    r.ended(started[0].0, Outcome::Done);
+    assert_eq!(r.outcomes(), [(5, 1, Outcome::Done, true)]);
+    // An end of that session is an end as any other.
+    r.disconnect();
+    assert!(r.e.poll_timeout().is_some());
+    assert!(r.stops.is_empty());
+}
+
+#[test]
 fn numbers_of_an_older_epoch_are_not_told_to_a_new_tracker() {
     let mut r = Rig::joined(100);
     r.assign(vec![

@@ -1,4 +1,4 @@
-//! Dialling a tracker: QUIC first, TLS over TCP a little later, the first that stands is the session
+//! Dialling a tracker: QUIC first (unless the caller knows better), TLS over TCP a little later, the first that stands is the session
 //! (in the manner of Happy Eyeballs, RFC 8305).
 
 use std::collections::VecDeque;
@@ -29,17 +29,20 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// When all tries over TCP have failed, how much longer those over QUIC get.
     pub quic_alone: Duration,
+    /// Which carrier is tried first at each address: UDP means QUIC, TCP means TLS.
+    pub first: NetKind,
     /// Only this carrier: UDP means QUIC, TCP means TLS.
     pub only: Option<NetKind>,
 }
 
 impl Default for ConnectOptions {
-    /// 300 ms, 10 s, 2 s, both carriers.
+    /// 300 ms, 10 s, 2 s, both carriers, QUIC first.
     fn default() -> ConnectOptions {
         ConnectOptions {
             stagger: Duration::from_millis(300),
             timeout: Duration::from_secs(10),
             quic_alone: Duration::from_secs(2),
+            first: NetKind::Udp,
             only: None,
         }
     }
@@ -181,9 +184,13 @@ async fn race(
     options: ConnectOptions,
     end: Instant,
 ) -> Result<PeerSession, Failed> {
+    let kinds = match options.first {
+        NetKind::Udp => [NetKind::Udp, NetKind::Tcp],
+        NetKind::Tcp => [NetKind::Tcp, NetKind::Udp],
+    };
     let mut tries: VecDeque<NetAddr> = addrs
         .iter()
-        .flat_map(|at| [NetKind::Udp, NetKind::Tcp].map(|kind| NetAddr { kind, at: *at }))
+        .flat_map(|at| kinds.map(|kind| NetAddr { kind, at: *at }))
         .filter(|a| options.only.is_none_or(|k| k == a.kind))
         .collect();
     let mut running: FuturesUnordered<Try> = FuturesUnordered::new();

@@ -108,6 +108,8 @@ pub struct Receiver<S, R> {
     due: Option<Instant>,
     malformed: u32,
     taken: u64,
+    /// Bytes that came, whole frames or not.
+    heard: u64,
     shared: Arc<Shared>,
     ended: bool,
     /// What came while nobody asked.
@@ -171,7 +173,8 @@ impl<S: Message, R: Message> Receiver<S, R> {
             };
             match read {
                 Ok(0) => return Err(self.end().await),
-                Ok(_) => {
+                Ok(n) => {
+                    self.heard += n as u64;
                     self.due.get_or_insert_with(|| Instant::now() + FRAME_TIME);
                 }
                 Err(e) => return Err(self.broken(e)),
@@ -218,6 +221,19 @@ impl<S: Message, R: Message> Receiver<S, R> {
     }
 }
 
+/// Signs of life of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vitals {
+    /// Bytes of all frames that were queued so far.
+    pub sent: u64,
+    /// Grows with everything that comes from the other end.
+    pub heard: u64,
+    /// Round-trip time as far as the carrier knows it, else zero.
+    pub rtt: Duration,
+    /// Whether what is sent makes the other end send something, so that `heard` grows without an answer (QUIC).
+    pub acknowledges: bool,
+}
+
 /// One end of a session: sends `S`, receives `R`.
 #[derive(Debug)]
 pub struct Session<S, R> {
@@ -248,6 +264,7 @@ impl<S: Message, R: Message> Session<S, R> {
             due: None,
             malformed: 0,
             taken: 0,
+            heard: 0,
             shared,
             ended: false,
             first: None,
@@ -281,6 +298,19 @@ impl<S: Message, R: Message> Session<S, R> {
     #[must_use]
     pub fn remote(&self) -> NetAddr {
         self.remote
+    }
+
+    /// How it does. Over TLS `heard` grows only while [`Session::recv`] is waited for.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let sent = self.sender.sent();
+        match &self.receiver.quic {
+            Some(quic) => {
+                let stats = quic.stats();
+                Vitals { sent, heard: stats.udp_rx.datagrams, rtt: stats.path.rtt, acknowledges: true }
+            }
+            None => Vitals { sent, heard: self.receiver.heard, rtt: Duration::ZERO, acknowledges: false },
+        }
     }
 
     /// A sending half; as many as wanted.
