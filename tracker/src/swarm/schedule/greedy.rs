@@ -241,7 +241,8 @@ fn late(now: Now, board: &mut Board, id: u64) {
     let (media, receiver, host, eta) = (run.media, run.receiver, run.host(), run.eta(now));
     let (range, need, deadline, moves) = ((run.first, run.last), run.need, run.deadline, run.acked > 0);
     let Some(m) = board.media.get(&media) else { return };
-    let Some(member) = m.members.get(&receiver) else { return };
+    // Who came back only to share lets its assignments run on, but wants no more.
+    let Some(member) = m.members.get(&receiver).filter(|m| m.receives()) else { return };
     let in_danger = deadline.is_some_and(|d| now + Duration::from_secs_f64(eta.min(600.0)) > d);
     let holds_up_the_end = !member.has_open();
     if !(in_danger || holds_up_the_end || eta > TOO_SLOW) || eta < 0.75 {
