@@ -142,6 +142,7 @@ impl Swarm {
         for id in &m.running {
             unknown |= !(known && self.board.reattach(now, ix, peer, *id));
         }
+        self.board.end_detached(now, ix, peer);
         if unknown && let Some(x) = self.board.member_mut(ix, peer) {
             x.hold_until = now + EARLIER;
             self.board.at(now + EARLIER, super::board::Timer::Tick(ix));

@@ -261,6 +261,8 @@ pub(crate) struct Peer {
     pub(crate) contribution: Contribution,
     pub(crate) contribution_stored: Contribution,
     pub(crate) media: BTreeSet<MediaIx>,
+    /// Assignments to it that may run, though it left or its session ended.
+    pub(crate) detached: Vec<u64>,
     /// Assignments by which others fetch from it.
     pub(crate) serving: Vec<u64>,
     /// Media in which it was wanted as a host, but had no room.

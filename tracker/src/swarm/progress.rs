@@ -167,6 +167,7 @@ impl Board {
     pub(crate) fn end(&mut self, now: Now, id: u64) {
         let Some(run) = self.runs.get_mut(&id).filter(|r| r.state != State::Ended) else { return };
         let attached = run.state == State::Runs;
+        let detached = run.state == State::Detached;
         run.state = State::Ended;
         let (media, host, receiver) = (run.media, run.host(), run.receiver);
         let (first, last, left, need) = (run.first, run.last, run.left(), run.need);
@@ -179,6 +180,9 @@ impl Board {
         }
         if let Some(r) = self.peers.get_mut(&receiver) {
             r.down.end(now, left, need);
+            if detached {
+                r.detached.retain(|d| *d != id);
+            }
         }
         self.totals.running = self.totals.running.saturating_sub(1);
         self.at(now + REMEMBER, Timer::Forget(id));
@@ -223,6 +227,9 @@ impl Board {
                 run.state = State::Detached;
                 let (first, last) = (run.first, run.last);
                 self.detach(media, receiver, id, first, last);
+                if let Some(r) = self.peers.get_mut(&receiver) {
+                    r.detached.push(id);
+                }
             }
         }
     }
@@ -243,6 +250,9 @@ impl Board {
         run.state = State::Runs;
         run.progress = Some(now);
         let (first, last) = (run.first, run.last);
+        if let Some(r) = self.peers.get_mut(&receiver) {
+            r.detached.retain(|d| *d != id);
+        }
         if let Some(m) = self.media.get_mut(&media) {
             m.claim(receiver, first, last);
             m.running += 1;
@@ -252,6 +262,16 @@ impl Board {
         }
         self.at(now + LOOK, Timer::Look(id));
         true
+    }
+
+    /// A receiver that came back has said what of a media still runs: the rest is over, though nothing was heard of its end.
+    pub(crate) fn end_detached(&mut self, now: Now, media: MediaIx, receiver: PeerIx) {
+        let detached = self.peers.get(&receiver).map(|r| r.detached.clone()).unwrap_or_default();
+        for id in detached {
+            if self.runs.get(&id).is_some_and(|r| r.media == media) {
+                self.end(now, id);
+            }
+        }
     }
 
     /// A receiver says how one host did with an assignment.

@@ -408,6 +408,37 @@ fn after_a_reconnect_nothing_runs_twice() {
     assert!(!after.is_empty() && after.iter().flat_map(pages).all(|p| p > 131), "{after:?}");
 }
 
+/// Reports that are lost with a session keep no host busy: what the receiver does not list is over.
+#[test]
+fn what_a_receiver_that_comes_back_does_not_list_is_over() {
+    let mut w = World::new();
+    film(&mut w, 7000);
+    let r = w.peer(2);
+    w.join(r, "film", Intent::Whole);
+    let before = w.assigned(r);
+    assert!(before.len() > 1 && w.swarm.totals().running == before.len() as u64);
+    // All it was told arrived, and of that nothing was heard; one it still carries out.
+    let last = before.last().unwrap();
+    let have = before.iter().filter(|a| a.id != last.id).flat_map(pages);
+    let have = have.fold(PageRanges::new(), |mut all, p| {
+        all.insert(p, p);
+        all
+    });
+    let again = w.peer(2);
+    let join = Join { version: 1, have, running: vec![last.id], ..join("film", Intent::Whole) };
+    w.say(again, join.clone());
+    let after = w.assigned(again);
+    let (told, got): (BTreeSet<u64>, BTreeSet<u64>) =
+        (after.iter().flat_map(pages).collect(), before.iter().flat_map(pages).collect());
+    assert!(told.len() >= got.len() / 2 && told.is_disjoint(&got), "the host has room at once: {told:?}");
+    assert_eq!(w.swarm.totals().running, 1 + after.len() as u64);
+    // Nor does one that left for good and joins anew.
+    w.disconnect(again);
+    let r = w.peer(2);
+    w.say(r, Join { running: Vec::new(), ..join });
+    assert_eq!(w.swarm.totals().running, w.assigned(r).len() as u64);
+}
+
 #[test]
 fn contribution_is_what_both_ends_confirm() {
     let mut w = World::new();
