@@ -176,3 +176,46 @@ fn libp2p_passes_nats_punched_or_relayed() {
         assert!(fits, "{host}: {carried} of {size} bytes went through the relay");
     }
 }
+
+/// A firewall before the tracker swallows UDP in the middle of a fetch, and later TCP instead.
+#[test]
+fn a_session_goes_round_a_firewall() {
+    let host = |name: &str| format!("[[host]]\nname = \"{name}\"\ndelay = \"10ms\"\n");
+    let topology = ["tracker", "origin", "receiver"].map(host).concat();
+    let Some(lab) = Lab::up("wall", &topology) else { return };
+    let file = lab.path("song.opus");
+    media::opus_like(&file, 4_000_000, 4200, 8).unwrap_or_else(|e| panic!("{e}"));
+    let (_tracker, url) = lab.tracker();
+    let (_origin, link) = lab.publish("origin", &file, &url, &[]);
+    let (out, data) = (lab.path("out"), lab.path("data"));
+    let (o, d) = (out.to_string_lossy().into_owned(), data.to_string_lossy().into_owned());
+    let more = ["--down", "250kB", "--progress", "lines", "--json", "-v"];
+    let args = [&["get", &link, "-o", &o, "--data", &d], &more[..]].concat();
+    let mut get = lab.run("receiver", "iceshare", &args);
+    get.error_line("some progress", |l| (l.contains("held=") && !l.contains("held=0 ")).then_some(()));
+    let moves_to = |carrier: &str, swallowed: &str| {
+        let rules = format!(
+            "table inet wall\ndelete table inet wall\ntable inet wall {{ chain inward {{ type filter hook input priority 0; {swallowed} drop\n}}\n}}\n"
+        );
+        let namespace = lab.hosts.get("tracker").map_or("", |(n, _)| n);
+        let file = lab.path("wall.nft");
+        std::fs::write(&file, rules).unwrap_or_else(|e| panic!("{e}"));
+        let nft = Command::new("ip").args(["netns", "exec", namespace, "nft", "-f"]).arg(&file).output();
+        assert!(nft.as_ref().is_ok_and(|o| o.status.success()), "no firewall: {nft:?}");
+        let began = std::time::Instant::now();
+        let moved = format!("carrier={carrier}");
+        get.error_line(&moved, |l| {
+            (l.contains("goes on over another carrier") && l.contains(&moved)).then_some(())
+        });
+        began.elapsed()
+    };
+    let to_tcp = moves_to("Tcp", "meta l4proto udp");
+    let to_quic = moves_to("Udp", "tcp dport 4237");
+    get.ends_with(0);
+    assert!(same(&file, &out));
+    eprintln!(
+        "round trip 40 ms: on TLS {to_tcp:?} after UDP was swallowed, on QUIC {to_quic:?} after TCP was"
+    );
+    // The carriers themselves would have waited for half a minute.
+    assert!(to_tcp.max(to_quic) < std::time::Duration::from_secs(15));
+}

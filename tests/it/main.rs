@@ -1,6 +1,7 @@
 //! Integration tests of IceShare: one binary, many modules.
 
 mod attacks;
+mod carriers;
 mod crash;
 mod down;
 mod errors;
