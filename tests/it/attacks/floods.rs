@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use iceshare::net::Context;
 use iceshare::net::session::{ConnectOptions, connect_with};
@@ -216,10 +216,7 @@ impl Flood {
     /// Waits until so many attempts more were made.
     fn further(&self, n: u64) {
         let from = self.tries();
-        eventually("a flood", || {
-            std::thread::yield_now();
-            (self.tries() >= (from + n).min(MOST)).then_some(())
-        });
+        eventually("a flood", || (self.tries() >= (from + n).min(MOST)).then_some(()));
     }
 
     fn stop(mut self) -> u64 {
@@ -260,17 +257,8 @@ impl Victim<'_> {
         eprintln!("{}: {} KiB more than before at its height", self.name, grown >> 10);
         assert!(grown <= GROWTH, "{} grew by {grown} bytes", self.name);
         // A few for sessions that came or went meanwhile.
-        let end = Instant::now() + iceshare_tests::PATIENCE;
-        while files(self.proc) > self.files + 8 {
-            assert!(
-                Instant::now() < end,
-                "{} has {} files open, before {}",
-                self.name,
-                files(self.proc),
-                self.files
-            );
-            std::thread::yield_now();
-        }
+        let what = format!("{} has as few files open as before ({})", self.name, self.files);
+        eventually(&what, || (files(self.proc) <= self.files + 8).then_some(()));
         assert!(!self.proc.stderr().contains("panicked"), "{}: {}", self.name, self.proc.stderr());
     }
 }

@@ -210,7 +210,10 @@ pub(super) fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Asks until there is an answer that will do; each question is a round trip.
+/// Between two looks at what is waited for.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Looks until there is what is waited for.
 pub(crate) fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
     let end = std::time::Instant::now() + PATIENCE;
     loop {
@@ -218,5 +221,6 @@ pub(crate) fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(std::time::Instant::now() < end, "never: {what}");
+        std::thread::park_timeout(PACE);
     }
 }
