@@ -143,7 +143,7 @@ pub(crate) struct Get {
 pub(crate) enum ProgressKind {
     /// A bar, if standard error is a terminal
     Bar,
-    /// A line whenever pages came, at most five a second: `progress held=N pages=N bytes=N hosts=N`
+    /// A line whenever pages came, at most five a second: `progress held=N pages=N bytes=N hosts=N over=NAME:PAGES,…`
     Lines,
 }
 

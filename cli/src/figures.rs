@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use iceshare::Progress;
+use iceshare::{Flow, Progress};
 use indicatif::DecimalBytes;
 use serde::Serialize;
 
@@ -22,20 +22,40 @@ pub(crate) struct Figures {
     pub(crate) first_page_ms: Option<u64>,
     /// Bytes received of pages that were verified, by payload protocol.
     pub(crate) by_protocol: BTreeMap<String, u64>,
+    /// The pages themselves, counted the same way.
+    pub(crate) pages_by_protocol: BTreeMap<String, u64>,
     /// The same by the sender's key.
     pub(crate) by_host: BTreeMap<String, u64>,
+    /// What came from each host over each protocol.
+    pub(crate) flows: Vec<FlowFigures>,
     /// Pages that failed their check.
     pub(crate) bad_pages: u64,
     /// Pages that came twice.
     pub(crate) duplicate_pages: u64,
 }
 
+/// Of one host over one protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FlowFigures {
+    /// The sender's key.
+    pub(crate) host: String,
+    pub(crate) protocol: String,
+    /// Bytes of pages that were verified.
+    pub(crate) bytes: u64,
+    /// Pages that were verified.
+    pub(crate) pages: u64,
+}
+
 impl Figures {
     pub(crate) fn new(progress: &Progress, bytes: u64, elapsed: Duration) -> Figures {
         let (mut by_protocol, mut by_host) = (BTreeMap::new(), BTreeMap::new());
+        let (mut pages_by_protocol, mut flows) = (BTreeMap::new(), Vec::new());
         for ((host, protocol), flow) in progress.flows.iter().filter(|(_, f)| f.bytes > 0) {
-            *by_protocol.entry(protocol.to_string()).or_default() += flow.bytes;
-            *by_host.entry(host.to_string()).or_default() += flow.bytes;
+            let (host, protocol, Flow { bytes, pages, .. }) = (host.to_string(), protocol.to_string(), *flow);
+            *by_protocol.entry(protocol.clone()).or_default() += bytes;
+            *pages_by_protocol.entry(protocol.clone()).or_default() += pages;
+            *by_host.entry(host.clone()).or_default() += bytes;
+            flows.push(FlowFigures { host, protocol, bytes, pages });
         }
         let fetched: u64 = progress.flows.values().map(|f| f.pages).sum();
         Figures {
@@ -45,7 +65,9 @@ impl Figures {
             elapsed_ms: millis(elapsed),
             first_page_ms: progress.first_page.map(millis),
             by_protocol,
+            pages_by_protocol,
             by_host,
+            flows,
             bad_pages: progress.bad,
             duplicate_pages: progress.duplicates,
         }
@@ -74,22 +96,27 @@ impl Figures {
         if let Some(ms) = self.first_page_ms {
             parts.push(format!("first page after {ms} ms"));
         }
-        let list = |map: &BTreeMap<String, u64>, most: usize| {
+        let list = |map: &BTreeMap<String, u64>, pages: Option<&BTreeMap<String, u64>>, most: usize| {
             let mut all: Vec<_> = map.iter().collect();
             all.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
             let name = |n: &str| n.chars().take(12).collect::<String>();
-            let mut text: Vec<_> =
-                all.iter().take(most).map(|(n, b)| format!("{} {}", name(n), DecimalBytes(**b))).collect();
+            let pages = |n: &str| match pages.and_then(|p| p.get(n)) {
+                Some(1) => " in 1 page".to_owned(),
+                Some(pages) => format!(" in {pages} pages"),
+                None => String::new(),
+            };
+            let one = |(n, b): &(&String, &u64)| format!("{} {}{}", name(n), DecimalBytes(**b), pages(n));
+            let mut text: Vec<_> = all.iter().take(most).map(one).collect();
             if all.len() > most {
                 text.push(format!("{} more", all.len() - most));
             }
             text.join(", ")
         };
         if fetched > 0 {
-            parts.push(format!("over {}", list(&self.by_protocol, 8)));
+            parts.push(format!("over {}", list(&self.by_protocol, Some(&self.pages_by_protocol), 8)));
             let hosts = self.by_host.len();
             let s = if hosts == 1 { "" } else { "s" };
-            parts.push(format!("from {hosts} host{s}: {}", list(&self.by_host, 6)));
+            parts.push(format!("from {hosts} host{s}: {}", list(&self.by_host, None, 6)));
         }
         if self.resumed_pages > 0 {
             parts.push(format!("{} pages were here already", self.resumed_pages));
@@ -106,7 +133,6 @@ fn millis(d: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iceshare::Flow;
     use iceshare::icet::PeerKey;
 
     #[test]
@@ -133,10 +159,13 @@ mod tests {
         let figures = Figures::new(&progress, 4000, Duration::from_secs(2));
         assert_eq!(figures.resumed_pages, 2);
         assert_eq!(figures.by_protocol, [("http".to_owned(), 3000)].into());
+        assert_eq!(figures.pages_by_protocol, [("http".to_owned(), 8)].into());
         assert_eq!(figures.by_host.len(), 2);
+        assert_eq!(figures.flows.len(), 2);
+        assert_eq!((figures.flows[1].bytes, figures.flows[1].pages), (2000, 5));
         assert_eq!(
             figures.line(),
-            "3.00 kB fetched in 2.00 s (1.50 kB/s); first page after 120 ms; over http 3.00 kB; from 2 hosts: \
+            "3.00 kB fetched in 2.00 s (1.50 kB/s); first page after 120 ms; over http 3.00 kB in 8 pages; from 2 hosts: \
              020202020202 2.00 kB, 010101010101 1.00 kB; 2 pages were here already; 1 bad and 2 duplicate pages"
         );
     }

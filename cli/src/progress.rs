@@ -1,6 +1,6 @@
 //! Progress bars, on a terminal only, and numbers for people.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use iceshare::Media;
@@ -48,7 +48,14 @@ pub(crate) async fn tell(media: &Media) {
         let p = media.progress();
         if told.replace(p.held) != Some(p.held) {
             let hosts = p.flows.values().filter(|f| f.active > 0).count();
-            note(format!("progress held={} pages={} bytes={} hosts={hosts}", p.held, p.pages, p.bytes));
+            let mut over: BTreeMap<&str, u64> = BTreeMap::new();
+            p.flows.iter().for_each(|((_, by), f)| *over.entry(by.as_str()).or_default() += f.pages);
+            let over: Vec<_> = over.iter().map(|(by, pages)| format!("{by}:{pages}")).collect();
+            let (held, over) = (p.held, over.join(","));
+            note(format!(
+                "progress held={held} pages={} bytes={} hosts={hosts} over={over}",
+                p.pages, p.bytes
+            ));
         }
     }
 }
