@@ -354,7 +354,7 @@ impl Shelf {
     fn account(&self, admission: &Admission, bytes: u64) {
         let mut account = lock(&self.served);
         let key = match &admission.ticket {
-            Some(((tracker, _, assignment), _)) => (Some(*tracker), *assignment, admission.media),
+            Some((id, _)) => (Some(id.tracker), id.assignment(), admission.media),
             None => (None, 0, admission.media),
         };
         *account.fresh.entry(key).or_default() += bytes;

@@ -86,7 +86,7 @@ fn an_assignment_buys_its_bytes_and_a_quarter_once() {
     tickets.end(&id);
     // A broken connection may go on with what is left, but nothing begins that would be broken off.
     assert_eq!(tickets.begin(&ticket, 1000, 451), Err(Denied::Spent));
-    assert_eq!(tickets.begin(&ticket, 1000, 450), Ok(id));
+    assert_eq!(tickets.begin(&ticket, 1000, 450), Ok(id.clone()));
     assert_eq!(tickets.spend(&id, 500, Purse::Pages), Err(Denied::Spent));
     assert!(tickets.spend(&id, 450, Purse::Pages).is_ok());
     // On a way that loses a fifth, and a fifth of what is sent again, that is a quarter on average, and at times more.
@@ -97,6 +97,21 @@ fn an_assignment_buys_its_bytes_and_a_quarter_once() {
     assert!(tickets.begin_proofs(&ticket, 1000).is_ok(), "proofs are paid for apart");
     assert!(tickets.spend(&id, 1 << 20, Purse::Proofs).is_ok());
     assert_eq!(tickets.begin_proofs(&ticket, 1000), Err(Denied::Spent));
+}
+
+/// Who goes over to another protocol, since this one fell silent, finds its old request open: the tracker sells it apart.
+#[test]
+fn an_assignment_is_bought_over_each_protocol_by_itself() {
+    let (mut tickets, _) = tickets();
+    let ticket = body(1, 100_000);
+    let other = TicketBody { protocol: "other".parse().expect("a name"), ..body(1, 100_000) };
+    let first = tickets.begin(&ticket, 1000, 1).expect("fresh");
+    assert!(tickets.spend(&first, 1200, Purse::Pages).is_ok());
+    let second = tickets.begin(&other, 1000, 1000).expect("of another protocol");
+    assert!(tickets.spend(&second, 1250, Purse::Pages).is_ok());
+    assert_eq!(tickets.spend(&second, 1, Purse::Pages), Err(Denied::Spent));
+    assert_eq!(tickets.begin(&other, 1000, 1), Err(Denied::InUse));
+    assert_eq!((first.assignment(), second.assignment()), (1, 1));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use icet::ticket::TicketBody;
-use icet::{Now, PeerKey, Ticket, TicketKey};
+use icet::{Now, PeerKey, ProtocolName, Ticket, TicketKey};
 
 use super::Denied;
 
@@ -26,8 +26,8 @@ struct Tracker {
     /// Milliseconds that tracker time is ahead of our wall clock.
     offset: i64,
     lost: Option<Now>,
-    /// By epoch and assignment. Apart for each tracker: none can push out what another one's receivers have used.
-    used: HashMap<(u64, u64), Used>,
+    /// By epoch, assignment and protocol. Apart for each tracker: none can push out what another one's receivers have used.
+    used: HashMap<Key, Used>,
     /// Those in use.
     busy: usize,
     /// Tickets that expire at this time or before may have been forgotten, and are refused.
@@ -55,8 +55,22 @@ pub(super) enum Purse {
     Proofs,
 }
 
-/// An assignment at this host: tracker, epoch, number.
-pub(super) type Id = (PeerKey, u64, u64);
+/// Epoch, assignment, and protocol: who goes over to another one, since this one fell silent, may find the old request still open.
+type Key = (u64, u64, ProtocolName);
+
+/// An assignment over one protocol at this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Id {
+    pub(super) tracker: PeerKey,
+    key: Key,
+}
+
+impl Id {
+    /// Number of the assignment.
+    pub(super) fn assignment(&self) -> u64 {
+        self.key.1
+    }
+}
 
 /// All trackers' keys, and the assignments seen.
 #[derive(Debug, Default)]
@@ -67,6 +81,10 @@ pub(super) struct Tickets {
 /// A ticket as what it says, before anything of it was checked.
 pub(super) fn read(ticket: &Ticket) -> Option<TicketBody> {
     (ticket.body.len() <= icet::limits::TICKET).then(|| icet::frame::decode(&ticket.body).ok()).flatten()
+}
+
+fn key_of(body: &TicketBody) -> Key {
+    (body.epoch, body.assignment, body.protocol.clone())
 }
 
 impl Tickets {
@@ -112,8 +130,8 @@ impl Tickets {
             let lost_at = time.saturating_sub(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX));
             silent <= LOST_GRACE && body.expiry.saturating_add(NOTICED_LATE) >= lost_at
         });
-        let forgotten = known.floor.is_some_and(|floor| body.expiry <= floor)
-            && !known.used.contains_key(&(body.epoch, body.assignment));
+        let forgotten =
+            known.floor.is_some_and(|floor| body.expiry <= floor) && !known.used.contains_key(&key_of(&body));
         if (fresh || excused) && !forgotten { Ok(body) } else { Err(Denied::Expired) }
     }
 
@@ -128,7 +146,7 @@ impl Tickets {
             return Err(Denied::Spent);
         }
         used.busy = true;
-        if let Some(tracker) = self.trackers.get_mut(&id.0) {
+        if let Some(tracker) = self.trackers.get_mut(&id.tracker) {
             tracker.busy += 1;
         }
         Ok(id)
@@ -142,7 +160,7 @@ impl Tickets {
 
     fn used(&mut self, body: &TicketBody, bytes: u64) -> Result<(Id, &mut Used), Denied> {
         let tracker = self.trackers.get_mut(&body.tracker).ok_or(Denied::UnknownTracker)?;
-        let key = (body.epoch, body.assignment);
+        let key = key_of(body);
         if tracker.used.len() >= REMEMBERED && !tracker.used.contains_key(&key) {
             // What is in use is never forgotten; so many at once are too many.
             if tracker.busy > REMEMBERED / 2 {
@@ -150,15 +168,15 @@ impl Tickets {
             }
             tracker.forget_earliest();
         }
-        let used = tracker.used.entry(key).or_insert_with(|| {
+        let used = tracker.used.entry(key.clone()).or_insert_with(|| {
             let left = bytes.saturating_add(bytes / 4);
             Used { left, again_left: bytes, proofs_left: PROOFS, busy: false, expiry: body.expiry }
         });
-        Ok(((body.tracker, body.epoch, body.assignment), used))
+        Ok((Id { tracker: body.tracker, key }, used))
     }
 
     fn get(&mut self, id: &Id) -> Option<&mut Used> {
-        self.trackers.get_mut(&id.0)?.used.get_mut(&(id.1, id.2))
+        self.trackers.get_mut(&id.tracker)?.used.get_mut(&id.key)
     }
 
     /// Takes from what is left; refuses once nothing is.
@@ -180,7 +198,7 @@ impl Tickets {
     pub(super) fn end(&mut self, id: &Id) {
         if let Some(used) = self.get(id)
             && std::mem::take(&mut used.busy)
-            && let Some(tracker) = self.trackers.get_mut(&id.0)
+            && let Some(tracker) = self.trackers.get_mut(&id.tracker)
         {
             tracker.busy -= 1;
         }
