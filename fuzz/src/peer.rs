@@ -35,6 +35,7 @@ pub fn engine(data: &[u8]) {
         per_host: 2,
         stall: Duration::from_secs(5),
         stall_urgent: Duration::from_secs(1),
+        silence: Duration::from_millis(500),
         ack_delay: Duration::from_millis(250),
         backoff: (Duration::from_millis(250), Duration::from_secs(30)),
         seed: 1,

@@ -375,6 +375,7 @@ impl Inner {
             stall: Duration::from_secs(4),
             // Not shorter: a thin uplink shared by a few urgent requests is slow, not dead.
             stall_urgent: Duration::from_secs(4),
+            silence: Duration::from_secs(1),
             ack_delay: Duration::from_millis(250),
             backoff: (Duration::from_millis(300), Duration::from_secs(20)),
             seed: u64::from_le_bytes(seed),

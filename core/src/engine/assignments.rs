@@ -11,7 +11,7 @@ use super::io::{Action, FetchId, Handle};
 use super::pages::may_meet;
 use super::session::Link;
 use super::timers::Timer;
-use super::{Engine, millis};
+use super::{Engine, millis, ways};
 
 /// Most assignments at once; what a tracker orders beyond is given back.
 const ASSIGNED: usize = 4096;
@@ -226,8 +226,8 @@ impl Engine {
     pub(super) fn lapse(&mut self, now: Now, order: Order) {
         let Some(a) = self.assigned.get(&order) else { return };
         // One that waits behind others of the same host is not idle while those move.
-        let host = a.sources.get(a.tries.len().saturating_sub(1)).map(|s| s.host.key);
-        let same = self.fetches.values().filter(|f| Some(f.host) == host).map(|f| f.moved).max();
+        let way = a.sources.get(a.tries.len().saturating_sub(1)).map(ways::way);
+        let same = self.fetches.values().filter(|f| Some(&f.way) == way.as_ref()).map(|f| f.moved).max();
         let due = a.moved.max(same.unwrap_or(a.moved)) + a.lapse;
         // While the tracker is away nobody would order the pages anew; and what others bring may still come.
         let waits = a.running() == 0 && (self.session.link != Link::Welcome || self.is_covered(order));
@@ -356,6 +356,7 @@ impl Engine {
     /// Stops a fetch; a page that is stored all the same is credited to its host.
     pub(super) fn drop_fetch(&mut self, id: FetchId) {
         let Some(f) = self.fetches.remove(&id) else { return };
+        self.ways.end(&f.way);
         self.timers.cancel(Timer::Stall(id));
         self.stirred = true;
         if let Some(a) = self.assigned.get_mut(&f.order) {

@@ -11,15 +11,14 @@ use super::acks::Number;
 use super::assignments::{Assigned, Order, Try};
 use super::io::{Action, FetchEvent, FetchId, Handle};
 use super::timers::Timer;
+use super::ways::{self, Way};
 
 /// Stopped fetches that are remembered.
 pub(super) const GONE: usize = 256;
 /// A host that sent an altered page is not used again for so long.
 const BANNED: Duration = Duration::from_secs(600);
-/// A host that could not be reached comes last for so long.
-const SHUNNED: Duration = Duration::from_secs(5);
 /// Hosts that are remembered in either way.
-const HOSTS: usize = 1024;
+pub(super) const HOSTS: usize = 1024;
 /// Times that an open-ended fetch is begun again at one source without a page in between.
 const AGAIN: u32 = 3;
 /// An urgent page that a slower fetch will reach only after so many others is fetched by itself.
@@ -35,6 +34,7 @@ pub(super) struct Fetch {
     pub(super) source: usize,
     pub(super) handle: Handle,
     pub(super) host: PeerKey,
+    pub(super) way: Way,
     pub(super) need: Need,
     pub(super) set: PageSet,
     /// All pages of the set before this one are held.
@@ -187,8 +187,7 @@ impl Engine {
             let failed = if until(self.banned.get(&source.host.key)) {
                 Some(Outcome::Altered)
             } else {
-                let shunned = until(self.shunned.get(&(source.host.key, source.host.protocol.clone())));
-                (more && shunned).then_some(Outcome::Unreachable)
+                (more && self.ways.is_shunned(now, source)).then_some(Outcome::Unreachable)
             };
             found = failed.is_none();
             a.tries.push(Try { failed, ..Try::default() });
@@ -211,6 +210,7 @@ impl Engine {
             source,
             handle: a.handle,
             host: from.host.key,
+            way: ways::way(from),
             need: a.need,
             set: pages,
             low: pages.first,
@@ -222,30 +222,66 @@ impl Engine {
         let (handle, need, assignment) = (a.handle, a.need, a.number.1);
         let source: Source = from.clone();
         self.fetches.insert(fetch, f);
-        self.timers.set(Timer::Stall(fetch), now + self.patience(order));
+        self.ways.begin(now, &source);
+        let look =
+            if self.elsewhere(now, order, &source).is_some() { self.config.silence } else { Duration::MAX };
+        self.timers.set(Timer::Stall(fetch), now + self.patience(now, order, &source).min(look));
         self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
     }
 
-    /// How long a fetch may bring nothing. Who has nobody else to turn to is more patient.
-    fn patience(&self, order: Order) -> Duration {
+    /// How long a fetch may bring nothing. Who has nobody else to turn to is more patient; who has somebody over another
+    /// carrier goes over as soon as a way falls silent that brought something before.
+    fn patience(&self, now: Now, order: Order, source: &Source) -> Duration {
         let hurries = |a: &Assigned| a.need == Need::Urgent && a.sources.len() > a.tries.len();
-        if self.assigned.get(&order).is_some_and(hurries) {
+        let most = if self.assigned.get(&order).is_some_and(hurries) {
             self.config.stall_urgent
         } else {
             self.config.stall
-        }
+        };
+        let Some(good) = self.elsewhere(now, order, source) else { return most };
+        let least = if good { self.config.silence } else { 2 * self.config.silence };
+        self.ways.patience(&ways::way(source), least).map_or(most, |p| p.min(most))
+    }
+
+    /// Whether a stand-in is left over another carrier than this source's, and one of them is not known to be bad.
+    fn elsewhere(&self, now: Now, order: Order, source: &Source) -> Option<bool> {
+        let a = self.assigned.get(&order)?;
+        let other = |s: &&Source| {
+            let banned = self.banned.get(&s.host.key).is_some_and(|t| *t > now);
+            ways::carrier(s) != ways::carrier(source) && !banned
+        };
+        let left = a.sources.iter().skip(a.tries.len()).filter(other);
+        left.map(|s| !self.ways.is_shunned(now, s)).max()
     }
 
     pub(super) fn stall(&mut self, now: Now, id: FetchId) {
         let Some(f) = self.fetches.get(&id) else { return };
-        // A host may send one thing after the other: while something comes, it has not stalled.
-        let same = self.fetches.values().filter(|o| o.host == f.host).map(|o| o.moved);
-        let due = same.max().unwrap_or(f.moved) + self.patience(f.order);
+        let source_of = |f: &Fetch| self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
+        let Some(source) = source_of(f) else { return };
+        // A host may send one thing after the other: while something comes over the same way, it has not stalled.
+        let due = f.moved.max(self.ways.since(&f.way)) + self.patience(now, f.order, source);
         if due > now {
-            self.timers.set(Timer::Stall(id), due);
-        } else {
-            self.actions.push_back(Action::Stop { fetch: id });
-            self.ended(now, id, Outcome::Stalled);
+            let look = if self.elsewhere(now, f.order, source).is_some() {
+                self.config.silence
+            } else {
+                Duration::MAX
+            };
+            self.timers.set(Timer::Stall(id), due.min(now + look));
+            return;
+        }
+        let way = f.way.clone();
+        // Whatever else is fetched by it will fare no better.
+        let fares_so = |o: &Fetch| {
+            o.way == way && source_of(o).is_some_and(|source| self.elsewhere(now, o.order, source).is_some())
+        };
+        let all = self.fetches.iter().filter(|(other, o)| **other == id || fares_so(o));
+        let all: Vec<_> = all.map(|(id, _)| *id).collect();
+        self.ways.fell_silent(now, &way, self.config.silence);
+        for id in all {
+            if self.fetches.contains_key(&id) {
+                self.actions.push_back(Action::Stop { fetch: id });
+                self.ended(now, id, Outcome::Stalled);
+            }
         }
     }
 
@@ -258,6 +294,9 @@ impl Engine {
             return;
         };
         f.moved = now;
+        if !matches!(e, FetchEvent::Ended(_)) {
+            self.ways.heard(now, &f.way);
+        }
         let Some(a) = self.assigned.get_mut(&f.order) else { return };
         a.moved = now;
         let Some(t) = a.tries.get_mut(f.source) else { return };
@@ -380,6 +419,7 @@ impl Engine {
     /// A fetch is over.
     fn ended(&mut self, now: Now, id: FetchId, outcome: Outcome) {
         let Some(f) = self.fetches.remove(&id) else { return };
+        self.ways.end(&f.way);
         self.timers.cancel(Timer::Stall(id));
         self.stirred = true;
         let Some(pages) = self.media.get(&f.handle).and_then(|m| m.pages.as_ref()) else { return };
@@ -403,11 +443,8 @@ impl Engine {
                 t.failed = Some(outcome);
             }
             let hedge = a.overdue && a.active() == 1;
-            if outcome == Outcome::Unreachable
-                && let Some(source) = a.sources.get(f.source)
-            {
-                let name = (source.host.key, source.host.protocol.clone());
-                remember(&mut self.shunned, now, name, SHUNNED);
+            if outcome == Outcome::Unreachable {
+                self.ways.shun(now, f.way.clone());
             }
             if !broke_off && outcome != Outcome::Stalled {
                 // The host's other requests will fare no better.
@@ -441,7 +478,7 @@ impl Engine {
 }
 
 /// Notes `name` for so long, in a map that stays small.
-fn remember<K: Ord>(map: &mut BTreeMap<K, Now>, now: Now, name: K, d: Duration) {
+pub(super) fn remember<K: Ord>(map: &mut BTreeMap<K, Now>, now: Now, name: K, d: Duration) {
     if map.len() >= HOSTS {
         map.retain(|_, until| *until > now);
         if map.len() >= HOSTS {

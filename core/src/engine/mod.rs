@@ -36,11 +36,12 @@ mod session;
 mod tests;
 mod timers;
 mod upload;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use icet::message::{Need, ToPeer, ToTracker};
-use icet::{MediaId, Now, PeerKey, ProtocolName};
+use icet::{MediaId, Now, PeerKey};
 
 use acks::Served;
 use assignments::{Assigned, Order};
@@ -49,6 +50,7 @@ use io::{Action, Command, Config, FetchEvent, FetchId, Handle, Tally};
 use media::Media;
 use session::Session;
 use timers::{Timer, Timers};
+use ways::Ways;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -72,8 +74,7 @@ pub struct Engine {
     gone: BTreeMap<FetchId, Gone>,
     /// Hosts that sent an altered page, until when they are not used.
     banned: BTreeMap<PeerKey, Now>,
-    /// Hosts that could not be reached over a protocol, until when others are preferred.
-    shunned: BTreeMap<(PeerKey, ProtocolName), Now>,
+    ways: Ways,
     served: Served,
     /// Something changed that may let a fetch start.
     stirred: bool,
@@ -99,7 +100,7 @@ impl Engine {
             next_fetch: 0,
             gone: BTreeMap::new(),
             banned: BTreeMap::new(),
-            shunned: BTreeMap::new(),
+            ways: Ways::default(),
             served: Served::default(),
             stirred: false,
         }

@@ -130,6 +130,7 @@ impl Peer {
             per_host: 6,
             stall: Duration::from_secs(4),
             stall_urgent: Duration::from_millis(1500),
+            silence: Duration::from_secs(1),
             ack_delay: Duration::from_millis(250),
             backoff: (Duration::from_millis(300), Duration::from_secs(20)),
             seed: number as u64,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use icet::message::{Assignment, Dial, Need, Source};
 use icet::ticket::TicketBody;
-use icet::{Abilities, HostAddr, MediaId, Now, Offer, PageNo, PageSet, PeerKey, Scope, TicketKey};
+use icet::{Abilities, HostAddr, MediaId, NetKind, Now, Offer, PageNo, PageSet, PeerKey, Scope, TicketKey};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -147,7 +147,7 @@ pub(crate) struct Order {
     pub(crate) need: Need,
     pub(crate) deadline: Option<Now>,
     pub(crate) hedge: bool,
-    /// At most two, each holding the pages.
+    /// At most four, each holding the pages; the host itself over another protocol may be one of them.
     pub(crate) stand_ins: Vec<(PeerIx, ProtoIx)>,
 }
 
@@ -156,6 +156,14 @@ pub(crate) struct Order {
 pub(crate) struct Route {
     pub(crate) proto: ProtoIx,
     pub(crate) expected: Expected,
+}
+
+/// A way over another carrier.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Detour {
+    pub(crate) proto: ProtoIx,
+    /// It did not just fail the receiver.
+    pub(crate) good: bool,
 }
 
 /// All facts, and what is to be sent because of orders.
@@ -285,7 +293,7 @@ impl Board {
         }
     }
 
-    /// The best way from `host` to `receiver`, if there is one. With `explore`, now and then another one.
+    /// The best way from `host` to `receiver` that did not just fail it, if there is one; of bulk, now and then another one.
     pub(crate) fn route(
         &mut self,
         now: Now,
@@ -295,8 +303,57 @@ impl Board {
         bytes: u64,
     ) -> Option<Route> {
         const EXPLORE: f64 = 0.03;
-        let (h, r) = (self.peers.get(&host)?, self.peers.get(&receiver)?);
+        let mut ways = self.ways(now, host, receiver, need, bytes);
+        let r = self.peers.get(&receiver)?;
+        ways.retain(|(_, route)| !r.avoids(host, route.proto, now));
+        ways.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let best = ways.first()?.1;
+        if need >= Need::Bulk && ways.len() > 1 && self.rng.random_bool(EXPLORE) {
+            let i = self.rng.random_range(1..ways.len());
+            // A way that fails more often than not is not worth a try with somebody's pages.
+            return Some(ways.get(i).map(|w| w.1).filter(|w| w.expected.success > 0.3).unwrap_or(best));
+        }
+        Some(best)
+    }
+
+    /// The best ways over other carriers than `carrier`, one over each: what is silent over one may pass over another. Those
+    /// first that did not just fail, and of which is known what they come over.
+    pub(crate) fn detours(
+        &self,
+        now: Now,
+        host: PeerIx,
+        receiver: PeerIx,
+        bytes: u64,
+        carrier: Option<NetKind>,
+    ) -> Vec<Detour> {
+        let Some(r) = self.peers.get(&receiver) else { return Vec::new() };
+        let mut best: Vec<(Option<NetKind>, f64, Detour)> = Vec::new();
+        for (score, Route { proto, .. }) in self.ways(now, host, receiver, Need::Urgent, bytes) {
+            let detour = Detour { proto, good: !r.avoids(host, proto, now) };
+            let over = self.carrier(host, proto);
+            match best.iter_mut().find(|(other, ..)| *other == over) {
+                _ if over == carrier => {}
+                Some((_, than, d)) if (d.good, *than) < (detour.good, score) => (*than, *d) = (score, detour),
+                Some(_) => {}
+                None => best.push((over, score, detour)),
+            }
+        }
+        best.sort_by(|(a, x, d), (b, y, e)| {
+            (e.good, b.is_some()).cmp(&(d.good, a.is_some())).then(y.total_cmp(x))
+        });
+        best.into_iter().map(|(_, _, d)| d).collect()
+    }
+
+    /// What the packets of a host's protocol come over; none if that is its own affair, as where its endpoint says more.
+    pub(crate) fn carrier(&self, host: PeerIx, proto: ProtoIx) -> Option<NetKind> {
+        let offer = &self.peers.get(&host)?.offered(proto)?.offer;
+        offer.dials.filter(|_| offer.endpoint.is_empty())
+    }
+
+    /// All ways from `host` to `receiver`, with how good they are.
+    fn ways(&self, now: Now, host: PeerIx, receiver: PeerIx, need: Need, bytes: u64) -> Vec<(f64, Route)> {
         let mut ways: Vec<(f64, Route)> = Vec::new();
+        let (Some(h), Some(r)) = (self.peers.get(&host), self.peers.get(&receiver)) else { return ways };
         for o in h.offers.iter().filter(|o| o.offer.serves) {
             let Some(theirs) = r.offered(o.proto) else { continue };
             let relayed = |offer: &Offer| offer.abilities.has(Abilities::RELAYED);
@@ -314,14 +371,7 @@ impl Board {
                 ways.push((expected.score(need, bytes), Route { proto: o.proto, expected }));
             }
         }
-        ways.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let best = ways.first()?.1;
-        if need >= Need::Bulk && ways.len() > 1 && self.rng.random_bool(EXPLORE) {
-            let i = self.rng.random_range(1..ways.len());
-            // A way that fails more often than not is not worth a try with somebody's pages.
-            return Some(ways.get(i).map(|w| w.1).filter(|w| w.expected.success > 0.3).unwrap_or(best));
-        }
-        Some(best)
+        ways
     }
 
     fn source(&self, now: Now, id: u64, o: &Order, host: PeerIx, proto: ProtoIx) -> Option<Source> {
@@ -376,7 +426,7 @@ impl Board {
         let stand_ins: Vec<_> = order
             .stand_ins
             .iter()
-            .filter(|(h, _)| *h != order.host && *h != order.receiver && holds(*h))
+            .filter(|(h, p)| (*h, *p) != (order.host, order.proto) && *h != order.receiver && holds(*h))
             .filter_map(|(h, p)| Some((*h, *p, self.source(now, id, order, *h, *p)?)))
             .collect();
         let bytes = m.table.bytes_of(order.first, order.last);

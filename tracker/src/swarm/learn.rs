@@ -155,6 +155,11 @@ impl Protocols {
         Some(ix)
     }
 
+    /// The number of a name, if it is in use.
+    pub(crate) fn find(&self, name: &ProtocolName) -> Option<ProtoIx> {
+        self.by_name.get(name).copied()
+    }
+
     pub(crate) fn get_mut(&mut self, ix: ProtoIx) -> Option<&mut Proto> {
         self.protos.get_mut(&ix)
     }

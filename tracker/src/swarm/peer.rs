@@ -8,7 +8,7 @@ use icet::message::Need;
 use icet::{NetKind, Now, Offer, PeerKey};
 
 use super::bits::Pool;
-use super::board::{MediaIx, UNKNOWN_RATE};
+use super::board::{MediaIx, PeerIx, UNKNOWN_RATE};
 use super::conduct::Conduct;
 use super::learn::{Arm, ProtoIx};
 use super::quota::Bucket;
@@ -224,6 +224,9 @@ impl Fading {
     }
 }
 
+/// Ways that one receiver is kept from at once, at most.
+const MOST_AVOIDED: usize = 64;
+
 /// Half-life of distrust.
 pub(crate) const DISTRUST: Duration = Duration::from_secs(600);
 
@@ -263,6 +266,8 @@ pub(crate) struct Peer {
     pub(crate) media: BTreeSet<MediaIx>,
     /// Assignments to it that may run, though it left or its session ended.
     pub(crate) detached: Vec<u64>,
+    /// Ways that failed it: hosts over a protocol, that it shall not be sent to again before the given time.
+    pub(crate) avoid: Vec<(PeerIx, ProtoIx, Now)>,
     /// Assignments by which others fetch from it.
     pub(crate) serving: Vec<u64>,
     /// Media in which it was wanted as a host, but had no room.
@@ -290,6 +295,18 @@ impl Peer {
 
     pub(crate) fn offered(&self, proto: ProtoIx) -> Option<&Offered> {
         self.offers.iter().find(|o| o.proto == proto)
+    }
+
+    pub(crate) fn avoids(&self, host: PeerIx, proto: ProtoIx, now: Now) -> bool {
+        self.avoid.iter().any(|(h, p, until)| (*h, *p) == (host, proto) && *until > now)
+    }
+
+    /// Sends it to `host` over this protocol no more before `until`.
+    pub(crate) fn avoid(&mut self, host: PeerIx, proto: ProtoIx, now: Now, until: Now) {
+        self.avoid.retain(|(h, p, u)| (*h, *p) != (host, proto) && *u > now);
+        if self.avoid.len() < MOST_AVOIDED {
+            self.avoid.push((host, proto, until));
+        }
     }
 
     /// Sent over received, 0 to 4; newcomers stand at 1.

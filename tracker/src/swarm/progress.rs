@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use icet::message::{Outcome, Report};
+use icet::message::{Need, Outcome, Report};
 use icet::{Abilities, Now, PageNo, PageRanges, Scope};
 
-use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, State, Timer};
+use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, State, Timer, Tried};
 use super::learn::Sample;
 use super::peer::DISTRUST;
 use super::schedule::Event;
@@ -277,7 +277,9 @@ impl Board {
     /// A receiver says how one host did with an assignment.
     pub(crate) fn report(&mut self, now: Now, peer: PeerIx, report: &Report) {
         let Some(run) = self.runs.get_mut(&report.assignment).filter(|r| r.receiver == peer) else { return };
-        let Some(i) = run.hosts.iter().position(|t| t.key == report.host && !t.reported) else { return };
+        let proto = self.protocols.find(&report.protocol);
+        let named = |t: &Tried| t.key == report.host && Some(t.proto) == proto && !t.reported;
+        let Some(i) = run.hosts.iter().position(named) else { return };
         run.hosts[i].reported = true;
         let (host, proto, media) = (run.hosts[i].peer, run.hosts[i].proto, run.media);
         let (believable, state) = (report.bytes.min(run.bytes + run.bytes / 4), run.state);
@@ -380,7 +382,9 @@ impl Board {
             _ if lossy => AVOID_LOSSY,
             _ => self.pause(media, host),
         };
-        if failed
+        if matches!(report.outcome, Outcome::Unreachable | Outcome::Broken | Outcome::Stalled) {
+            self.avoid_way(now, media, by, host, proto);
+        } else if failed
             && !pause.is_zero()
             && let Some(m) = self.member_mut(media, by)
         {
@@ -397,6 +401,23 @@ impl Board {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Nothing came over one way to a host: others may pass.
+    fn avoid_way(
+        &mut self,
+        now: Now,
+        media: MediaIx,
+        receiver: PeerIx,
+        host: PeerIx,
+        proto: super::learn::ProtoIx,
+    ) {
+        let least = self.pause(media, host);
+        let Some(r) = self.peers.get_mut(&receiver) else { return };
+        r.avoid(host, proto, now, now + least);
+        if least < AVOID && self.route(now, host, receiver, Need::Urgent, 64 << 10).is_some() {
+            self.peers.get_mut(&receiver).into_iter().for_each(|r| r.avoid(host, proto, now, now + AVOID));
         }
     }
 
@@ -503,9 +524,8 @@ impl Board {
                 h.up.disappoint(now);
             }
         }
-        let pause = self.pause(media, host);
-        if let Some(m) = self.member_mut(media, receiver) {
-            m.avoid(host, now, now + pause);
+        if let Some(proto) = proto {
+            self.avoid_way(now, media, receiver, host, proto);
         }
         self.cancel(id);
         self.end(now, id);

@@ -313,6 +313,7 @@ impl Swarm {
                 contribution_stored: contribution,
                 media: std::collections::BTreeSet::new(),
                 detached: Vec::new(),
+                avoid: Vec::new(),
                 missed_up: super::bits::Pool::default(),
                 missed_down: super::bits::Pool::default(),
                 serving: Vec::new(),

@@ -219,7 +219,7 @@ impl World {
         assert!(e.queue.iter().all(|(_, _, o)| e.assigned.contains_key(o)));
         assert!(e.timers.len() <= 2 * e.assigned.len() + e.fetches.len() + 8);
         assert!(e.session.load() < 1200 && e.served.len() < 20);
-        assert!(e.banned.len() <= 6 && e.shunned.len() <= 6);
+        assert!(e.banned.len() <= 6 && e.ways.len() <= 18);
         for (order, a) in &e.assigned {
             let mine = e.fetches.values().filter(|f| f.order == *order).count();
             assert_eq!(a.running(), mine);

@@ -5,6 +5,7 @@ mod arbitrary;
 mod fetching;
 mod publishing;
 mod session;
+mod ways;
 
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub(super) fn config() -> Config {
         per_host: 2,
         stall: Duration::from_secs(10),
         stall_urgent: Duration::from_secs(2),
+        silence: Duration::from_secs(1),
         ack_delay: Duration::from_millis(200),
         backoff: (Duration::from_millis(500), Duration::from_secs(60)),
         seed: 1,

@@ -254,19 +254,33 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
     scored.into_iter().map(|(_, r)| r).collect()
 }
 
-/// Up to two others that hold the pages of an order.
+/// Up to two others that hold the pages of an order, and its own host over another carrier. Those over another carrier come
+/// first: a firewall that begins to drop packets drops those of all hosts.
 pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order) {
+    const BYTES: u64 = 64 << 10;
+    const OTHERS: usize = 2;
+    let carrier = board.carrier(order.host, order.proto);
+    let (mut detours, mut others) = (Vec::new(), Vec::new());
     for host in draw_free(board, now, order.media) {
-        if order.stand_ins.len() >= 2 {
-            return;
+        if detours.len() + others.len() >= OTHERS {
+            break;
         }
         let avoided = board.member(order.media, order.receiver).is_none_or(|m| m.avoids(host, now));
         let fits = host != order.host && host != order.receiver && !avoided;
-        if fits
-            && board.holds(order.media, host, order.first, order.last)
-            && let Some(route) = board.route(now, host, order.receiver, Need::Urgent, 64 << 10)
-        {
-            order.stand_ins.push((host, route.proto));
+        if !fits || !board.holds(order.media, host, order.first, order.last) {
+            continue;
+        }
+        let detour = board.detours(now, host, order.receiver, BYTES, carrier).into_iter().find(|d| d.good);
+        if let Some(detour) = detour {
+            detours.push((host, detour.proto));
+        } else if let Some(route) = board.route(now, host, order.receiver, Need::Urgent, BYTES) {
+            others.push((host, route.proto));
         }
     }
+    // Where the order's own carrier is not known, either may be the one that is silent.
+    let own = board.detours(now, order.host, order.receiver, BYTES, carrier);
+    let most = if carrier.is_none() { 2 } else { 1 };
+    detours.extend(own.into_iter().take(most).map(|d| (order.host, d.proto)));
+    detours.append(&mut others);
+    order.stand_ins = detours;
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use icet::message::{
-    Assignment, Dial, Got, Have, Intent, Join, Leave, Need, Outcome, Report, Served, ServedItem, ToPeer,
+    Assignment, Dial, Got, Have, Hello, Intent, Join, Leave, Need, Outcome, Report, Served, ServedItem,
+    ToPeer,
 };
-use icet::{Limits, NetKind, PageRanges, PeerKey, TicketKey};
+use icet::{Limits, NetAddr, NetKind, Offer, PageRanges, PeerKey, TicketKey};
 
 use super::super::ConnId;
 use super::fixture::{identity, media};
@@ -267,6 +268,56 @@ fn a_stand_in_takes_over_without_the_tracker() {
     w.say(b, Report { host: o.stand_ins[0].host.key, ..report(o, Outcome::Done) });
     let id = w.swarm.media_list(0, 1)[0].clone();
     assert!(id.delivered_by_publisher > 0);
+}
+
+/// A firewall may begin to drop a carrier's packets: its own host stands in over another one, and is asked by that from then on.
+#[test]
+fn a_way_that_fails_is_avoided_and_another_one_to_the_same_host_is_not() {
+    let mut w = World::new();
+    let peer = |w: &mut World, n: u8| {
+        let at = format!("10.0.0.{n}:4000");
+        let conn = w.connect(&identity(n), &at);
+        let udp = NetAddr { kind: NetKind::Udp, at: at.parse().unwrap() };
+        let quic = Offer { dials: Some(NetKind::Udp), ..offer("quic") };
+        w.say(conn, Hello { offers: vec![quic, offer("http")], ..hello(vec![tcp(&at), udp]) });
+        w.inbox.remove(&conn);
+        conn
+    };
+    let origin = peer(&mut w, 1);
+    w.publish(origin, &media(&identity(1), "film", 1, 2000, 4000));
+    let r = peer(&mut w, 2);
+    w.join(r, "film", Intent::Whole);
+    let names = |a: &Assignment| {
+        let names = std::iter::once(&a.source).chain(&a.stand_ins).map(|s| s.host.protocol.to_string());
+        names.collect::<BTreeSet<_>>()
+    };
+    let both = BTreeSet::from(["http".to_owned(), "quic".to_owned()]);
+    let mut orders = w.assigned(r);
+    let bad = orders[0].source.host.protocol.clone();
+    let mut round = 0;
+    while !orders.is_empty() {
+        let (failed, good): (Vec<_>, Vec<_>) = orders.iter().partition(|a| a.source.host.protocol == bad);
+        assert_eq!(failed.is_empty(), round > 0, "ordered over a way that just failed");
+        for a in &orders {
+            assert_eq!((names(a), a.stand_ins.len()), (both.clone(), 1));
+            let body = TicketKey::derive(&SECRET, &identity(1).key()).check(&a.stand_ins[0].ticket).unwrap();
+            assert_eq!((body.assignment, &body.protocol), (a.id, &a.stand_ins[0].host.protocol));
+        }
+        for a in &failed {
+            w.say(r, Report { last: false, bytes: 0, pages: 0, ..report(a, Outcome::Stalled) });
+        }
+        for (a, by) in failed.iter().map(|a| (a, &a.stand_ins[0])).chain(good.iter().map(|a| (a, &a.source)))
+        {
+            let pages = PageRanges::one(a.pages.first, a.pages.last.unwrap());
+            let got = vec![Got { assignment: a.id, pages }];
+            w.say(r, Have { media: a.media, got, lost: PageRanges::new() });
+            w.say(r, Report { protocol: by.host.protocol.clone(), ..report(a, Outcome::Done) });
+        }
+        w.pass(Duration::from_millis(100));
+        orders = w.assigned(r);
+        round += 1;
+    }
+    assert!(round > 1 && w.swarm.totals().acked_pages == 2000, "it comes by the other one: {round}");
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Carriers that fall silent in the middle of a fetch.
+
+use super::*;
+
+const B: Need = Need::Bulk;
+
+/// Host `host` over `http` (TCP) or `quic` (UDP).
+fn over(host: u8, kind: NetKind) -> Source {
+    let mut s = source(host);
+    let name = if kind == NetKind::Tcp { "http" } else { "quic" };
+    s.host.protocol = name.parse().unwrap();
+    s.host.addrs = vec![NetAddr { kind, at: "192.0.2.7:4000".parse().unwrap() }];
+    s
+}
+
+/// Over UDP, with these sources to stand in.
+fn ordered(id: u64, pages: (PageNo, PageNo), stand_ins: Vec<Source>) -> Assignment {
+    Assignment {
+        source: over(1, NetKind::Udp),
+        stand_ins,
+        ..assignment(id, PageSet::range(pages.0, pages.1), B, &[1])
+    }
+}
+
+/// Pages of a fetch, one every 100 ms.
+fn steadily(r: &mut Rig, id: FetchId, pages: std::ops::RangeInclusive<PageNo>) {
+    for p in pages {
+        r.millis(100);
+        r.page(id, p);
+    }
+}
+
+#[test]
+fn what_falls_silent_goes_on_over_another_carrier_with_all_that_it_had() {
+    let mut r = Rig::joined_with(Config { per_host: 4, ..config() }, 1000);
+    let tcp = || vec![over(1, NetKind::Tcp)];
+    r.assign(vec![ordered(1, (0, 99), tcp()), ordered(2, (100, 199), tcp())]);
+    let started = r.started();
+    steadily(&mut r, started[0].0, 0..=19);
+    steadily(&mut r, started[1].0, 100..=119);
+    assert!(r.stops.is_empty() && r.starts.is_empty(), "one thing after the other is no silence");
+    r.clear();
+    r.millis(950);
+    assert!(r.stops.is_empty());
+    r.millis(100);
+    assert_eq!(r.stops.len(), 2, "both");
+    let moved = r.started();
+    assert_eq!(moved.iter().map(|m| (m.1, m.2)).collect::<Vec<_>>(), [(20, Some(99)), (120, Some(199))]);
+    let told: Vec<_> = r.reports().iter().map(|r| (r.protocol.to_string(), r.outcome, r.last)).collect();
+    assert_eq!(told, vec![("quic".to_owned(), Outcome::Stalled, false); 2]);
+    // What is ordered now goes past it at once, and past other hosts over the same carrier.
+    r.clear();
+    r.assign(vec![ordered(3, (300, 309), vec![over(2, NetKind::Udp), over(1, NetKind::Tcp)])]);
+    assert_eq!(r.started().len(), 1);
+    let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome)).collect();
+    assert_eq!(told, [(1, Outcome::Unreachable), (2, Outcome::Unreachable)]);
+}
+
+#[test]
+fn who_has_nobody_over_another_carrier_is_patient() {
+    let mut r = Rig::joined(1000);
+    r.assign(vec![ordered(1, (0, 99), vec![over(2, NetKind::Udp)])]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=9);
+    r.millis(9_900);
+    assert!(r.stops.is_empty());
+    r.millis(200);
+    assert_eq!(r.stops, [id]);
+}
+
+#[test]
+fn a_way_that_never_brought_anything_is_not_called_silent() {
+    let mut r = Rig::joined(1000);
+    r.assign(vec![ordered(1, (0, 99), vec![over(1, NetKind::Tcp)])]);
+    let id = r.one_started();
+    r.millis(9_900);
+    assert!(r.stops.is_empty(), "it may have much to send before");
+    r.millis(200);
+    assert_eq!(r.stops, [id]);
+}
+
+#[test]
+fn patience_is_with_those_who_pause() {
+    let mut r = Rig::joined(1000);
+    r.assign(vec![ordered(1, (0, 99), vec![over(1, NetKind::Tcp)])]);
+    let id = r.one_started();
+    for page in 0..5 {
+        r.millis(900);
+        r.page(id, page);
+    }
+    r.millis(2_600);
+    assert!(r.stops.is_empty(), "three pauses");
+    r.millis(200);
+    assert_eq!(r.stops, [id]);
+}
+
+#[test]
+fn a_carrier_that_is_back_is_used_again() {
+    let mut r = Rig::joined(1000);
+    r.assign(vec![ordered(1, (0, 9), vec![over(1, NetKind::Tcp)])]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=4);
+    r.millis(1100);
+    let id = r.one_started();
+    steadily(&mut r, id, 5..=9);
+    r.ended(id, Outcome::Done);
+    r.millis(5000);
+    r.clear();
+    r.assign(vec![ordered(2, (100, 199), vec![over(1, NetKind::Tcp)])]);
+    let id = r.one_started();
+    assert!(r.reports().is_empty(), "nothing is passed by");
+    // It still brings nothing: a second tells by now.
+    r.millis(1100);
+    assert_eq!(r.stops, [id]);
+    let id = r.one_started();
+    steadily(&mut r, id, 100..=149);
+    r.clear();
+    // The other way round.
+    r.assign(vec![Assignment {
+        source: over(1, NetKind::Tcp),
+        ..ordered(3, (200, 299), vec![over(1, NetKind::Udp)])
+    }]);
+    let other = r.one_started();
+    steadily(&mut r, other, 200..=205);
+    r.millis(1100);
+    assert!(r.stops.contains(&other));
+    assert!(r.started().iter().any(|s| s.1 == 206));
+}
