@@ -20,7 +20,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(15);
 const CHUNKS: usize = 64;
 
 /// Who has heard nothing for so long when a fetch is dropped doubts that the host is still there.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_millis(900);
 
 /// Requests a range; see [`iceshare::protocol::PayloadProtocol::fetch`].
 pub(crate) fn fetch(
