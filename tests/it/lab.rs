@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use iceshare_tests::{Proc, binary, media, repo, same};
 
@@ -177,14 +178,15 @@ fn libp2p_passes_nats_punched_or_relayed() {
     }
 }
 
-/// A firewall before the tracker swallows UDP in the middle of a fetch, and later TCP instead.
+/// A firewall before the receiver swallows all UDP in the middle of a fetch, and later all TCP instead: each time the session with
+/// the tracker and the pages go on over what passes.
 #[test]
-fn a_session_goes_round_a_firewall() {
+fn a_fetch_and_its_session_go_round_a_firewall() {
     let host = |name: &str| format!("[[host]]\nname = \"{name}\"\ndelay = \"10ms\"\n");
     let topology = ["tracker", "origin", "receiver"].map(host).concat();
     let Some(lab) = Lab::up("wall", &topology) else { return };
     let file = lab.path("song.opus");
-    media::opus_like(&file, 4_000_000, 4200, 8).unwrap_or_else(|e| panic!("{e}"));
+    media::opus_like(&file, 3_600_000, 4200, 8).unwrap_or_else(|e| panic!("{e}"));
     let (_tracker, url) = lab.tracker();
     let (_origin, link) = lab.publish("origin", &file, &url, &[]);
     let (out, data) = (lab.path("out"), lab.path("data"));
@@ -192,30 +194,58 @@ fn a_session_goes_round_a_firewall() {
     let more = ["--down", "250kB", "--progress", "lines", "--json", "-v"];
     let args = [&["get", &link, "-o", &o, "--data", &d], &more[..]].concat();
     let mut get = lab.run("receiver", "iceshare", &args);
-    get.error_line("some progress", |l| (l.contains("held=") && !l.contains("held=0 ")).then_some(()));
-    let moves_to = |carrier: &str, swallowed: &str| {
-        let rules = format!(
-            "table inet wall\ndelete table inet wall\ntable inet wall {{ chain inward {{ type filter hook input priority 0; {swallowed} drop\n}}\n}}\n"
-        );
-        let namespace = lab.hosts.get("tracker").map_or("", |(n, _)| n);
+    let swallow = |kind: &str| {
+        let chain = |hook: &str| {
+            format!("chain {hook} {{ type filter hook {hook} priority 0; meta l4proto {kind} drop\n}}\n")
+        };
+        let chains = [chain("input"), chain("output")].concat();
         let file = lab.path("wall.nft");
+        let rules = format!("table inet wall\ndelete table inet wall\ntable inet wall {{\n{chains}}}\n");
         std::fs::write(&file, rules).unwrap_or_else(|e| panic!("{e}"));
+        let namespace = lab.hosts.get("receiver").map_or("", |(n, _)| n);
         let nft = Command::new("ip").args(["netns", "exec", namespace, "nft", "-f"]).arg(&file).output();
         assert!(nft.as_ref().is_ok_and(|o| o.status.success()), "no firewall: {nft:?}");
-        let began = std::time::Instant::now();
-        let moved = format!("carrier={carrier}");
-        get.error_line(&moved, |l| {
-            (l.contains("goes on over another carrier") && l.contains(&moved)).then_some(())
-        });
-        began.elapsed()
+        Instant::now()
     };
-    let to_tcp = moves_to("Tcp", "meta l4proto udp");
-    let to_quic = moves_to("Udp", "tcp dport 4237");
+    // Pages that came over protocols of UDP, of TCP, and libp2p, which has both, so far, as the receiver last said.
+    let so_far = || get.stderr().lines().rev().find_map(over).unwrap_or_default();
+    let until = |what: &str, enough: &dyn Fn([u64; 3]) -> bool| {
+        get.error_line(what, |l| over(l).filter(|o| enough(*o)).map(|_| ()));
+    };
+    // More than what was on its way.
+    let some = 20;
+    let session_on = |carrier: &str| {
+        let carrier = format!("carrier={carrier}");
+        get.error_line(&carrier, |l| {
+            (l.contains("goes on over another carrier") && l.contains(&carrier)).then_some(())
+        });
+    };
+    until("some pages", &|[udp, tcp, both]| udp + tcp + both > 100);
+    let (from, [_, tcp, both]) = (swallow("udp"), so_far());
+    until("pages without UDP", &|[_, t, b]| t + b > tcp + both + some);
+    let pages_by_tcp = from.elapsed();
+    session_on("Tcp");
+    let session_by_tcp = from.elapsed();
+    // Long enough that nothing is held against UDP any more.
+    until("more pages without UDP", &|[_, t, b]| t + b > tcp + both + 600);
+    let (from, [udp, _, both]) = (swallow("tcp"), so_far());
+    until("pages without TCP", &|[u, _, b]| u + b > udp + both + some);
+    let pages_by_udp = from.elapsed();
+    session_on("Udp");
+    let session_by_udp = from.elapsed();
     get.ends_with(0);
     assert!(same(&file, &out));
     eprintln!(
-        "round trip 40 ms: on TLS {to_tcp:?} after UDP was swallowed, on QUIC {to_quic:?} after TCP was"
+        "round trip 40 ms: without UDP, {some} pages had come over TCP after {pages_by_tcp:?}, and the session was on TLS after {session_by_tcp:?}; without TCP, {some} pages had come over UDP after {pages_by_udp:?}, and the session was on QUIC after {session_by_udp:?}"
     );
     // The carriers themselves would have waited for half a minute.
-    assert!(to_tcp.max(to_quic) < std::time::Duration::from_secs(15));
+    let all = [pages_by_tcp, session_by_tcp, pages_by_udp, session_by_udp];
+    assert!(all.iter().all(|t| *t < Duration::from_secs(15)), "{all:?}");
+}
+
+/// Pages that came over protocols of UDP, of TCP, and libp2p, if this line of progress says so.
+fn over(line: &str) -> Option<[u64; 3]> {
+    let pages = crate::mixed::pages_over(line)?;
+    let of = |names: &[&str]| names.iter().filter_map(|n| pages.get(*n)).sum();
+    Some([of(&["quic", "udp"]), of(&["http"]), of(&["libp2p"])])
 }

@@ -12,6 +12,7 @@ mod lab;
 mod libp2p;
 mod lockstep;
 mod main_job;
+mod mixed;
 mod players;
 mod quic;
 mod sizes;
