@@ -140,24 +140,54 @@ async fn unfinished(cx: Context, to: SocketAddr, tally: Arc<Tally>) {
     }
 }
 
+/// Initiators of payload protocol `udp` (udp.md, section 2) who prove their address, so that the host has to look at what
+/// they say then: it is nothing.
+fn hellos(to: SocketAddr, tally: &Tally) {
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    udp.connect(to).expect("an address");
+    udp.set_read_timeout(Some(5 * LISTEN)).expect("a timeout");
+    while let Some(n) = tally.next() {
+        let _ = udp.send(&knock(n, 192));
+        let mut cookie = [0; 200];
+        while udp.recv(&mut cookie).is_ok_and(|_| cookie[0] != 161 || cookie[2..10] != n.to_be_bytes()) {}
+        let mut hello = noise(1_200, n);
+        hello[..2].copy_from_slice(&[162, 1]);
+        hello[2..42].copy_from_slice(&cookie[2..42]);
+        hello[42..44].copy_from_slice(&400_u16.to_be_bytes());
+        let _ = udp.send(&hello);
+    }
+}
+
+/// The first datagram of an association.
+fn knock(number: u64, len: usize) -> Vec<u8> {
+    let mut knock = vec![0; len];
+    knock[..2].copy_from_slice(&[160, 1]);
+    knock[2..10].copy_from_slice(&number.to_be_bytes());
+    knock
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Silent,
     Junk,
     HalfTls,
+    /// The first bytes of libp2p over TCP, and then noise instead of Noise.
+    Negotiations,
     Datagrams,
     Initials,
     Unfinished,
+    Knocks,
+    Hellos,
 }
 
 /// A flood that runs until it is told to stop.
-struct Flood {
+pub(super) struct Flood {
     tally: Arc<Tally>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Flood {
-    fn start(kind: Kind, to: SocketAddr) -> Flood {
+    pub(super) fn start(kind: Kind, to: SocketAddr) -> Flood {
         let tally = Arc::<Tally>::default();
         let mine = tally.clone();
         let thread = std::thread::spawn(move || match kind {
@@ -180,6 +210,18 @@ impl Flood {
                     hello[..end].to_vec()
                 });
             }
+            Kind::Negotiations => over_tcp(to, &mine, &|n| {
+                let begin = b"\x13/multistream/1.0.0\n\x07/noise\n".as_slice();
+                match n % 4 {
+                    0 => begin[..20].to_vec(),
+                    1 => begin.to_vec(),
+                    // A first message of Noise, and one that cannot be decrypted.
+                    2 => [begin, &[0, 32], &noise(32, n), &[0, 64], &noise(64, n)].concat(),
+                    _ => [begin, &noise(2_000, n)].concat(),
+                }
+            }),
+            Kind::Knocks => over_udp(to, &mine, &|n| knock(n, if n % 2 == 0 { 192 } else { 1_200 })),
+            Kind::Hellos => hellos(to, &mine),
             Kind::Datagrams => over_udp(to, &mine, &|n| {
                 let mut datagram = noise([1, 20, 64, 300, 1_200, 1_500][(n / 256 % 6) as usize], n);
                 datagram[0] = n.to_le_bytes()[0];
@@ -214,12 +256,12 @@ impl Flood {
     }
 
     /// Waits until so many attempts more were made.
-    fn further(&self, n: u64) {
+    pub(super) fn further(&self, n: u64) {
         let from = self.tries();
         eventually("a flood", || (self.tries() >= (from + n).min(MOST)).then_some(()));
     }
 
-    fn stop(mut self) -> u64 {
+    pub(super) fn stop(mut self) -> u64 {
         self.tally.stop.store(true, Ordering::Relaxed);
         self.thread.take().map(JoinHandle::join).expect("once").expect("a flood that ran to its end");
         self.tries()
@@ -239,7 +281,7 @@ fn files(proc: &Proc) -> usize {
 }
 
 /// An attacked process, and how it was before.
-struct Victim<'a> {
+pub(super) struct Victim<'a> {
     name: &'static str,
     proc: &'a Proc,
     memory: u64,
@@ -247,12 +289,12 @@ struct Victim<'a> {
 }
 
 impl Victim<'_> {
-    fn new<'a>(name: &'static str, proc: &'a Proc) -> Victim<'a> {
+    pub(super) fn new<'a>(name: &'static str, proc: &'a Proc) -> Victim<'a> {
         Victim { name, proc, memory: memory(proc, "VmHWM:"), files: files(proc) }
     }
 
     /// After the flood it is as it was before.
-    fn is_well(&self) {
+    pub(super) fn is_well(&self) {
         let grown = memory(self.proc, "VmHWM:").saturating_sub(self.memory);
         eprintln!("{}: {} KiB more than before at its height", self.name, grown >> 10);
         assert!(grown <= GROWTH, "{} grew by {grown} bytes", self.name);

@@ -7,6 +7,7 @@ mod gateway;
 mod hosts;
 mod liar;
 mod paths;
+mod ports;
 mod publishers;
 pub(crate) mod stranger;
 mod tickets;

@@ -16,7 +16,8 @@ use icet::message::{
     Assignment, Hello, InfoRequest, Intent, Join, KeyProof, MediaAnswer, Ping, ToPeer, ToTracker,
 };
 use icet::{
-    Abilities, Identity, Limits, MediaPath, NetAddr, NetKind, Offer, PageRanges, ProtocolName, SignedManifest,
+    Abilities, HostAddr, Identity, Limits, MediaPath, NetAddr, NetKind, Offer, PageRanges, ProtocolName,
+    SignedManifest,
 };
 use tokio::runtime::Runtime;
 
@@ -73,6 +74,11 @@ pub(super) struct Stranger {
 impl Stranger {
     /// Says hello to the tracker at `url` and announces `reach`.
     pub(super) async fn meet(net: &Net, url: &str, reach: Vec<NetAddr>) -> Stranger {
+        Stranger::meet_offering(net, url, reach, offer()).await
+    }
+
+    /// The same with another protocol.
+    async fn meet_offering(net: &Net, url: &str, reach: Vec<NetAddr>, offer: Offer) -> Stranger {
         let authority = url.trim_start_matches("icet://");
         let session = session::connect(net, authority, None, &[]).await.expect("a session");
         let mut stranger = Stranger { session, assigned: Vec::new(), requests: 0 };
@@ -80,7 +86,7 @@ impl Stranger {
             version: icet::VERSION,
             agent: "stranger".into(),
             proof: KeyProof::Channel,
-            offers: vec![offer()],
+            offers: vec![offer],
             reach,
             limits: Limits::default(),
             epoch: None,
@@ -164,12 +170,16 @@ impl Stranger {
 
 /// The port on which the first peer that has pages of `path` serves HTTP, as a tracker tells a newcomer.
 pub(super) fn port_of_host(rt: &Runtime, tracker: &str, path: &str, seed: u8) -> SocketAddr {
+    host_of(rt, tracker, path, seed, offer()).addrs.first().expect("an address of the host").at
+}
+
+/// The first peer that has pages of `path` and serves them over this protocol, as a tracker tells a newcomer.
+pub(super) fn host_of(rt: &Runtime, tracker: &str, path: &str, seed: u8, offer: Offer) -> HostAddr {
     rt.block_on(async {
         let net = net(seed).await;
-        let mut asker = Stranger::meet(&net, tracker, Vec::new()).await;
+        let mut asker = Stranger::meet_offering(&net, tracker, Vec::new(), offer).await;
         asker.join(path, PageRanges::new(), Intent::Whole).await;
-        let assignment = asker.assignment().await;
-        assignment.source.host.addrs.first().expect("an address of the host").at
+        asker.assignment().await.source.host
     })
 }
 
