@@ -105,7 +105,7 @@ pub(crate) struct Publish {
     /// Title, for people [default: from the file's tags]
     #[arg(long)]
     pub(crate) title: Option<String>,
-    /// If a file is damaged, write its clean pages to FILE.repaired and publish that
+    /// If a file is damaged, write its clean pages to NAME.repaired.EXT beside it, and publish that
     #[arg(long)]
     pub(crate) repair: bool,
 }

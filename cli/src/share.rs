@@ -221,6 +221,7 @@ impl<'a> Sharer<'a> {
     /// The error says if another try, with the same file, may succeed.
     async fn publish(&self, path: &MediaPath, want: Wanted) -> Result<Media, (Failure, bool)> {
         let bar = read_bar(path.file_name());
+        let name = printable(&want.file.display().to_string());
         let publish =
             Publish { file: want.file, path: path.clone(), title: want.title, repair_to: want.repair_to };
         let (store, identity, shown) = (self.peer.store().clone(), self.identity.clone(), bar.clone());
@@ -235,6 +236,13 @@ impl<'a> Sharer<'a> {
         let prepared = scanned
             .map_err(|e| (Failure::failed(format!("internal error: {e}")), false))?
             .map_err(|e| (Failure::from_error(FAILED, &e), false))?;
+        if let Some(repaired) = prepared.repaired() {
+            note(format!(
+                "{name} is damaged: its clean pages are in {}, which is shared instead ({} bytes were left out)",
+                printable(&repaired.file.display().to_string()),
+                repaired.left_out
+            ));
+        }
         self.peer.publish(&self.tracker, &prepared).await.map_err(|e| {
             let again = matches!(e, iceshare::OpenError::Tracker { .. });
             (peer::opened(e), again)

@@ -48,6 +48,9 @@ pub const LISTED_DAMAGES: usize = 20;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PublishError {
+    /// Where the repaired copy should go, there is another file.
+    #[error("{0} is there, and is not the repaired copy of the file as it is now: move it away")]
+    NotTheCopy(PathBuf),
     /// It is a folder, a device or the like.
     #[error("{0} is not a file: name an Ogg file")]
     NotAFile(PathBuf),

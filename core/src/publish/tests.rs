@@ -257,8 +257,18 @@ fn clean_pages_of_a_damaged_file_can_be_published() {
         let new = fs::read(place.file()).unwrap();
         assert_eq!(pages(&new).len() as u64, prepared.manifest().pages);
         assert_eq!(prepared.media().file(), fs::canonicalize(place.file()).unwrap());
-        assert!(matches!(repair(), Err(PublishError::Store(StoreError::Exists(_)))));
-        assert_eq!(fs::read(place.file()).unwrap(), new);
+        let files = || fs::read_dir(place.file().parent().unwrap()).unwrap().count();
+        let before = files();
+        // The same again: the copy is there.
+        let again = repair().unwrap();
+        assert_eq!(again.repaired(), prepared.repaired());
+        assert_eq!(again.manifest(), prepared.manifest());
+        // Another file is not touched.
+        let other = [&new[..], b"x"].concat();
+        fs::write(place.file(), &other).unwrap();
+        assert!(matches!(repair(), Err(PublishError::NotTheCopy(_))));
+        assert_eq!(fs::read(place.file()).unwrap(), other);
+        assert_eq!(files(), before, "nothing is left over");
     }
     // A sound file needs none.
     let place = Place::new();
