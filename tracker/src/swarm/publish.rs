@@ -75,7 +75,7 @@ impl Swarm {
             if !ours && (in_use || !Names::expired(name, wall)) {
                 return Err(refuse(
                     ErrorCode::OWNED,
-                    "another key owns this path; publish under another one",
+                    format!("another key owns {path}: publish under another path (with --as)"),
                 ));
             }
             if ours {

@@ -13,6 +13,8 @@ use super::reach::{self, Proof, Reachable};
 use super::schedule::Event;
 use super::{ConnId, Contribution, DialId, Effect, Store, Swarm};
 
+/// What a session is told when its key has a newer one.
+const DISPLACED: &str = "another session of this key began; two computers need two keys";
 /// A session that says no hello is closed after this.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A session that is younger is not ended for another: its first messages are under way.
@@ -274,7 +276,7 @@ impl Swarm {
         if let Some(old) =
             self.board.keys.get(&key).and_then(|ix| self.board.peers.get(ix)).and_then(|p| p.conn)
         {
-            self.send(old, refuse(ErrorCode::FORBIDDEN, "another session of this key began"));
+            self.send(old, refuse(ErrorCode::FORBIDDEN, DISPLACED));
             self.close(old, "another session of this key began");
             if let Some(ix) = self.sessions.get_mut(&old).and_then(|s| s.peer.take()) {
                 self.part(now, ix, old);
