@@ -1,10 +1,13 @@
 //! What can go wrong for who uses a peer.
 
+use std::path::PathBuf;
+
 use icet::message::{ErrorCode, ErrorMessage};
 use icet::{IcetUrl, MediaPath};
 use thiserror::Error;
 
 use crate::engine::io::Refusal;
+use crate::store::StoreError;
 
 /// Why a peer could not start.
 #[derive(Debug, Error)]
@@ -63,6 +66,9 @@ pub enum OpenError {
     /// Our own disk.
     #[error("{0}")]
     Store(String),
+    /// Another process of ours fetches it to the same place.
+    #[error("{} is being written by another iceshare: wait for it, or choose another name with -o", .0.display())]
+    InUse(PathBuf),
     /// The peer was shut down.
     #[error("the peer was shut down")]
     Closed,
@@ -78,7 +84,14 @@ impl OpenError {
             OpenError::NoMedia { .. } | OpenError::Withdrawn(_) => 4,
             OpenError::NoData(..) => 5,
             OpenError::Trust(_) => 6,
-            OpenError::Refused(_) | OpenError::Store(_) | OpenError::Closed => 1,
+            OpenError::Refused(_) | OpenError::Store(_) | OpenError::InUse(_) | OpenError::Closed => 1,
+        }
+    }
+
+    pub(crate) fn of_store(e: &StoreError) -> OpenError {
+        match e {
+            StoreError::InUse(path) => OpenError::InUse(path.clone()),
+            e => OpenError::Store(e.to_string()),
         }
     }
 

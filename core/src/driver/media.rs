@@ -1,7 +1,7 @@
 //! A media that is open in a peer: what its users see of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,12 @@ use super::OpenError;
 use super::assemble::Fragments;
 use super::proofs::Asking;
 use super::session::Order;
+use super::turns::Turns;
 use crate::engine::io::{Command, Handle};
 use crate::store::MediaStore;
+
+/// So many times the patience with hosts is that with a tracker.
+const AWAY: u64 = 10;
 
 /// Where a media is in its life.
 #[derive(Debug, Clone)]
@@ -48,6 +52,10 @@ pub(crate) struct Shared {
     pub(crate) intent: Intent,
     pub(crate) opened: Instant,
     pub(crate) counts: Counts,
+    /// Whether the tracker does not answer just now.
+    pub(crate) away: AtomicBool,
+    /// Whose turn it is to say where the media is played.
+    pub(crate) turns: Mutex<Turns>,
     /// Parts of pages, until the rest of them came.
     pub(crate) fragments: Arc<Mutex<Fragments>>,
     /// Slices that fetches are asking for.
@@ -160,15 +168,23 @@ impl Media {
         }
     }
 
+    /// Whether its tracker does not answer just now. It is tried again, and then everything goes on.
+    #[must_use]
+    pub fn tracker_is_away(&self) -> bool {
+        self.shared.away.load(Ordering::Relaxed)
+    }
+
     /// Waits until every page is held, verified and on disk under its final name.
     ///
     /// # Errors
-    /// If the media is withdrawn, or (with `patience`) no good page came for that long.
+    /// If the media is withdrawn, or (with `patience`) no good page came for that long, though there is a tracker; where it
+    /// does not answer, ten times as long.
     pub async fn complete(&self, patience: Option<Duration>) -> Result<(), OpenError> {
         let mut changed = self.store.changed();
         let mut stage = self.shared.stage.subscribe();
         let mut idle_since = tokio::time::Instant::now();
         let mut held = self.store.held();
+        let mut away = 0;
         loop {
             if self.store.is_complete() {
                 let store = self.store.clone();
@@ -184,7 +200,7 @@ impl Media {
             }
             if self.store.held() != held {
                 held = self.store.held();
-                idle_since = tokio::time::Instant::now();
+                (idle_since, away) = (tokio::time::Instant::now(), 0);
             }
             let deadline = patience.map(|p| idle_since + p);
             tokio::select! {
@@ -192,6 +208,16 @@ impl Media {
                 r = stage.changed() => if r.is_err() { return Err(OpenError::Closed) },
                 () = until(deadline) => {
                     let seconds = patience.unwrap_or_default().as_secs();
+                    // Nobody can be blamed for pages that nobody was asked for.
+                    if self.tracker_is_away() {
+                        away += 1;
+                        if away >= AWAY {
+                            let why = format!("it has not done so for {} s, and pages are missing", seconds * AWAY);
+                            return Err(OpenError::Tracker { tracker: self.shared.url.authority(), why });
+                        }
+                        idle_since = tokio::time::Instant::now();
+                        continue;
+                    }
                     return Err(OpenError::NoData(seconds, held, self.manifest().pages));
                 }
             }

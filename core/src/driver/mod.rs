@@ -11,6 +11,7 @@ mod peer;
 mod proofs;
 mod reader;
 mod session;
+mod turns;
 mod watch;
 
 pub use error::{OpenError, StartError};

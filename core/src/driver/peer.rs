@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -238,6 +238,8 @@ impl Peer {
             intent,
             opened: Instant::now(),
             counts: Counts::default(),
+            away: AtomicBool::new(false),
+            turns: Mutex::default(),
             fragments: Arc::default(),
             asking: Arc::default(),
         })

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, SeekFrom};
 use std::pin::Pin;
+use std::sync::{MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use tokio::time::{Instant, Sleep};
 
 use super::Media;
 use super::media::Stage;
+use super::turns::{ReaderId, Turns};
 
-/// A reader that waits says again where it stands, after so long: another reader of the same media may have moved
-/// the focus since.
+/// A reader that waits says again where it stands, after so long: another reader of the same media may have had the focus
+/// since.
 const REMIND: Duration = Duration::from_millis(700);
 /// The focus follows a reader that is not waiting at least after so many bytes.
 const FOLLOW: u64 = 256 * 1024;
@@ -28,6 +30,7 @@ const URGENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=4 << 20;
 #[derive(Debug)]
 pub struct MediaReader {
     media: Media,
+    id: ReaderId,
     at: u64,
     focus: Option<u64>,
     /// Whether the page of `focus` was told.
@@ -55,12 +58,23 @@ async fn change(mut store: watch::Receiver<u64>, mut stage: watch::Receiver<Stag
     }
 }
 
+fn turns(media: &Media) -> MutexGuard<'_, Turns> {
+    media.shared.turns.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for MediaReader {
+    fn drop(&mut self) {
+        turns(&self.media).leave(self.id);
+    }
+}
+
 impl MediaReader {
     pub(crate) fn new(media: Media) -> MediaReader {
         let m = media.manifest();
         let rate = m.bytes.saturating_mul(1_000_000).checked_div(m.duration).unwrap_or(128 * 1024);
         let urgent = (rate.saturating_mul(URGENT_SECONDS)).clamp(*URGENT_BYTES.start(), *URGENT_BYTES.end());
-        MediaReader { media, at: 0, focus: None, exact: false, wait: None, urgent }
+        let id = turns(&media).enter();
+        MediaReader { media, id, at: 0, focus: None, exact: false, wait: None, urgent }
     }
 
     /// Length in bytes.
@@ -85,7 +99,9 @@ impl MediaReader {
     pub fn set_position(&mut self, at: u64) {
         if at != self.at {
             self.at = at;
-            self.wait = None;
+            if self.wait.take().is_some() {
+                turns(&self.media).got(self.id);
+            }
         }
     }
 
@@ -146,7 +162,9 @@ impl AsyncRead for MediaReader {
             let waits = (self.media.store().changed(), self.media.shared.stage.subscribe());
             let n = if complete { Some(want) } else { self.available(want) };
             if let Some(n) = n {
-                self.wait = None;
+                if self.wait.take().is_some() {
+                    turns(&self.media).got(self.id);
+                }
                 let at = self.at;
                 let read = self.media.store().read_into(at, &mut buf.initialize_unfilled()[..n])?;
                 if read == 0 {
@@ -157,7 +175,8 @@ impl AsyncRead for MediaReader {
                 }
                 buf.advance(read);
                 self.at += read as u64;
-                if !complete && self.focus.is_none_or(|f| self.at < f || self.at - f > FOLLOW) {
+                let moved = !complete && self.focus.is_none_or(|f| self.at < f || self.at - f > FOLLOW);
+                if moved && turns(&self.media).follow(self.id, Instant::now()) {
                     self.say_where();
                 }
                 return Poll::Ready(Ok(()));
@@ -166,7 +185,8 @@ impl AsyncRead for MediaReader {
                 return Poll::Ready(Err(io::Error::other(e)));
             }
             let known = self.media.store().page_at_byte(self.at).is_some();
-            if self.focus != Some(self.at) || known && !self.exact {
+            let news = self.focus != Some(self.at) || known && !self.exact;
+            if news && turns(&self.media).wait(self.id, Instant::now()) {
                 self.say_where();
             }
             match &mut self.wait {
@@ -177,7 +197,12 @@ impl AsyncRead for MediaReader {
                 Some(wait) => {
                     if wait.remind.as_mut().poll(cx).is_ready() {
                         wait.remind.as_mut().reset(Instant::now() + REMIND);
-                        self.say_where();
+                        if turns(&self.media).wait(self.id, Instant::now()) {
+                            self.say_where();
+                        } else {
+                            // Said anew when its turn comes.
+                            self.focus = None;
+                        }
                         continue;
                     }
                     ready!(wait.change.as_mut().poll(cx));

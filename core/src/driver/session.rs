@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use icet::media::Signed;
-use icet::message::{InfoAnswer, MediaAnswer, Outcome};
+use icet::message::{ErrorCode, ErrorMessage, InfoAnswer, MediaAnswer, Outcome, ToPeer};
 use icet::{IcetUrl, MediaPath, NetKind, Now, PageRanges, PeerKey, ProvenSlice, SignedManifest};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,8 @@ pub(crate) struct Task {
     me: mpsc::UnboundedSender<Order>,
     /// Whether a session was ever up: before that a failure to connect fails what waits.
     met: bool,
+    /// Whether the tracker does not answer just now.
+    away: bool,
 }
 
 impl Task {
@@ -99,6 +101,7 @@ impl Task {
             orders,
             me,
             met: false,
+            away: false,
         };
         task.run().await;
     }
@@ -162,6 +165,13 @@ impl Task {
         }
     }
 
+    /// Tells those who wait for pages whether the tracker is there.
+    fn away(&mut self, away: bool) {
+        if std::mem::replace(&mut self.away, away) != away {
+            self.medias.values().for_each(|e| e.shared.away.store(away, Ordering::Relaxed));
+        }
+    }
+
     fn link_event(&mut self, event: LinkEvent) {
         let now = self.now();
         match event {
@@ -180,6 +190,7 @@ impl Task {
                 self.met = true;
                 self.inner.session_up(key, &self.me);
                 self.link = Link::Up(Box::new(Up::new(now, session)));
+                self.away(false);
                 self.engine.handle_connected(now, key);
             }
             LinkEvent::Moved(session) => {
@@ -188,10 +199,12 @@ impl Task {
                 tracing::info!(tracker = %self.url.authority(), carrier = ?session.remote().kind, "the session goes on over another carrier");
                 self.inner.session_up(key, &self.me);
                 self.link = Link::Up(Box::new(Up::new(now, session)));
+                self.away(false);
                 self.engine.handle_moved(now, key);
             }
             LinkEvent::Stuck(e) => {
                 tracing::debug!(tracker = %self.url.authority(), error = %e, "no other way to the tracker");
+                self.away(true);
                 if let Link::Up(up) = &mut self.link {
                     up.stuck(now);
                 }
@@ -210,10 +223,25 @@ impl Task {
                 }
                 self.engine.handle_disconnected(now);
             }
-            LinkEvent::Message(m) => self.engine.handle_message(now, m),
+            LinkEvent::Message(m) => {
+                self.away(false);
+                // Of nothing that we asked for: the session is about to end.
+                if let ToPeer::ErrorMessage(ErrorMessage {
+                    code: ErrorCode::FORBIDDEN,
+                    request: None,
+                    media: None,
+                    text,
+                    ..
+                }) = &m
+                {
+                    tracing::warn!(tracker = %self.url.authority(), "the tracker ends the session: {}", text.escape_debug());
+                }
+                self.engine.handle_message(now, m);
+            }
             LinkEvent::Lost(why) => {
                 tracing::info!(tracker = %self.url.authority(), why, "the tracker is gone; what runs goes on");
                 self.link = Link::Down;
+                self.away(true);
                 if let Some(key) = self.tracker {
                     self.inner.session_down(key);
                 }
@@ -243,6 +271,7 @@ impl Task {
                     intent: shared.intent,
                     at,
                 };
+                shared.away.store(self.away, Ordering::Relaxed);
                 self.medias.insert(handle, Entry { shared, path, target: Some(target) });
                 self.engine.handle_command(now, command);
             }
@@ -398,7 +427,7 @@ impl Task {
         let Some(target) = entry.target.take() else { return };
         let (inner, me, slices) = (self.inner.clone(), self.me.clone(), answer.slices);
         tokio::task::spawn_blocking(move || {
-            let result = inner.store.fetch(manifest, target).map_err(|e| OpenError::Store(e.to_string()));
+            let result = inner.store.fetch(manifest, target).map_err(|e| OpenError::of_store(&e));
             let _ = me.send(Order::Ready { handle, result, slices });
         });
     }
