@@ -1,10 +1,14 @@
 //! This process as a peer.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use iceshare::icet::IcetUrl;
+use iceshare::icet::message::{Intent, Position};
 use iceshare::keyring::{Claim, KeyError};
-use iceshare::{OpenError, Peer, PeerConfig, StartError, keyring};
+use iceshare::store::{MediaStore, Target};
+use iceshare::{Media, OpenError, OpenOptions, Peer, PeerConfig, StartError, keyring};
+use tempfile::TempDir;
 
 use crate::config::Settings;
 use crate::failure::{FAILED, Failure};
@@ -70,6 +74,56 @@ pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Clai
     };
     let peer = Peer::start(config).await.map_err(started)?;
     Ok((peer, claim))
+}
+
+/// A media that is fetched into the data folder, to be read from there.
+pub(crate) struct Own {
+    pub(crate) media: Media,
+    /// Where another command fetches it too, the copy of this one; it is gone when this is dropped.
+    beside: Option<TempDir>,
+}
+
+impl Own {
+    /// Opens it.
+    pub(crate) async fn open(
+        peer: &Peer,
+        settings: &Settings,
+        url: &IcetUrl,
+        intent: Intent,
+    ) -> Result<Own, Failure> {
+        let options = |target| OpenOptions { intent, target, at: Some(Position::Byte(0)) };
+        match peer.open(url, options(Target::Own)).await {
+            Err(OpenError::InUse(_)) => {}
+            first => return Ok(Own { media: first.map_err(opened)?, beside: None }),
+        }
+        let folder = tempfile::Builder::new().prefix("beside-").tempdir_in(&settings.data).map_err(|e| {
+            Failure::failed(format!("no folder for a second copy in {}: {e}", settings.data.display()))
+        })?;
+        let target = Target::File(folder.path().join("copy.ogg"));
+        let media = peer.open(url, options(target)).await.map_err(opened)?;
+        Ok(Own { media, beside: Some(folder) })
+    }
+
+    /// After the media was left: what was fetched is kept in order, or removed.
+    pub(crate) async fn end(self, peer: &Peer, keep: bool) {
+        let Own { media, beside } = self;
+        let (store, id) = (media.store().clone(), media.id());
+        if keep || beside.is_some() {
+            close(store).await;
+        } else if let Err(error) = peer.store().remove(&id) {
+            tracing::warn!(%error, "what was fetched was not removed from the data folder");
+        }
+    }
+}
+
+/// Leaves a copy as it can be resumed, or used.
+pub(crate) async fn close(store: Arc<MediaStore>) {
+    let closed = tokio::task::spawn_blocking(move || {
+        if store.is_complete() { store.finish().map(drop) } else { store.close() }
+    });
+    if let Ok(Err(error)) = closed.await {
+        tracing::warn!(%error, "the unfinished copy was not closed in order; it is checked when it is resumed");
+    }
 }
 
 /// All addresses, any port: IPv6 takes IPv4 too, where there is IPv6.

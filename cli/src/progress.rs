@@ -78,6 +78,10 @@ pub(crate) async fn say_when_quiet(media: &Media) {
         } else if !said && since.elapsed() > QUIET && p.held < p.pages {
             said = true;
             note(match p.flows.values().filter(|f| f.active > 0).count() {
+                _ if media.tracker_is_away() => format!(
+                    "waiting: the tracker does not answer; trying again ({} of {} pages are here)",
+                    p.held, p.pages
+                ),
                 0 => format!(
                     "waiting: nobody who has the missing pages is connected to the tracker now ({} of {} pages are here)",
                     p.held, p.pages

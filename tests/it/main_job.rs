@@ -1,8 +1,9 @@
 //! The main job with the real binaries: publish, fetch, get the identical file.
 
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use iceshare_tests::{Network, fixture, media, same};
+use iceshare_tests::{Network, PATIENCE, fixture, media, same};
 
 /// Every codec and shape among the fixtures that is a sound Ogg file.
 fn sound_fixtures() -> Vec<std::path::PathBuf> {
@@ -106,6 +107,10 @@ fn one_user_publishes_fetches_plays_and_asks_at_once() {
     let play = net.run("me", &["play", &url]);
     play.line("its http:// link", |l| l.starts_with("http://").then_some(()));
     let (mut get, out) = net.get("me", &url, &[]);
+    // The same once more, and into a pipe: each with a copy of its own, which is gone after it.
+    let mut pipe = net.run("me", &["get", &url, "-o", "-"]);
+    let again = net.run("me", &["play", &url]);
+    again.line("its http:// link", |l| l.starts_with("http://").then_some(()));
     net.run("me", &["info", &url]).ends_with(0);
     // A second one that publishes under the same key would push the first one out: it says so, and leaves it alone.
     let other = net.path("other.opus");
@@ -115,4 +120,48 @@ fn one_user_publishes_fetches_plays_and_asks_at_once() {
     assert!(second.stderr().contains("another iceshare is using the key"), "{}", second.stderr());
     get.ends_with(0);
     assert!(same(&file, &out));
+    pipe.ends_with(0);
+    let mut again = again;
+    again.signal("INT");
+    again.ends_with(130);
+    let beside = || {
+        let names = std::fs::read_dir(net.path("me")).into_iter().flatten().flatten().map(|e| e.file_name());
+        names.filter(|n| n.to_string_lossy().starts_with("beside-")).count()
+    };
+    assert_eq!(beside(), 0);
+}
+
+/// A part of what an `http://` link gives.
+fn part(link: &str, first: u64, count: usize) -> Vec<u8> {
+    let (authority, path) = link.strip_prefix("http://").and_then(|l| l.split_once('/')).expect("a link");
+    let mut stream = std::net::TcpStream::connect(authority).unwrap_or_else(|e| panic!("{authority}: {e}"));
+    stream.set_read_timeout(Some(PATIENCE)).unwrap_or_else(|e| panic!("{authority}: {e}"));
+    let last = first + count as u64 - 1;
+    let head = format!("Host: {authority}\r\nRange: bytes={first}-{last}\r\nConnection: close");
+    write!(stream, "GET /{path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap_or_else(|e| panic!("{authority}: {e}"));
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap_or_else(|e| panic!("{first}-{last}, {} bytes: {e}", answer.len()));
+    let body = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    answer.split_off(body)
+}
+
+/// Two players on one link want different places of a slow origin: neither starves the other.
+#[test]
+fn two_readers_of_one_link_both_get_on() {
+    let net = Network::new();
+    let file = net.path("song.opus");
+    media::opus_like(&file, 3_000_000, 16_000, 5).unwrap_or_else(|e| panic!("{e}"));
+    let (_publisher, url) = net.publish("origin", &file, &["--up", "60kB"]);
+    let play = net.run("me", &["play", &url]);
+    let link = play.line("its http:// link", |l| l.starts_with("http://").then(|| l.trim().to_owned()));
+    let source = std::fs::read(&file).unwrap_or_else(|e| panic!("{e}"));
+    let link = link.as_str();
+    std::thread::scope(|scope| {
+        let readers =
+            [0, 2_000_000].map(|first| (first, scope.spawn(move || part(link, first as u64, 80_000))));
+        for (first, reader) in readers {
+            let got = reader.join().unwrap_or_else(|_| panic!("the reader at {first}"));
+            assert!(got == source[first..first + 80_000], "{} bytes from {first}", got.len());
+        }
+    });
 }

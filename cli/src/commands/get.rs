@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use iceshare::icet::MediaPath;
-use iceshare::icet::message::{Intent, Position};
+use iceshare::icet::message::Intent;
 use iceshare::store::Target;
 use iceshare::{Media, OpenOptions, Peer};
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -18,7 +18,7 @@ use crate::escape::printable;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
 use crate::output::{self, note};
-use crate::peer::{self, Role};
+use crate::peer::{self, Own, Role};
 use crate::progress::{fetch_bar, say_when_quiet, tell, watch};
 
 /// So long without a good page, and the fetch is given up.
@@ -43,21 +43,22 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
     let started = Instant::now();
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
-        media = open(&peer, args, &output) => media,
+        media = open(&peer, settings, args, &output) => media,
     };
     let outcome = match outcome {
-        Ok(media) => {
+        Ok(opened) => {
+            let media = opened.media();
             // What was complete before is somebody's: shared, or kept.
             let ours = !media.store().is_complete();
             let fetched = tokio::select! {
                 () = stop.cancelled() => Err(Failure::interrupted()),
-                fetched = fetch(&media, args, settings, &output, started) => fetched,
+                fetched = fetch(media, args, settings, &output, started) => fetched,
             };
             if fetched.is_ok() {
                 share(args.share_for, stop).await;
             }
             media.leave();
-            finish(&peer, media, output == Output::Pipe && ours, fetched.is_ok()).await;
+            finish(&peer, opened, ours, fetched.is_ok()).await;
             fetched
         }
         Err(failure) => Err(failure),
@@ -90,13 +91,31 @@ fn plain_name(path: &MediaPath) -> String {
     if name.starts_with(['.', '-']) { format!("_{name}") } else { name.to_owned() }
 }
 
-async fn open(peer: &Peer, args: &args::Get, output: &Output) -> Result<Media, Failure> {
-    let target = match output {
-        Output::File(file) => Target::File(file.clone()),
-        Output::Pipe => Target::Own,
+enum Opened {
+    File(Media),
+    Pipe(Own),
+}
+
+impl Opened {
+    fn media(&self) -> &Media {
+        match self {
+            Opened::File(media) => media,
+            Opened::Pipe(own) => &own.media,
+        }
+    }
+}
+
+async fn open(
+    peer: &Peer,
+    settings: &Settings,
+    args: &args::Get,
+    output: &Output,
+) -> Result<Opened, Failure> {
+    let Output::File(file) = output else {
+        return Own::open(peer, settings, &args.url, Intent::Whole).await.map(Opened::Pipe);
     };
-    let at = (*output == Output::Pipe).then_some(Position::Byte(0));
-    peer.open(&args.url, OpenOptions { intent: Intent::Whole, target, at }).await.map_err(peer::opened)
+    let options = OpenOptions { intent: Intent::Whole, target: Target::File(file.clone()), at: None };
+    peer.open(&args.url, options).await.map(Opened::File).map_err(peer::opened)
 }
 
 async fn fetch(
@@ -177,17 +196,14 @@ async fn share(share_for: Option<Duration>, stop: &CancellationToken) {
 }
 
 /// Leaves the disk in order: a part that can be resumed at once, and nothing of what went to a pipe.
-async fn finish(peer: &Peer, media: Media, remove: bool, done: bool) {
-    let store = media.store().clone();
-    let id = media.id();
+async fn finish(peer: &Peer, opened: Opened, ours: bool, done: bool) {
     if !done {
-        note(kept(&media));
-        let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        if let Ok(Err(error)) = closed {
-            tracing::warn!(%error, "the unfinished copy was not closed in order; it is checked when it is resumed");
-        }
-    } else if remove && let Err(error) = peer.store().remove(&id) {
-        tracing::warn!(%error, "the copy behind the pipe was not removed");
+        note(kept(opened.media()));
+    }
+    match opened {
+        Opened::Pipe(own) => own.end(peer, !(done && ours)).await,
+        Opened::File(media) if !done => peer::close(media.store().clone()).await,
+        Opened::File(_) => {}
     }
 }
 

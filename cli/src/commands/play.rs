@@ -3,9 +3,8 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use iceshare::icet::message::{Intent, Position};
-use iceshare::store::Target;
-use iceshare::{Media, OpenOptions, Peer};
+use iceshare::Media;
+use iceshare::icet::message::Intent;
 use iceshare_gateway::Gateway;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +14,7 @@ use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
 use crate::output::{self, note};
-use crate::peer::{self, Role};
+use crate::peer::{self, Own, Role};
 use crate::progress::{fetch_bar, watch};
 
 /// How long a player may take to end after an interrupt, which it mostly gets itself from the terminal.
@@ -30,19 +29,18 @@ pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &Cancella
         Failure::from_error(if usage { crate::failure::USAGE } else { FAILED }, &e)
     })?;
     let (peer, _claim) = peer::start(settings, Role::Listener).await?;
-    let options = OpenOptions { intent: Intent::Play, target: Target::Own, at: Some(Position::Byte(0)) };
     let opened = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
-        opened = peer.open(&args.url, options) => opened.map_err(peer::opened),
+        opened = Own::open(&peer, settings, &args.url, Intent::Play) => opened,
     };
     let outcome = match opened {
-        Ok(media) => {
+        Ok(own) => {
             // What was complete before is somebody's: shared, or kept.
-            let keep = args.keep || media.store().is_complete();
-            let outcome = with(&media, &gateway, player, stop).await;
+            let keep = args.keep || own.media.store().is_complete();
+            let outcome = with(&own.media, &gateway, player, stop).await;
             drop(gateway);
-            media.leave();
-            tidy(&peer, &media, keep).await;
+            own.media.leave();
+            own.end(&peer, keep).await;
             outcome
         }
         Err(failure) => Err(failure),
@@ -136,19 +134,6 @@ async fn failed(media: &Media) -> Failure {
         if let Some(e) = media.failure() {
             return peer::opened(e);
         }
-    }
-}
-
-/// What was fetched to be played is not kept, unless it is wanted.
-async fn tidy(peer: &Peer, media: &Media, keep: bool) {
-    let (store, id) = (media.store().clone(), media.id());
-    if keep {
-        let _ = tokio::task::spawn_blocking(move || {
-            if store.is_complete() { store.finish().map(drop) } else { store.close() }
-        })
-        .await;
-    } else if let Err(error) = peer.store().remove(&id) {
-        tracing::warn!(%error, "what was played was not removed from the data folder");
     }
 }
 

@@ -29,7 +29,8 @@ const SAMPLE_NAME: &str = "sample.opus";
 const FRAME: Duration = Duration::from_millis(100);
 
 pub(crate) async fn demo(args: &args::Demo, settings: &Settings, stop: &CancellationToken) -> Outcome {
-    let protocols = transports::chosen(settings)?;
+    // Mistakes in them come before anything is begun.
+    transports::chosen(settings)?;
     let gateway = Gateway::start(args.gateway).await.map_err(|e| Failure::from_error(FAILED, &e))?;
     let folder = tempfile::Builder::new()
         .prefix("iceshare-demo-")
@@ -38,7 +39,7 @@ pub(crate) async fn demo(args: &args::Demo, settings: &Settings, stop: &Cancella
     let (source, path) = source(args.file.as_deref(), folder.path())?;
     let begun = tokio::select! {
         () = stop.cancelled() => return Err(Failure::interrupted()),
-        begun = Swarm::begin(folder.path(), &source, path, settings.up.map(|r| r.0), protocols) => begun,
+        begun = Swarm::begin(folder.path(), &source, path, settings) => begun,
     };
     let mut swarm = begun?;
     let outcome = perform(args, &mut swarm, &gateway, folder.path(), stop).await;

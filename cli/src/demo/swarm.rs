@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use iceshare::icet::message::{Intent, Position};
 use iceshare::icet::{IcetUrl, Identity, MediaPath, PeerKey};
-use iceshare::protocol::Protocol;
 use iceshare::publish::{Publish, scan};
 use iceshare::shelf::Anonymous;
 use iceshare::store::Target;
@@ -17,9 +16,11 @@ use iceshare::{Media, OpenOptions, Peer, PeerConfig};
 use icetracker::server::{Options, Running};
 
 use super::snapshot::{Flow, Host, Snapshot, Verdict};
+use crate::config::Settings;
 use crate::failure::{FAILED, Failure};
 use crate::peer::{AGENT, opened, started};
 use crate::progress::Rate;
+use crate::transports;
 
 /// Upload of each peer as a part of the origin's, in hundredths, in turn.
 const PARTS: [u64; 6] = [100, 150, 75, 200, 125, 50];
@@ -35,7 +36,7 @@ pub(crate) struct Swarm {
     tracker: Running,
     url: IcetUrl,
     source: PathBuf,
-    protocols: Vec<Protocol>,
+    settings: Settings,
     members: Vec<Member>,
     since: Instant,
 }
@@ -56,7 +57,8 @@ fn any_port() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-async fn peer(folder: &Path, up: u64, protocols: &[Protocol]) -> Result<(Peer, Identity), Failure> {
+/// With instances of the payload protocols of its own: each serves one peer.
+async fn peer(folder: &Path, up: u64, settings: &Settings) -> Result<(Peer, Identity), Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|e| Failure::failed(format!("the system gives no randomness: {e}")))?;
@@ -67,7 +69,7 @@ async fn peer(folder: &Path, up: u64, protocols: &[Protocol]) -> Result<(Peer, I
         listen: vec![any_port()],
         up: Some(up),
         down: None,
-        protocols: protocols.to_vec(),
+        protocols: transports::chosen(settings)?,
         anonymous: Anonymous::Deny,
         agent: AGENT.to_owned(),
     };
@@ -75,16 +77,16 @@ async fn peer(folder: &Path, up: u64, protocols: &[Protocol]) -> Result<(Peer, I
 }
 
 impl Swarm {
-    /// Tracker and origin: the media is published when it returns. `up` is the origin's uplink in bytes a second, if
-    /// it is not to be chosen by the media's length.
+    /// Tracker and origin: the media is published when it returns. The origin's uplink is chosen by the media's
+    /// length, if the settings do not name one.
     pub(crate) async fn begin(
         folder: &Path,
         source: &Path,
         path: MediaPath,
-        up: Option<u64>,
-        protocols: Vec<Protocol>,
+        settings: &Settings,
     ) -> Result<Swarm, Failure> {
         let length = fs::metadata(source).map_err(|e| cannot("read", source, &e))?.len();
+        let up = settings.up.map(|r| r.0);
         let limit = up.unwrap_or((length / ONE_COPY).clamp(*UPLINK.start(), *UPLINK.end()));
         let options = Options {
             listen: vec![any_port()],
@@ -100,7 +102,7 @@ impl Swarm {
             key: None,
             tracker: Some(tracker.key()),
         };
-        let (origin, identity) = peer(&folder.join("origin"), limit, &protocols).await?;
+        let (origin, identity) = peer(&folder.join("origin"), limit, settings).await?;
         let publish = Publish { file: source.to_owned(), path, title: None, repair_to: None };
         let store = origin.store().clone();
         let prepared = tokio::task::spawn_blocking(move || scan(&store, &identity, &publish, &mut |_| {}))
@@ -120,7 +122,14 @@ impl Swarm {
             complete: None,
         };
         let since = Instant::now();
-        Ok(Swarm { tracker, url, source: source.to_owned(), protocols, members: vec![member], since })
+        Ok(Swarm {
+            tracker,
+            url,
+            source: source.to_owned(),
+            settings: settings.clone(),
+            members: vec![member],
+            since,
+        })
     }
 
     /// One more peer joins and begins to fetch; `listens` marks the one that a player is given.
@@ -131,7 +140,7 @@ impl Swarm {
         let folder = folder.join(format!("peer-{n}"));
         fs::create_dir_all(&folder).map_err(|e| cannot("make", &folder, &e))?;
         let file = folder.join("copy.ogg");
-        let (peer, _) = peer(&folder, limit, &self.protocols).await?;
+        let (peer, _) = peer(&folder, limit, &self.settings).await?;
         let options = OpenOptions {
             intent: Intent::Whole,
             target: Target::File(file.clone()),
