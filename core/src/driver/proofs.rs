@@ -54,7 +54,8 @@ impl Asking {
             return None;
         }
         let most = last.max(at + state.came.min(AHEAD)).min(end).min(at + 127);
-        let taken = state.now.range(at + 1..=most).next().copied();
+        // Not `at + 1..=most`: if `most` is `at`, that is no range to a set but a panic.
+        let taken = state.now.range(at + 1..most + 1).next().copied();
         let slices = (at, taken.map_or(most, |t| t - 1));
         state.now.extend(slices.0..=slices.1);
         Some(Asked { all: self.clone(), slices })
@@ -183,6 +184,7 @@ mod tests {
         let first = asking.ask(0, 0, 999, true).unwrap();
         assert_eq!(first.slices, (0, 0));
         assert!(asking.ask(0, 5, 999, true).is_none());
+        assert_eq!(asking.ask(1, 1, 999, true).map(|a| a.slices), Some((1, 1)), "one alone, beside another");
         let later = asking.ask(1, 5, 999, true).unwrap();
         assert_eq!(later.slices, (1, 5));
         // Whoever waited for too long asks all the same.

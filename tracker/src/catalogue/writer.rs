@@ -48,9 +48,8 @@ impl Drop for Thread {
 struct Progress {
     /// Number of the last write that is durable.
     done: u64,
-    /// Number of the last write in a transaction that failed, and why.
-    failed: u64,
-    why: String,
+    /// Why the last transaction failed, in words. Nothing behind it is written before it is.
+    trouble: Option<String>,
     /// Bytes that wait.
     waiting: usize,
 }
@@ -168,10 +167,10 @@ impl Writer {
     /// Why it could not be written, in words; it is tried again all the same.
     pub async fn durable(&self, at: Durable) -> Result<(), String> {
         let mut progress = self.shared.progress.subscribe();
-        let seen = progress.wait_for(|p| p.done >= at.0 || p.failed >= at.0).await;
+        let seen = progress.wait_for(|p| p.done >= at.0 || p.trouble.is_some()).await;
         match seen {
             Ok(p) if p.done >= at.0 => Ok(()),
-            Ok(p) => Err(p.why.clone()),
+            Ok(p) => Err(p.trouble.clone().unwrap_or_default()),
             Err(_) => Err("the tracker stops".to_owned()),
         }
     }
@@ -185,8 +184,7 @@ impl Writer {
     /// Why nothing can be written at the moment, in words; none if all is well.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let progress = self.shared.progress.borrow();
-        (progress.failed > progress.done).then(|| progress.why.clone())
+        self.shared.progress.borrow().trouble.clone()
     }
 
     /// The slices at `indexes`, those that are there, in that order. Blocks on the disk.
@@ -251,7 +249,10 @@ impl Writer {
             return Err("the catalogue's thread failed".to_owned());
         }
         let progress = self.shared.progress.borrow();
-        if progress.done >= self.shared.state().last { Ok(()) } else { Err(progress.why.clone()) }
+        if progress.done >= self.shared.state().last {
+            return Ok(());
+        }
+        Err(progress.trouble.clone().unwrap_or_else(|| "the catalogue's thread ended early".to_owned()))
     }
 }
 
@@ -278,10 +279,7 @@ impl Shared {
             // The same batch until it is written: it must not be overtaken.
             while let Err(e) = self.persist.commit(&batch) {
                 tracing::error!("{e}; trying again");
-                self.progress.send_modify(|p| {
-                    p.failed = number;
-                    p.why = e.to_string();
-                });
+                self.progress.send_modify(|p| p.trouble = Some(e.to_string()));
                 let state = self.state();
                 if state.closing {
                     return;
@@ -342,6 +340,7 @@ impl Shared {
         }
         self.progress.send_modify(|p| {
             p.done = number;
+            p.trouble = None;
             p.waiting = waiting;
         });
     }

@@ -68,8 +68,11 @@ async fn a_write_that_fails_is_told_and_tried_again_in_order() {
     let first = writer.submit(Store::Manifest { manifest });
     let e = writer.durable(first).await.unwrap_err();
     assert!(e.contains("disk full"), "{e}");
+    // It waits behind what fails, and whoever waits for it must not wait for ever.
     let last = writer.submit(slices[0].clone());
+    assert_eq!(writer.durable(last).await.unwrap_err(), e);
     drop(allow);
+    writer.shared.progress.subscribe().wait_for(|p| p.trouble.is_none()).await.unwrap();
     writer.durable(last).await.unwrap();
     writer.durable(first).await.unwrap();
     writer.close().unwrap();
