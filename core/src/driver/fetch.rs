@@ -27,6 +27,9 @@ use crate::store::{MediaStore, PutError};
 
 /// How long the end of a stream is waited for after its last page.
 const LAST_WORD: Duration = Duration::from_millis(100);
+/// While a run is on its way to the disk, so many bytes more are taken before the next is cut: many pages are then checked and
+/// written at once, however small the pieces are that come.
+const GATHER: usize = 256 * 1024;
 /// The engine is told that a fetch is alive at most so often.
 pub(super) const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -208,19 +211,27 @@ impl Fetch {
     ) -> Result<Received, TransportError> {
         let mut proofs = std::pin::pin!(self.need_slices(slices.0, slices.1));
         let mut proved = false;
-        let (mut seen, mut over) = (false, false);
+        let mut seen = false;
         let mut told = Instant::now();
+        let mut gathered = 0;
+        // What comes behind bytes that were not cut yet, and tells of a break there.
+        let mut behind: Option<Piece> = None;
+        // How it ended, if it did; what had come whole is still cut.
+        let (mut over, mut rested) = (None::<Result<Received, TransportError>>, false);
         loop {
-            match assembler.next(&*self.store) {
+            let gathers = over.is_none() && behind.is_none() && writing.is_some() && gathered < GATHER;
+            let cut = if gathers { Cut::NeedMore } else { assembler.next(&*self.store) };
+            match cut {
                 Cut::Run { first, pages, of_one_host } => {
                     if let Some(job) = writing.take()
                         && !self.written(job.await)?
                     {
                         return Ok(Received::Altered);
                     }
+                    gathered = 0;
                     *writing = Some(self.write(first, pages, of_one_host));
                 }
-                Cut::NeedSlice(index) => {
+                Cut::NeedSlice(index) if !matches!(over, Some(Err(_))) => {
                     if proved {
                         // The batch did not have it (an open-ended set, say).
                         self.or_cancelled(self.need_slices(index, index)).await?;
@@ -230,16 +241,33 @@ impl Fetch {
                     }
                 }
                 Cut::Finished => return Ok(Received::End),
-                Cut::NeedMore if over => return Ok(Received::End),
-                Cut::NeedMore => {
+                Cut::NeedSlice(_) | Cut::NeedMore => {
+                    if over.is_some() && !rested {
+                        // What there is of the last page may be all that was missing of it.
+                        rested = true;
+                        assembler.keep_rest();
+                        continue;
+                    }
+                    if let Some(over) = over {
+                        return over;
+                    }
+                    if let Some(piece) = behind.take() {
+                        assembler.push(piece);
+                        continue;
+                    }
                     let piece = tokio::select! {
                         biased;
                         r = &mut proofs, if !proved => {
-                            r?;
                             proved = true;
+                            if let Err(e) = r {
+                                over = Some(Err(e));
+                            }
                             continue;
                         }
-                        () = self.cancel.cancelled() => return Ok(Received::End),
+                        () = self.cancel.cancelled() => {
+                            over = Some(Ok(Received::End));
+                            continue;
+                        }
                         written = ready(writing), if writing.is_some() => {
                             *writing = None;
                             // Told at once, not with the next page: on a slow line that is a while.
@@ -252,14 +280,15 @@ impl Fetch {
                         }
                         piece = stream.next() => piece,
                     };
-                    let Some(piece) = piece else {
-                        // What there is of the last page may be all that was missing of it.
-                        over = true;
-                        assembler.keep_rest();
-                        continue;
+                    let piece = match piece {
+                        Some(Ok(piece)) => piece,
+                        ended => {
+                            over = Some(ended.transpose().map(|_| Received::End));
+                            continue;
+                        }
                     };
-                    let piece = piece?;
                     if let Piece::Bytes(b) | Piece::Fragment { bytes: b, .. } = &piece {
+                        gathered += b.len();
                         if !seen {
                             seen = true;
                             self.tell(FetchEvent::FirstByte);
@@ -273,7 +302,11 @@ impl Fetch {
                             () = self.cancel.cancelled() => {}
                         }
                     }
-                    assembler.push(piece);
+                    if gathers && !matches!(piece, Piece::Bytes(_)) {
+                        behind = Some(piece);
+                    } else {
+                        assembler.push(piece);
+                    }
                 }
             }
         }

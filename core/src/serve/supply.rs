@@ -105,7 +105,8 @@ impl Supply {
             Source::Pages(set) => VecDeque::from([Todo::Pages(set.next_from(0), set)]),
             Source::Slices { first, last } => VecDeque::from([Todo::Slices(first, last)]),
         };
-        Supply { media, admission, todo, chunk: CHUNK.1 * 4, patience, at: None }
+        let chunk = if admission.is_limited() { CHUNK.1 * 4 } else { CHUNK.0 };
+        Supply { media, admission, todo, chunk, patience, at: None }
     }
 
     /// Whether the request came with a ticket.
@@ -227,10 +228,16 @@ impl Supply {
 
 /// Reads bytes that are held.
 async fn read(media: &Arc<MediaStore>, offset: u64, len: usize) -> Result<Bytes, SupplyError> {
-    let media = media.clone();
-    // A disk may be slow: not on a thread that serves others.
-    let read = tokio::task::spawn_blocking(move || media.read(offset, len));
-    let bytes = read.await.map_err(|e| SupplyError::Read(io::Error::other(e)))?.map_err(SupplyError::Read)?;
+    let read = match media.read_ready(offset, len) {
+        Some(read) => read,
+        None => {
+            let media = media.clone();
+            // A disk may be slow: not on a thread that serves others.
+            let read = tokio::task::spawn_blocking(move || media.read(offset, len));
+            read.await.map_err(|e| SupplyError::Read(io::Error::other(e)))?
+        }
+    };
+    let bytes = read.map_err(SupplyError::Read)?;
     if bytes.len() != len {
         let short =
             io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was served");

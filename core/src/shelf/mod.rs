@@ -435,6 +435,12 @@ impl Admission {
         self.shelf.upload.turn(self.flow, self.class, bytes).await;
     }
 
+    /// Whether writes may have to wait for their turn.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.rate.is_some() || self.shelf.upload.is_limited()
+    }
+
     /// Whether the request came with a ticket.
     #[must_use]
     pub fn is_ticketed(&self) -> bool {

@@ -64,6 +64,11 @@ impl Upload {
         self.lock().limiter.end(flow);
     }
 
+    /// Whether there is a limit.
+    pub(super) fn is_limited(&self) -> bool {
+        !self.lock().limiter.is_free()
+    }
+
     /// Waits until a request may write so much.
     pub(super) async fn turn(self: &Arc<Upload>, flow: Flow, class: Class, bytes: usize) {
         let quantum = {

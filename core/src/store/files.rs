@@ -43,6 +43,36 @@ impl Files {
     }
 }
 
+#[cfg(target_os = "linux")]
+impl Files {
+    /// Reads at most as much of the media as the buffer takes, if that needs no wait for a disk; none if it does, or if the
+    /// system cannot tell.
+    pub(crate) fn read_ready(&self, buffer: &mut [u8], offset: u64) -> Option<usize> {
+        use rustix::io::{Errno, ReadWriteFlags};
+        let mut buffers = [io::IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.media, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+            Ok(n) => Some(n),
+            // A file system in memory has no disk to wait for.
+            Err(Errno::OPNOTSUPP) if rustix::fs::fstatfs(&self.media).is_ok_and(|s| s.f_type == TMPFS) => {
+                rustix::io::pread(&self.media, buffer, offset).ok()
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// `TMPFS_MAGIC` of Linux.
+#[cfg(target_os = "linux")]
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
+#[cfg(not(target_os = "linux"))]
+impl Files {
+    /// Other systems do not tell.
+    pub(crate) fn read_ready(&self, _: &mut [u8], _: u64) -> Option<usize> {
+        None
+    }
+}
+
 /// Most media that are kept open although nobody reads them just now; two descriptors each.
 const MOST: usize = 128;
 

@@ -415,6 +415,22 @@ impl MediaStore {
         Ok(out.into())
     }
 
+    /// As [`MediaStore::read`], but only what the system has in memory: without a wait, so that no thread need be kept for it.
+    /// None if it would have to wait for a disk, or cannot tell.
+    #[must_use]
+    pub fn read_ready(&self, offset: u64, len: usize) -> Option<io::Result<Bytes>> {
+        let files = match &*read(&self.handle) {
+            Handle::Fetch { files, .. } | Handle::Closed { files, .. } => files.clone(),
+            Handle::Placed { files, .. } => files.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?,
+        };
+        if let Err(e) = files.check(&self.file()) {
+            return Some(Err(e));
+        }
+        let mut out = vec![0; self.clamp(offset, len)];
+        let n = files.read_ready(&mut out, offset)?;
+        (n == out.len()).then(|| Ok(out.into()))
+    }
+
     /// As [`MediaStore::read`], into a buffer.
     ///
     /// # Errors

@@ -43,15 +43,16 @@ impl<R> IoRead<R> {
 
 impl<R: AsyncRead + Send + Unpin + 'static> Inbound for IoRead<R> {
     async fn read(&mut self) -> Result<Option<Bytes>, Lost> {
-        if self.buffer.capacity() < LEAST {
-            self.buffer = BytesMut::with_capacity(self.size);
+        if self.buffer.len() < LEAST {
+            // Zeroed once: streams that want buffers so would else have what is free of it zeroed with each read.
+            self.buffer = BytesMut::zeroed(self.size);
         }
-        let room = self.buffer.capacity();
-        let n = self.from.read_buf(&mut self.buffer).await.map_err(Lost::Broken)?;
+        let room = self.buffer.len();
+        let n = self.from.read(&mut self.buffer).await.map_err(Lost::Broken)?;
         if n == room && room == self.size {
             self.size = (self.size * 2).min(BUFFER.1);
         }
-        Ok((n > 0).then(|| self.buffer.split().freeze()))
+        Ok((n > 0).then(|| self.buffer.split_to(n).freeze()))
     }
 }
 
