@@ -27,9 +27,11 @@ use crate::store::{MediaStore, PutError};
 
 /// How long the end of a stream is waited for after its last page.
 const LAST_WORD: Duration = Duration::from_millis(100);
-/// While a run is on its way to the disk, so many bytes more are taken before the next is cut: many pages are then checked and
-/// written at once, however small the pieces are that come.
+/// What comes fast is gathered before it is cut into a run, so that many pages are checked and written at once, however small
+/// the pieces are: so many bytes, and what comes while a run is on its way to the disk and for [`PAUSE`] after the last one.
 const GATHER: usize = 256 * 1024;
+/// See [`GATHER`]. After a pause longer than this a page is cut as soon as it is whole.
+const PAUSE: Duration = Duration::from_millis(2);
 /// The engine is told that a fetch is alive at most so often.
 pub(super) const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -214,12 +216,17 @@ impl Fetch {
         let mut seen = false;
         let mut told = Instant::now();
         let mut gathered = 0;
+        // Whether what was gathered is to be cut, and until when it is not.
+        let mut dry = true;
+        let mut pause = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         // What comes behind bytes that were not cut yet, and tells of a break there.
         let mut behind: Option<Piece> = None;
         // How it ended, if it did; what had come whole is still cut.
         let (mut over, mut rested) = (None::<Result<Received, TransportError>>, false);
         loop {
-            let gathers = over.is_none() && behind.is_none() && writing.is_some() && gathered < GATHER;
+            let more = over.is_none() && behind.is_none() && gathered < GATHER;
+            let gathers = more && (writing.is_some() || !dry);
+            let rests = gathers && writing.is_none() && pause.deadline() <= tokio::time::Instant::now();
             let cut = if gathers { Cut::NeedMore } else { assembler.next(&*self.store) };
             match cut {
                 Cut::Run { first, pages, of_one_host } => {
@@ -228,7 +235,8 @@ impl Fetch {
                     {
                         return Ok(Received::Altered);
                     }
-                    gathered = 0;
+                    (gathered, dry) = (0, true);
+                    pause.as_mut().reset(tokio::time::Instant::now() + PAUSE);
                     *writing = Some(self.write(first, pages, of_one_host));
                 }
                 Cut::NeedSlice(index) if !matches!(over, Some(Err(_))) => {
@@ -279,7 +287,16 @@ impl Fetch {
                             continue;
                         }
                         piece = stream.next() => piece,
+                        () = std::future::ready(()), if rests => {
+                            dry = true;
+                            continue;
+                        }
+                        () = pause.as_mut(), if gathers && writing.is_none() => {
+                            dry = true;
+                            continue;
+                        }
                     };
+                    dry = false;
                     let piece = match piece {
                         Some(Ok(piece)) => piece,
                         ended => {

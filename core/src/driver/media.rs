@@ -180,7 +180,7 @@ impl Media {
     /// If the media is withdrawn, or (with `patience`) no good page came for that long, though there is a tracker; where it
     /// does not answer, ten times as long.
     pub async fn complete(&self, patience: Option<Duration>) -> Result<(), OpenError> {
-        let mut changed = self.store.changed();
+        let mut completed = self.store.completed();
         let mut stage = self.shared.stage.subscribe();
         let mut idle_since = tokio::time::Instant::now();
         let mut held = self.store.held();
@@ -203,10 +203,15 @@ impl Media {
                 (idle_since, away) = (tokio::time::Instant::now(), 0);
             }
             let deadline = patience.map(|p| idle_since + p);
+            let look = patience.map(|p| tokio::time::Instant::now() + p / 8);
             tokio::select! {
-                _ = changed.changed() => {}
+                _ = completed.changed() => {}
                 r = stage.changed() => if r.is_err() { return Err(OpenError::Closed) },
-                () = until(deadline) => {
+                () = until(look) => {
+                    let now = tokio::time::Instant::now();
+                    if self.store.held() != held || deadline.is_none_or(|d| now < d) {
+                        continue;
+                    }
                     let seconds = patience.unwrap_or_default().as_secs();
                     // Nobody can be blamed for pages that nobody was asked for.
                     if self.tracker_is_away() {

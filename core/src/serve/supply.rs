@@ -163,7 +163,7 @@ impl Supply {
                     let media = self.media.clone();
                     let encode = move || {
                         let known = (first..=to).filter_map(|i| media.proven_slice(i));
-                        known.flat_map(|s| frame::encode(&s)).collect::<Vec<u8>>()
+                        known.map(|s| frame::encode(&s)).collect::<Vec<_>>().concat()
                     };
                     let bytes = tokio::task::spawn_blocking(encode).await;
                     let bytes = bytes.map_err(|e| SupplyError::Read(io::Error::other(e)))?;

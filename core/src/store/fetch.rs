@@ -166,7 +166,7 @@ impl Store {
             begun.side.write_map(Map::Pages, &held, 0, manifest.pages - 1).map_err(fail_side)?;
             held
         };
-        let files = Files { media, side: begun.side, stamp: None };
+        let files = Files::new(media, begun.side, None);
         Ok(MediaStore::fetching(manifest, self.pool(), files, (part, side.to_owned()), output, (held, known)))
     }
 }

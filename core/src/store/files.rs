@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::StoreError;
@@ -16,9 +18,22 @@ pub(crate) struct Files {
     pub(crate) side: Side,
     /// Set once the media is served in place: what its file must look like.
     pub(crate) stamp: Option<Stamp>,
+    /// Whether they lie on a file system without a disk, once somebody asked.
+    #[cfg(target_os = "linux")]
+    in_memory: OnceLock<bool>,
 }
 
 impl Files {
+    pub(crate) fn new(media: File, side: Side, stamp: Option<Stamp>) -> Files {
+        Files {
+            media,
+            side,
+            stamp,
+            #[cfg(target_os = "linux")]
+            in_memory: OnceLock::new(),
+        }
+    }
+
     /// Opens what is served in place.
     pub(crate) fn open(media: &Path, side: &Path, stamp: Stamp) -> io::Result<Files> {
         let file = File::open(media)?;
@@ -27,7 +42,7 @@ impl Files {
             SideError::Damaged(why) => io::Error::other(StoreError::Damaged { path: side.to_owned(), why }),
             SideError::Blank => io::Error::other(StoreError::Damaged { path: side.to_owned(), why: "empty" }),
         })?;
-        let files = Files { media: file, side, stamp: Some(stamp) };
+        let files = Files::new(file, side, Some(stamp));
         files.check(media)?;
         Ok(files)
     }
@@ -45,19 +60,28 @@ impl Files {
 
 #[cfg(target_os = "linux")]
 impl Files {
-    /// Reads at most as much of the media as the buffer takes, if that needs no wait for a disk; none if it does, or if the
-    /// system cannot tell.
-    pub(crate) fn read_ready(&self, buffer: &mut [u8], offset: u64) -> Option<usize> {
-        use rustix::io::{Errno, ReadWriteFlags};
-        let mut buffers = [io::IoSliceMut::new(buffer)];
-        match rustix::io::preadv2(&self.media, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
-            Ok(n) => Some(n),
-            // A file system in memory has no disk to wait for.
-            Err(Errno::OPNOTSUPP) if rustix::fs::fstatfs(&self.media).is_ok_and(|s| s.f_type == TMPFS) => {
-                rustix::io::pread(&self.media, buffer, offset).ok()
-            }
-            Err(_) => None,
+    /// Reads `len` bytes of the media if that needs no wait for a disk; none if it does, if the system cannot tell, or if the
+    /// media is shorter.
+    pub(crate) fn read_ready(&self, len: usize, offset: u64) -> Option<Vec<u8>> {
+        use rustix::io::ReadWriteFlags;
+        if self.is_in_memory() {
+            let mut out = Vec::with_capacity(len);
+            let n = rustix::io::pread(&self.media, rustix::buffer::spare_capacity(&mut out), offset).ok()?;
+            return (n >= len).then(|| {
+                out.truncate(len);
+                out
+            });
         }
+        let mut out = vec![0; len];
+        let mut buffers = [io::IoSliceMut::new(&mut out)];
+        let n = rustix::io::preadv2(&self.media, &mut buffers, offset, ReadWriteFlags::NOWAIT).ok()?;
+        (n == len).then_some(out)
+    }
+
+    /// Whether the file system has no disk to wait for.
+    fn is_in_memory(&self) -> bool {
+        let tell = || rustix::fs::fstatfs(&self.media).is_ok_and(|s| s.f_type == TMPFS);
+        *self.in_memory.get_or_init(tell)
     }
 }
 
@@ -68,7 +92,7 @@ const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 #[cfg(not(target_os = "linux"))]
 impl Files {
     /// Other systems do not tell.
-    pub(crate) fn read_ready(&self, _: &mut [u8], _: u64) -> Option<usize> {
+    pub(crate) fn read_ready(&self, _: usize, _: u64) -> Option<Vec<u8>> {
         None
     }
 }

@@ -36,6 +36,8 @@ pub struct MediaStore {
     slices: RwLock<Option<PageMap>>,
     cache: Mutex<SliceCache>,
     changed: watch::Sender<u64>,
+    /// Grows when it becomes complete: whoever waits for that need not be woken by every page.
+    completed: watch::Sender<u64>,
 }
 
 /// In which of its lives the media is.
@@ -109,6 +111,7 @@ impl MediaStore {
             slices: RwLock::new(slices),
             cache: Mutex::default(),
             changed: watch::Sender::new(0),
+            completed: watch::Sender::new(0),
         }
     }
 
@@ -199,6 +202,12 @@ impl MediaStore {
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// A number that grows when it becomes complete.
+    #[must_use]
+    pub fn completed(&self) -> watch::Receiver<u64> {
+        self.completed.subscribe()
     }
 
     fn files(&self) -> io::Result<Arc<Files>> {
@@ -302,6 +311,9 @@ impl MediaStore {
 
     fn bump(&self) {
         self.changed.send_modify(|generation| *generation += 1);
+        if self.is_complete() {
+            self.completed.send_modify(|times| *times += 1);
+        }
     }
 
     /// Where `page` stands; none if its slice is unknown here.
@@ -426,9 +438,7 @@ impl MediaStore {
         if let Err(e) = files.check(&self.file()) {
             return Some(Err(e));
         }
-        let mut out = vec![0; self.clamp(offset, len)];
-        let n = files.read_ready(&mut out, offset)?;
-        (n == out.len()).then(|| Ok(out.into()))
+        files.read_ready(self.clamp(offset, len), offset).map(|out| Ok(out.into()))
     }
 
     /// As [`MediaStore::read`], into a buffer.

@@ -11,7 +11,7 @@ const BUFFER: (usize, usize) = (8 << 10, 256 << 10);
 /// What is left of a buffer is not read into when it is less than this.
 const LEAST: usize = 4 << 10;
 /// A chunk shorter than this goes out in one write with the beginning of the next, up to so much of that.
-const SMALL: (usize, usize) = (512, 16 << 10);
+const SMALL: (usize, usize) = (512, 1 << 10);
 
 /// Both directions of `stream`. Dropping them drops it.
 pub fn halves<S: AsyncRead + AsyncWrite + Send + 'static>(

@@ -117,7 +117,7 @@ async fn on(links: &Links, link: &Link, busy: Busy, request: &Request) -> Result
         _served: link.serve(true),
         since: Instant::now(),
     };
-    let answer = ask(Receiving(receive), send, request, ANSWER_TIME).await?;
+    let answer = ask(Receiving::new(receive), send, request, ANSWER_TIME).await?;
     listening.heard();
     Ok(Coming { answer, listening })
 }

@@ -76,7 +76,7 @@ impl Host {
                 Some((permit, link.serve(ticket)))
             };
             let answered =
-                host.server.answer_if(Receiving::<1>(receive), send, Some(link.key), admitted).await;
+                host.server.answer_if(Receiving::<1>::new(receive), send, Some(link.key), admitted).await;
             if let Err(e) = answered {
                 tracing::debug!(receiver = %link.key.short(), error = %e, "a request ended early");
             }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use iceshare::icet::stream::EndCode;
 use iceshare::stream::{Inbound, Lost, Outbound};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
@@ -20,26 +20,33 @@ fn broken(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Lost {
     Lost::Broken(io::Error::other(e))
 }
 
-/// The direction that we read, up to `N` of QUIC's chunks at once: each packet brings one, and they go on as one piece.
+/// The direction that we read.
 #[derive(Debug)]
-pub(crate) struct Receiving<const N: usize>(pub(crate) RecvStream);
+pub(crate) struct Receiving<const N: usize> {
+    from: RecvStream,
+    /// Chunks that came, each of one packet, and not handed on yet: up to `N` are taken at once.
+    ready: [Bytes; N],
+    next: usize,
+}
+
+impl<const N: usize> Receiving<N> {
+    pub(crate) fn new(from: RecvStream) -> Receiving<N> {
+        Receiving { from, ready: std::array::from_fn(|_| Bytes::new()), next: N }
+    }
+}
 
 impl<const N: usize> Inbound for Receiving<N> {
     async fn read(&mut self) -> Result<Option<Bytes>, Lost> {
-        let mut chunks: [Bytes; N] = std::array::from_fn(|_| Bytes::new());
-        let read = self.0.read_chunks(&mut chunks).await.map_err(|e| match e {
+        if let Some(chunk) = self.ready.get_mut(self.next).map(std::mem::take).filter(|c| !c.is_empty()) {
+            self.next += 1;
+            return Ok(Some(chunk));
+        }
+        let read = self.from.read_chunks(&mut self.ready).await.map_err(|e| match e {
             ReadError::Reset(n) => Lost::GivenUp(Some(code(n))),
             e => broken(e),
         })?;
-        let Some(n) = read else { return Ok(None) };
-        Ok(Some(match &mut chunks[..n] {
-            [one] => std::mem::take(one),
-            several => {
-                let mut all = BytesMut::with_capacity(several.iter().map(Bytes::len).sum());
-                several.iter().for_each(|c| all.extend_from_slice(c));
-                all.freeze()
-            }
-        }))
+        self.next = 1;
+        Ok(read.and_then(|_| self.ready.first_mut().map(std::mem::take)))
     }
 }
 
