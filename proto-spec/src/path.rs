@@ -95,12 +95,13 @@ impl MediaPath {
         MediaPath::new(String::from_utf8(out).map_err(|_| PathError::Escape)?)
     }
 
-    /// The path as it stands in a URL, escaped, without a leading slash.
+    /// The path as it stands in a URL, escaped, without a leading slash. A single quote is escaped too, so that a link can be
+    /// pasted into a shell between such quotes.
     #[must_use]
     pub fn to_url_path(&self) -> String {
         let mut out = String::with_capacity(self.0.len());
         for b in self.0.bytes() {
-            if b.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&b) {
+            if b.is_ascii_alphanumeric() || b"-._~/!$&()*+,;=:@".contains(&b) {
                 out.push(char::from(b));
             } else {
                 out.push_str(&format!("%{b:02X}"));

@@ -178,7 +178,8 @@ impl Task {
             LinkEvent::Up(session) => {
                 let key = session.peer();
                 if let Err(e) = self.inner.trust_tracker(&self.url, key) {
-                    tracing::error!(tracker = %self.url.authority(), error = %e, "the tracker is not trusted");
+                    // Whoever waits is told, and says it.
+                    tracing::debug!(tracker = %self.url.authority(), error = %e, "the tracker is not trusted");
                     self.fail_all(&OpenError::Trust(e));
                     self.link = Link::Down;
                     self.engine.handle_disconnected(now);

@@ -42,7 +42,7 @@ pub enum TrustError {
     /// Another key than the last time.
     #[error(
         "{who} has another key than before: expected {expected}, seen {seen}. If you know that it was changed, \
-         run `iceshare trust --forget '{url}'` and try again"
+         run `iceshare trust --forget {forget}` and try again"
     )]
     Changed {
         /// Who was checked.
@@ -51,13 +51,13 @@ pub enum TrustError {
         expected: PeerKey,
         /// Key that was seen.
         seen: PeerKey,
-        /// What to forget.
-        url: String,
+        /// What to forget, and the option that says where; for a shell.
+        forget: String,
     },
     /// An older version than one that was seen.
     #[error(
         "{who} is offered in version {seen}, but version {highest} was seen before: somebody serves old data. \
-         If its publisher started anew, run `iceshare trust --forget '{url}'` and try again"
+         If its publisher started anew, run `iceshare trust --forget {forget}` and try again"
     )]
     Rollback {
         /// Who was checked.
@@ -66,8 +66,8 @@ pub enum TrustError {
         highest: u64,
         /// Version offered.
         seen: u64,
-        /// What to forget.
-        url: String,
+        /// What to forget, and the option that says where; for a shell.
+        forget: String,
     },
     /// The file is not ours.
     #[error("{path} is damaged ({why}): restore it, or remove it to forget all keys that were remembered")]
@@ -154,6 +154,12 @@ impl TrustStore {
         Ok(TrustStore { path, data })
     }
 
+    /// `url` and our folder, as they can be pasted into a shell behind `--forget`.
+    fn forgetting(&self, url: &str) -> String {
+        let folder = disk::folder(&self.path).display().to_string().replace('\'', r"'\''");
+        format!("'{url}' --data '{folder}'")
+    }
+
     /// Compares the key that a tracker proved with the link's pin, or else with the one it had before. `authority` is
     /// `host:port` as [`IcetUrl::authority`] gives it.
     ///
@@ -176,7 +182,7 @@ impl TrustStore {
                 who: who(),
                 expected: known.0,
                 seen,
-                url: format!("icet://{authority}"),
+                forget: self.forgetting(&format!("icet://{authority}")),
             }),
             known => {
                 let outcome = if known.is_some() { Known::Pinned } else { Known::First };
@@ -215,7 +221,7 @@ impl TrustStore {
                             who: format!("icet://{name}"),
                             highest: known.version,
                             seen: version,
-                            url: format!("icet://{name}"),
+                            forget: self.forgetting(&format!("icet://{name}")),
                         });
                     }
                     Known::Same
@@ -225,7 +231,7 @@ impl TrustStore {
                         who: who(),
                         expected: known.key.0,
                         seen,
-                        url: format!("icet://{name}"),
+                        forget: self.forgetting(&format!("icet://{name}")),
                     });
                 }
                 Some(_) => Known::Pinned,
@@ -291,8 +297,7 @@ impl TrustStore {
 }
 
 fn media_name(authority: &str, path: &MediaPath) -> String {
-    // Without quotes, so that a name can be pasted into a shell between quotes.
-    format!("{authority}/{}", path.to_url_path().replace('\'', "%27"))
+    format!("{authority}/{}", path.to_url_path())
 }
 
 fn pinned(pin: Option<PeerKey>, seen: PeerKey, who: &dyn Fn() -> String) -> Result<(), TrustError> {
@@ -341,7 +346,8 @@ mod tests {
         assert!(
             matches!(error, TrustError::Changed { expected, seen, .. } if expected == key(1) && seen == key(2))
         );
-        assert!(error.to_string().contains("iceshare trust --forget 'icet://host:4237'"), "{error}");
+        let advice = format!("iceshare trust --forget 'icet://host:4237' --data '{}'", dir.path().display());
+        assert!(error.to_string().contains(&advice), "{error}");
         assert!(matches!(store(&dir).check_tracker(a, key(1), pin), Err(TrustError::NotPinned { .. })));
         // A pin that matches overrides what was remembered.
         assert_eq!(store(&dir).check_tracker(a, key(2), pin).unwrap(), Known::Pinned);

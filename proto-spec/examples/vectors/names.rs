@@ -15,12 +15,17 @@ pub(crate) const PATHS: &[(&str, &str)] = &[
     ("%2e%2e/x", "%252e%252e/x"),
     ("...", "..."),
     (".hidden/~x", ".hidden/~x"),
-    ("x'!$&()*+,;=:@", "x'!$&()*+,;=:@"),
+    ("x!$&()*+,;=:@", "x!$&()*+,;=:@"),
+    ("it's", "it%27s"),
 ];
 
 /// Other spellings of a path in a URL, and the path.
-pub(crate) const SPELLINGS: &[(&str, &str)] =
-    &[("/music/song.opus", "music/song.opus"), ("%6Dusic%2fsong.opus", "music/song.opus"), ("%c3%a9", "é")];
+pub(crate) const SPELLINGS: &[(&str, &str)] = &[
+    ("/music/song.opus", "music/song.opus"),
+    ("%6Dusic%2fsong.opus", "music/song.opus"),
+    ("%c3%a9", "é"),
+    ("it's", "it's"),
+];
 
 /// Texts that are no path in a URL.
 pub(crate) const BAD_PATHS: &[(&str, &str)] = &[
