@@ -102,6 +102,17 @@ pub(super) struct Limiter {
     next: u64,
 }
 
+/// Bytes a second that a part (0 to 1) of `up` comes to; none without an upload rate.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates need no 53 bits and are positive"
+)]
+pub(super) fn rate_of(part: f64, up: Option<u64>) -> Option<u64> {
+    up.map(|up| (part.clamp(0.0, 1.0) * up as f64) as u64)
+}
+
 impl Limiter {
     /// `up`: bytes a second in all; `share`: of them, at most this part for anonymous requests.
     #[expect(
@@ -111,7 +122,7 @@ impl Limiter {
         reason = "rates need no 53 bits and are positive"
     )]
     pub(super) fn new(up: Option<u64>, share: Option<f64>, now: Now) -> Limiter {
-        let part = share.zip(up).map(|(s, up)| (s.clamp(0.0, 1.0) * up as f64) as u64);
+        let part = share.and_then(|s| rate_of(s, up));
         let quantum = up.map_or(QUANTUM.1, |up| (up as f64 * QUANTUM_SECONDS).clamp(QUANTUM.0, QUANTUM.1));
         Limiter {
             all: up.map(|r| Bucket::new(r, now)),

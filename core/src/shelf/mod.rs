@@ -37,7 +37,8 @@ pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
 pub enum Anonymous {
     /// Nothing.
     Deny,
-    /// At most this part (0 to 1) of the upload rate, after all ticketed requests. Without an upload rate: as `Allow`.
+    /// At most this part (0 to 1) of the upload rate, after all ticketed requests. Without an upload rate: as `Allow`; if it comes to
+    /// less than a byte a second: as `Deny`.
     Share(f64),
     /// Whatever ticketed requests leave.
     Allow,
@@ -193,11 +194,15 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shelf {
     /// An empty shelf.
     #[must_use]
-    pub fn new(config: ShelfConfig) -> Arc<Shelf> {
+    pub fn new(mut config: ShelfConfig) -> Arc<Shelf> {
         let share = match config.anonymous {
             Anonymous::Share(part) => Some(part),
             Anonymous::Allow | Anonymous::Deny => None,
         };
+        // Nothing would come of a request, however long it waits: it is better told.
+        if share.is_some_and(|part| part <= 0.0 || limiter::rate_of(part, config.up) == Some(0)) {
+            config.anonymous = Anonymous::Deny;
+        }
         let upload = Upload::new(config.up, share, config.clock.clone());
         let (media, tickets, served) = (Mutex::default(), Mutex::default(), Mutex::default());
         Arc::new(Shelf { config, media, tickets, upload, served })

@@ -254,6 +254,21 @@ mod admit {
     }
 
     #[tokio::test]
+    async fn a_share_of_nothing_is_a_refusal() {
+        let share = Anonymous::Share;
+        for (up, share, served) in [
+            (None, share(0.0), false),
+            (None, share(0.1), true),
+            (Some(1_000_000), share(0.0), false),
+            (Some(1_000_000), share(0.01), true),
+            (Some(100), share(0.001), false),
+        ] {
+            let host = Host::new(up, share);
+            assert_eq!(host.ask(&pages(1, 1), None, None).is_ok(), served, "{share:?} of {up:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn bytes_and_times_are_rounded_to_pages() {
         let host = Host::new(None, Anonymous::Deny);
         let good = host.ticket(1, PageSet::range(100, 199));
