@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use icet::{MediaId, MediaPath, SignedManifest};
+use icu_normalizer::ComposingNormalizerBorrowed;
 
 use super::Announce;
 use crate::swarm::io::Store;
@@ -24,14 +25,14 @@ struct Inner {
 pub struct Entry {
     /// Its manifest.
     pub manifest: Arc<SignedManifest>,
-    /// Path, title and values of tags in lower case, a line each.
+    /// Path, title and values of tags, a line each, as [`folded`].
     text: Arc<str>,
 }
 
 /// What to look for.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// Words that must all occur in path, title or tags, in any case. None: everything.
+    /// Words that must all occur in path, title or tags, as [`Query::words_of`] gives them. None: everything.
     pub words: Vec<String>,
     /// Only media whose path comes after this one (which need not be there).
     pub after: Option<MediaPath>,
@@ -40,11 +41,16 @@ pub struct Query {
 }
 
 impl Query {
-    /// The words of `text`, at most 16 of them.
+    /// The words of `text`, at most 16 of them: found in any case, and whether accents are letters of their own or not.
     #[must_use]
     pub fn words_of(text: &str) -> Vec<String> {
-        text.split_whitespace().take(16).map(str::to_lowercase).collect()
+        text.split_whitespace().take(16).map(folded).collect()
     }
+}
+
+/// In lower case and in Unicode's normalization form C: file systems differ in the form of names.
+fn folded(text: &str) -> String {
+    ComposingNormalizerBorrowed::new_nfc().normalize(&text.to_lowercase()).into_owned()
 }
 
 /// What was found.
@@ -54,7 +60,7 @@ pub struct Found {
     pub media: Vec<Arc<SignedManifest>>,
     /// Whether there are more after them.
     pub more: bool,
-    /// Media in the whole index.
+    /// Media that match in the whole index.
     pub total: usize,
 }
 
@@ -65,7 +71,7 @@ impl Entry {
             text.push('\n');
             text.push_str(value);
         }
-        Entry { text: text.to_lowercase().into(), manifest: Arc::new(manifest) }
+        Entry { text: folded(&text).into(), manifest: Arc::new(manifest) }
     }
 }
 
@@ -96,18 +102,32 @@ impl Index {
         inner.by_path.get(path).map(|e| e.manifest.clone())
     }
 
-    /// Searches. Linear in the number of media after `query.after`.
+    /// Searches. Linear in the number of media, if there are words to look for.
     #[must_use]
     pub fn find(&self, query: &Query) -> Found {
         let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let from = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let matches = |e: &Entry| query.words.iter().all(|w| e.text.contains(w.as_str()));
+        let (before, from) = match &query.after {
+            Some(after) => (Bound::Included(after), Bound::Excluded(after)),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
         let mut hits = inner
             .by_path
             .range::<MediaPath, _>((from, Bound::Unbounded))
-            .filter(|(_, e)| query.words.iter().all(|w| e.text.contains(w.as_str())))
-            .map(|(_, e)| e.manifest.clone());
-        let media: Vec<_> = hits.by_ref().take(query.limit).collect();
-        Found { more: hits.next().is_some(), media, total: inner.by_path.len() }
+            .map(|(_, e)| e)
+            .filter(|e| matches(e));
+        let media: Vec<_> = hits.by_ref().take(query.limit).map(|e| e.manifest.clone()).collect();
+        let more = hits.next().is_some();
+        let total = if query.words.is_empty() {
+            inner.by_path.len()
+        } else {
+            let earlier = query.after.as_ref().map_or(0, |_| {
+                let all = inner.by_path.range::<MediaPath, _>((Bound::Unbounded, before));
+                all.filter(|(_, e)| matches(e)).count()
+            });
+            earlier + media.len() + usize::from(more) + hits.count()
+        };
+        Found { media, more, total }
     }
 }
 
@@ -150,6 +170,29 @@ mod tests {
         assert_eq!(paths(&index, "FIRST quartet", None, 10).0, ["music/a.opus", "talk/c.opus"]);
         assert_eq!(paths(&index, "ärzte", None, 10).0, ["music/b.opus"]);
         assert_eq!(paths(&index, "first ärzte", None, 10).0, Vec::<String>::new());
+        let total = |q, after: Option<&str>, limit| {
+            let after = after.map(|a| MediaPath::new(a).unwrap());
+            index.find(&Query { words: Query::words_of(q), after, limit }).total
+        };
+        for (after, limit) in [(None, 10), (None, 1), (Some("music/a.opus"), 1), (Some("x"), 1)] {
+            assert_eq!(
+                (total("", after, limit), total("quartet", after, limit)),
+                (3, 2),
+                "{after:?} {limit}"
+            );
+        }
+        assert_eq!(total("nothing", None, 1), 0);
+    }
+
+    #[test]
+    fn names_are_found_in_both_forms_of_unicode() {
+        let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+        let index = Index::default();
+        index.put(manifest(1, &format!("a/{composed}.opus"), 1, "", &[]));
+        index.put(manifest(1, &format!("b/{decomposed}.opus"), 1, "", &[]));
+        for word in [composed, decomposed, "CAF\u{c9}", "CAFE\u{301}"] {
+            assert_eq!(paths(&index, word, None, 10).0.len(), 2, "{word}");
+        }
     }
 
     #[test]

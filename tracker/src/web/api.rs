@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use icet::MediaPath;
 use icet::path::PathError;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::params::Params;
 use super::views::{Detail, Facts, Figures, Item, Peer, Protocol, Summary};
 use super::{Cache, Shared};
 use crate::catalogue;
@@ -44,15 +44,12 @@ impl From<Busy> for Refusal {
     }
 }
 
-impl From<QueryRejection> for Refusal {
-    fn from(e: QueryRejection) -> Refusal {
-        Refusal::new(StatusCode::BAD_REQUEST, e.body_text())
-    }
-}
-
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(serde_json::json!({ "error": self.why }))).into_response();
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(header::ALLOW, axum::http::HeaderValue::from_static("GET, HEAD"));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
         }
@@ -180,18 +177,8 @@ pub(super) async fn status(State(shared): Site) -> Result<Response, Refusal> {
 }
 
 /// How many entries an answer has at most, of what was asked for and (unless told, at most).
-fn limited(asked: Option<usize>, (unless_told, most): (usize, usize)) -> Result<usize, Refusal> {
-    match asked.unwrap_or(unless_told) {
-        limit if (1..=most).contains(&limit) => Ok(limit),
-        _ => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("limit takes a number from 1 to {most}"))),
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
-    q: Option<String>,
-    limit: Option<usize>,
-    after: Option<String>,
+fn limited(params: &Params, (unless_told, most): (usize, usize)) -> Result<usize, Refusal> {
+    Ok(params.number("limit", 1..=most)?.unwrap_or(unless_told))
 }
 
 #[derive(Serialize)]
@@ -199,24 +186,23 @@ struct List {
     media: Vec<Item>,
     /// What to give as `after` for more.
     next: Option<String>,
-    /// Media in the catalogue.
+    /// Media that match, before and after these too.
     total: usize,
 }
 
-pub(super) async fn list(
-    State(shared): Site,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, Refusal> {
-    let Query(query) = query?;
-    let text = query.q.unwrap_or_default();
+pub(super) async fn list(State(shared): Site, params: Params) -> Result<Response, Refusal> {
+    let text = params.text("q")?.unwrap_or_default();
     if text.len() > SEARCH {
-        let why = format!("q has at most {SEARCH} bytes");
+        let why = format!("q takes at most {SEARCH} bytes, not {}: search for fewer words", text.len());
         return Err(Refusal::new(StatusCode::BAD_REQUEST, why));
     }
-    let bad = |e: PathError| Refusal::new(StatusCode::BAD_REQUEST, format!("after: {e}"));
-    let after = query.after.map(MediaPath::new).transpose().map_err(bad)?;
-    let limit = limited(query.limit, MEDIA)?;
-    let search = catalogue::Query { words: catalogue::Query::words_of(&text), after, limit };
+    let bad = |e: PathError| {
+        let why = format!("after takes a media path, as `next` of the answer before has it: {e}");
+        Refusal::new(StatusCode::BAD_REQUEST, why)
+    };
+    let after = params.text("after")?.map(MediaPath::new).transpose().map_err(bad)?;
+    let limit = limited(&params, MEDIA)?;
+    let search = catalogue::Query { words: catalogue::Query::words_of(text), after, limit };
     let found = {
         let _turn = shared.searches.acquire().await.map_err(|_| Busy)?;
         let index = shared.site.index.clone();
@@ -270,25 +256,15 @@ pub(super) async fn protocols(State(shared): Site) -> Result<Response, Refusal> 
     Ok(Json(Protocols { protocols: &summary.protocols }).into_response())
 }
 
-#[derive(Deserialize)]
-pub(super) struct PeersQuery {
-    limit: Option<usize>,
-    skip: Option<usize>,
-}
-
 #[derive(Serialize)]
 struct Peers<'a> {
     peers: &'a [Peer],
     total: u64,
 }
 
-pub(super) async fn peers(
-    State(shared): Site,
-    query: Result<Query<PeersQuery>, QueryRejection>,
-) -> Result<Response, Refusal> {
-    let Query(query) = query?;
-    let limit = limited(query.limit, PEERS)?;
-    let skip = query.skip.unwrap_or(0);
+pub(super) async fn peers(State(shared): Site, params: Params) -> Result<Response, Refusal> {
+    let limit = limited(&params, PEERS)?;
+    let skip = params.number("skip", 0..=usize::MAX)?.unwrap_or(0);
     let look = shared.site.observer.ask(move |s| s.peers(skip, PEERS.1).into_iter().map(Peer::of).collect());
     let cache: &Cache<usize, Vec<Peer>> = &shared.peers;
     let found = cache.get(skip, look).await?;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
-use axum::middleware::map_response;
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::service::{Service, service_fn};
@@ -28,6 +29,7 @@ use crate::server::{Busy, Observer, Traffic};
 
 mod api;
 mod metrics;
+mod params;
 mod views;
 
 /// Connections at once.
@@ -36,6 +38,8 @@ const CONNECTIONS: usize = 512;
 const HEADER: Duration = Duration::from_secs(15);
 /// How long a connection may live, however busy.
 const CONNECTION: Duration = Duration::from_secs(300);
+/// Longest path and query, in bytes. A media path of 1024 bytes is at most three times as long, escaped.
+const URI: usize = 8 << 10;
 /// How long what was seen of the swarm stays good enough.
 const FRESH: Duration = Duration::from_millis(500);
 /// Searches at once: each may go through the whole index.
@@ -183,8 +187,24 @@ fn router(site: Site) -> Router {
         .fallback(|uri: Uri| async move {
             api::Refusal::new(StatusCode::NOT_FOUND, format!("nothing at {}", uri.path()))
         })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            let why =
+                format!("{method} does nothing here: all is read only, ask for {} with GET", uri.path());
+            api::Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
+        })
+        .layer(from_fn(short))
         .layer(map_response(headers))
         .with_state(Arc::new(shared))
+}
+
+/// Refuses requests for what is too long to be anything here.
+async fn short(request: Request, next: Next) -> Response {
+    let len = request.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    if len <= URI {
+        return next.run(request).await;
+    }
+    let why = format!("path and query have at most {URI} bytes together, not {len}: ask for less");
+    api::Refusal::new(StatusCode::URI_TOO_LONG, why).into_response()
 }
 
 fn asset(kind: &'static str, body: &'static str) -> Response {

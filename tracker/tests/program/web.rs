@@ -34,6 +34,7 @@ async fn the_api_tells_what_there_is() {
     let found = tracker.get("/api/media?q=NOBODY%20hostile").await;
     assert_eq!(found["media"][0]["title"], hostile);
     assert_eq!(found["media"].as_array().unwrap().len(), 1);
+    assert_eq!(found["total"], 1);
     let (mut seen, mut after) = (Vec::new(), String::new());
     loop {
         let page = tracker.get(&format!("/api/media?limit=3{after}")).await;
@@ -109,16 +110,20 @@ async fn what_cannot_be_answered_is_refused_in_json() {
     let data = tempfile::tempdir().unwrap();
     let tracker = Tracker::start(data.path()).await;
     let long = format!("/api/media?q={}", "x".repeat(300));
+    let much = format!("/api/media?q={}", "x".repeat(10_000));
     for (path, status) in [
         ("/api/media/no/such", 404),
         ("/api/media/..%2f..%2fetc", 400),
         ("/api/media/%ff", 400),
         ("/api/media?limit=many", 400),
         ("/api/media?limit=0", 400),
+        ("/api/media?limit=1&limit=2", 400),
+        ("/api/peers?skip=-1", 400),
         ("/api/media?limit=201", 400),
         ("/api/peers?limit=0", 400),
         (&long, 400),
         ("/elsewhere", 404),
+        (&much, 414),
     ] {
         let (got, body, headers) = tracker.request(path).await;
         assert_eq!(got, status, "{path}: {body}");

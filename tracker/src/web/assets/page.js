@@ -97,7 +97,7 @@ async function showMedia() {
   if (!$('list').contains(document.activeElement)) $('list').replaceChildren(...items.map(mediaRow));
   $('more').hidden = after === null;
   say('count', q
-    ? `${items.length}${after === null ? '' : ' or more'} of ${number.format(total)} media match.`
+    ? `${number.format(total)} media match${after === null ? '' : `, the first ${number.format(items.length)} are shown`}.`
     : total ? `${number.format(items.length)} of ${number.format(total)} media.`
       : 'Nothing is published here yet. Try: iceshare publish FILE');
 }
