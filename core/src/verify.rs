@@ -1,5 +1,7 @@
 //! Checks an Ogg file page by page, and says where it is bad.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -7,12 +9,71 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::ogg::{Damage, Link, ScanError, ScanEvent, ScanMode, Timeline, scan_reader};
+use crate::ogg::{Damage, Link, PageHeader, ScanError, ScanEvent, ScanMode, Timeline, scan_reader};
 
-/// Damages that are told one by one; the others are only counted.
+/// Damages, and gaps, that are told one by one; the others are only counted.
 pub const DAMAGES: usize = 1000;
+/// Logical streams at a time whose pages are counted.
+const STREAMS: usize = 1024;
 /// Pages between two calls of the progress function.
 const STEP: u64 = 256;
+
+/// A place where the pages of a logical stream do not follow one another, though each is sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The logical stream's serial number.
+    pub serial: u32,
+    /// Where the page stands that should have another number, in bytes.
+    pub offset: u64,
+    /// The sequence number that it should have.
+    pub expected: u32,
+    /// The one that it has.
+    pub found: u32,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Gap { serial, offset, expected, found } = *self;
+        let (ahead, behind) = (found.wrapping_sub(expected), expected.wrapping_sub(found));
+        let s = |n| if n == 1 { "" } else { "s" };
+        write!(f, "at offset {offset}: logical stream {serial:#010x} ")?;
+        if ahead < behind {
+            write!(f, "lacks {ahead} page{}: number {expected} should follow, it is {found}", s(ahead))
+        } else {
+            write!(
+                f,
+                "goes back by {behind} page{}: number {expected} should follow, it is {found}",
+                s(behind)
+            )
+        }
+    }
+}
+
+/// Counts the pages of each logical stream: the next number, and whether the last page was marked as the end.
+#[derive(Debug, Default)]
+struct Sequences(HashMap<u32, (u32, bool)>);
+
+impl Sequences {
+    /// Looks at the next sound page.
+    fn page(&mut self, header: &PageHeader, offset: u64) -> Option<Gap> {
+        let (serial, found) = (header.serial, header.sequence);
+        // Each link of a chain counts anew, with the same serial number too.
+        let expected = if header.bos { None } else { self.0.get(&serial).map(|(next, _)| *next) };
+        if self.0.len() >= STREAMS && !self.0.contains_key(&serial) {
+            // Those that ended are remembered only as long as there is room.
+            self.0.retain(|_, (_, ended)| !*ended);
+        }
+        if self.0.len() < STREAMS || self.0.contains_key(&serial) {
+            self.0.insert(serial, (found.wrapping_add(1), header.eos));
+        }
+        expected.filter(|e| *e != found).map(|expected| Gap { serial, offset, expected, found })
+    }
+
+    /// Pages were lost to a damage that is told by itself: counting begins anew.
+    fn damage(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// What is in a file.
 #[derive(Debug, Clone)]
@@ -27,6 +88,11 @@ pub struct VerifyReport {
     pub damages: Vec<Damage>,
     /// How many there are.
     pub damage_count: u64,
+    /// Places where sound pages of a logical stream are missing or repeated, the first [`DAMAGES`] of them. What damages
+    /// took away does not count.
+    pub gaps: Vec<Gap>,
+    /// How many there are.
+    pub gap_count: u64,
     /// How long it lasts, in microseconds; 0 if no logical stream has times.
     pub duration: u64,
     /// Links of the chain.
@@ -42,6 +108,12 @@ impl VerifyReport {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.damage_count == 0
+    }
+
+    /// Whether the pages of each logical stream follow one another, as far as they are sound.
+    #[must_use]
+    pub fn is_gapless(&self) -> bool {
+        self.gap_count == 0
     }
 }
 
@@ -80,16 +152,24 @@ pub fn verify_file(file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     }
     let mut timeline = Timeline::new();
     let (mut damages, mut damage_count) = (Vec::new(), 0);
+    let (mut gaps, mut gap_count, mut sequences) = (Vec::new(), 0, Sequences::default());
     let scanned = scan_reader(reader, ScanMode::Lenient, |event| {
         match event {
             ScanEvent::Page(page) => {
                 timeline.page(&page.header, page.bytes);
+                if let Some(gap) = sequences.page(&page.header, page.offset) {
+                    gap_count += 1;
+                    if gaps.len() < DAMAGES {
+                        gaps.push(gap);
+                    }
+                }
                 if timeline.pages().is_multiple_of(STEP) {
                     progress(page.offset, meta.len());
                 }
             }
             ScanEvent::Damage(damage) => {
                 damage_count += 1;
+                sequences.damage();
                 if damages.len() < DAMAGES {
                     damages.push(damage);
                 }
@@ -113,6 +193,8 @@ pub fn verify_file(file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
         damaged_bytes: stats.damaged,
         damages,
         damage_count,
+        gaps,
+        gap_count,
         duration: u64::try_from(timeline.duration()).unwrap_or(0),
         links: timeline.link_count(),
         first: timeline.links().next().cloned(),
@@ -140,6 +222,8 @@ mod tests {
         for file in fixtures(false) {
             let report = verify_file(&file, &mut |_, _| {}).unwrap();
             assert!(report.is_sound() && report.pages > 0 && report.first.is_some(), "{}", file.display());
+            let cut_out = file.file_name().unwrap().to_string_lossy().starts_with("cut-out");
+            assert!(report.is_gapless() || cut_out, "{}: {:?}", file.display(), report.gaps);
         }
         let damaged = fixtures(true);
         assert!(damaged.len() >= 3);
@@ -148,6 +232,29 @@ mod tests {
             assert!(!report.is_sound() && report.damaged_bytes > 0, "{}", file.display());
             assert_eq!(report.damages.len() as u64, report.damage_count);
         }
+    }
+
+    #[test]
+    fn pages_that_lack_or_repeat_are_told_with_their_stream() {
+        let bytes = std::fs::read(fixture("opus.opus")).unwrap();
+        let starts: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"OggS")).collect();
+        assert!(starts.len() > 6);
+        let serial = u32::from_le_bytes(bytes[14..18].try_into().unwrap());
+        let page = |n: usize| &bytes[starts[n]..starts.get(n + 1).copied().unwrap_or(bytes.len())];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut order: Vec<usize> = (0..starts.len()).collect();
+        order.insert(3, 2);
+        order.remove(6);
+        let pages: Vec<&[u8]> = order.iter().map(|n| page(*n)).collect();
+        std::fs::write(file.path(), pages.concat()).unwrap();
+        let report = verify_file(file.path(), &mut |_, _| {}).unwrap();
+        let at = |n: usize| pages[..n].iter().map(|p| p.len() as u64).sum();
+        let twice = Gap { serial, offset: at(3), expected: 3, found: 2 };
+        let lacking = Gap { serial, offset: at(6), expected: 5, found: 6 };
+        assert!(report.is_sound() && !report.is_gapless());
+        assert_eq!((report.gaps, report.gap_count), (vec![twice, lacking], 2));
+        assert!(twice.to_string().contains("goes back by 1 page: number 3"), "{twice}");
+        assert!(lacking.to_string().contains("lacks 1 page: number 5"), "{lacking}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::progress::{clock, read_bar};
 #[derive(Serialize)]
 struct Report {
     file: String,
+    /// No damages and no gaps.
     sound: bool,
     pages: u64,
     bytes: u64,
@@ -24,6 +25,17 @@ struct Report {
     damaged_bytes: u64,
     damage_count: u64,
     damages: Vec<Bad>,
+    gap_count: u64,
+    gaps: Vec<Gap>,
+}
+
+/// Where sound pages of a logical stream do not follow one another.
+#[derive(Serialize)]
+struct Gap {
+    serial: u32,
+    offset: u64,
+    expected: u32,
+    found: u32,
 }
 
 #[derive(Serialize)]
@@ -64,6 +76,8 @@ pub(crate) fn verify(args: &args::Verify) -> Outcome {
                 }
                 if !report.is_sound() {
                     failure = Some(Failure::failed(format!("{name} is damaged")));
+                } else if !report.is_gapless() {
+                    failure = Some(Failure::failed(format!("{name} lacks pages, or has some twice")));
                 }
                 reports.push(json(name, &report));
             }
@@ -97,10 +111,21 @@ fn show(name: &str, report: &VerifyReport) -> Outcome {
     if report.damage_count > DAMAGES as u64 {
         output::result(format!("{name}: and {} more", report.damage_count - DAMAGES as u64))?;
     }
-    let state = if report.is_sound() {
-        "sound".to_owned()
-    } else {
-        format!("{} bytes are bad", report.damaged_bytes)
+    for gap in &report.gaps {
+        output::result(format!("{name}: {gap}"))?;
+    }
+    if report.gap_count > report.gaps.len() as u64 {
+        output::result(format!("{name}: and {} more", report.gap_count - report.gaps.len() as u64))?;
+    }
+    let gaps = match report.gap_count {
+        1 => "1 gap between pages".to_owned(),
+        n => format!("{n} gaps between pages"),
+    };
+    let state = match (report.is_sound(), report.is_gapless()) {
+        (true, true) => "sound".to_owned(),
+        (true, false) => gaps,
+        (false, true) => format!("{} bytes are bad", report.damaged_bytes),
+        (false, false) => format!("{} bytes are bad, {gaps}", report.damaged_bytes),
     };
     let chain = if report.links > 1 { format!(", {} links", report.links) } else { String::new() };
     output::result(format!(
@@ -116,7 +141,7 @@ fn show(name: &str, report: &VerifyReport) -> Outcome {
 fn json(file: String, report: &VerifyReport) -> Report {
     Report {
         file,
-        sound: report.is_sound(),
+        sound: report.is_sound() && report.is_gapless(),
         pages: report.pages,
         bytes: report.bytes,
         duration_us: report.duration,
@@ -125,5 +150,11 @@ fn json(file: String, report: &VerifyReport) -> Report {
         damaged_bytes: report.damaged_bytes,
         damage_count: report.damage_count,
         damages: report.damages.iter().filter_map(Bad::of).collect(),
+        gap_count: report.gap_count,
+        gaps: report
+            .gaps
+            .iter()
+            .map(|g| Gap { serial: g.serial, offset: g.offset, expected: g.expected, found: g.found })
+            .collect(),
     }
 }
