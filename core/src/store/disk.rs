@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,23 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Longest name of a file, in bytes, on all file systems that matter.
+pub(crate) const NAME: usize = 255;
+
+/// Where `path` stands while it is not complete: `NAME.part`, beside which there is room for a `.iceshare`. Of a name that is too
+/// long for that the beginning and a hash stay.
+pub(crate) fn part_of(path: &Path) -> PathBuf {
+    const SUFFIXES: usize = ".part.iceshare".len();
+    let Some(name) = path.file_name().filter(|n| n.len() > NAME - SUFFIXES) else {
+        return with_suffix(path, ".part");
+    };
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    // A name that is not UTF-8 has no beginning that is sure to be one: its hash has to do.
+    let text = name.to_str().unwrap_or_default();
+    let short = text.get(..text.floor_char_boundary(NAME - SUFFIXES - 17)).unwrap_or_default();
+    path.with_file_name(format!("{short}~{}.part", hash.get(..16).unwrap_or_default()))
 }
 
 /// Makes names in the folder of `path` durable.
@@ -85,11 +103,21 @@ pub(crate) fn open_locked(path: &Path) -> io::Result<Option<File>> {
             Err(TryLockError::Error(e)) => return Err(e),
         }
         // Whoever held the lock before may have given the file another name: then this is not the one that stands here.
-        let here = file.metadata()?;
-        if fs::metadata(path).is_ok_and(|m| m.ino() == here.ino() && m.dev() == here.dev()) {
+        if stands_at(path, &file)? {
             return Ok(Some(file));
         }
     }
+}
+
+/// Whether `file` is what stands at `path`.
+fn stands_at(path: &Path, file: &File) -> io::Result<bool> {
+    let here = file.metadata()?;
+    Ok(fs::metadata(path).is_ok_and(|m| m.ino() == here.ino() && m.dev() == here.dev()))
+}
+
+/// Removes `path` if it is `file`, and not another one that was put in its place.
+pub(crate) fn remove_own(path: &Path, file: &File) -> io::Result<()> {
+    if stands_at(path, file)? { fs::remove_file(path) } else { Ok(()) }
 }
 
 /// Renames `from` to `to`, durably, but never over another file: then `AlreadyExists`.
@@ -135,5 +163,20 @@ mod tests {
         assert_eq!(folder(Path::new("x")), Path::new("."));
         assert_eq!(folder(Path::new("d/x")), Path::new("d"));
         assert_eq!(with_suffix(Path::new("d/x.ogg"), ".part"), Path::new("d/x.ogg.part"));
+    }
+
+    #[test]
+    fn parts_have_names_that_fit() {
+        assert_eq!(part_of(Path::new("d/x.ogg")), Path::new("d/x.ogg.part"));
+        let mut parts = std::collections::HashSet::new();
+        for (name, own) in [("x".repeat(241), true), ("x".repeat(242), false), ("é".repeat(127) + "x", false)]
+        {
+            let part = part_of(&Path::new("d").join(&name));
+            let text = part.file_name().unwrap().to_str().unwrap();
+            assert_eq!(text == format!("{name}.part"), own, "{text}");
+            assert!(text.len() + ".iceshare".len() <= NAME && text.ends_with(".part"), "{text}");
+            assert_eq!(part.parent(), Some(Path::new("d")));
+            assert!(parts.insert(part));
+        }
     }
 }

@@ -43,6 +43,9 @@ pub enum StoreError {
     /// The folder for the output is not there.
     #[error("there is no folder {0}: create it, or choose another place with -o")]
     NoFolder(PathBuf),
+    /// No file can have such a name.
+    #[error("{0}: the name is too long for a file; choose another one with -o")]
+    LongName(PathBuf),
     /// The part file belongs to another media.
     #[error(
         "{part} belongs to another media, {held}: move it and {part}.iceshare away, or choose another name with -o"

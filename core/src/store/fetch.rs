@@ -36,11 +36,19 @@ impl Store {
         }
         let id = manifest.id();
         let own = target == Target::Own;
+        let absolute =
+            |path: PathBuf| std::path::absolute(&path).map_err(|e| StoreError::io("find", &path, e));
+        let beside = |path: &Path| disk::with_suffix(&disk::part_of(path), ".iceshare");
         let (output, side) = match target {
             Target::File(path) => {
-                let path = std::path::absolute(&path).map_err(|e| StoreError::io("find", &path, e))?;
-                let side = disk::with_suffix(&path, ".part.iceshare");
+                let path = absolute(path)?;
+                let side = beside(&path);
                 (Output { path, side: self.placed_side(&id) }, side)
+            }
+            Target::Beside(path) => {
+                let path = absolute(path)?;
+                let side = beside(&path);
+                (Output { path, side: side.clone() }, side)
             }
             Target::Own => {
                 let side = self.fetched_side(&id);
@@ -60,7 +68,7 @@ impl Store {
         } else {
             self.check_output(&output, &side)?;
         }
-        let part = disk::with_suffix(&output.path, ".part");
+        let part = disk::part_of(&output.path);
         let media = self.begin(manifest, own, part, side, output)?;
         Ok(self.remember(media))
     }
@@ -68,6 +76,9 @@ impl Store {
     /// That a fetch may go to a file that the user named.
     fn check_output(&self, output: &Output, side: &Path) -> Result<(), StoreError> {
         let folder = disk::folder(&output.path);
+        if output.path.file_name().is_some_and(|n| n.len() > disk::NAME) {
+            return Err(StoreError::LongName(output.path.clone()));
+        }
         match fs::metadata(folder) {
             Ok(m) if m.is_dir() => {}
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {

@@ -46,7 +46,7 @@ enum Handle {
     /// Being fetched, into `files`, whose name is `part`.
     Fetch { files: Arc<Files>, part: PathBuf, side: PathBuf, output: Output },
     /// Not fetched any more, though not complete.
-    Closed { files: Arc<Files>, part: PathBuf, output: Output },
+    Closed { files: Arc<Files>, part: PathBuf, side: PathBuf, output: Output },
     /// Complete, and read from where it stands.
     Placed { files: Mutex<Weak<Files>>, path: PathBuf, side: PathBuf, stamp: Stamp },
 }
@@ -467,6 +467,15 @@ impl MediaStore {
         Ok(files)
     }
 
+    /// Where its side file is.
+    pub(super) fn side_file(&self) -> PathBuf {
+        match &*read(&self.handle) {
+            Handle::Fetch { side, .. } | Handle::Closed { side, .. } | Handle::Placed { side, .. } => {
+                side.clone()
+            }
+        }
+    }
+
     /// Whether a file served in place was changed, moved or removed since it was scanned: withdraw it then.
     #[must_use]
     pub fn is_stale(&self) -> bool {
@@ -536,7 +545,8 @@ impl MediaStore {
     }
 
     /// Ends an unfinished fetch in an orderly way: syncs, and marks the part file as clean so that a later resume need not
-    /// verify it again. Without it nothing is lost but that time. Nothing can be put afterwards.
+    /// verify it again. Without it nothing is lost but that time. Nothing can be put afterwards. If no page is held, nothing of
+    /// the fetch stays on disk.
     ///
     /// # Errors
     /// The disk's.
@@ -546,14 +556,35 @@ impl MediaStore {
         let Handle::Fetch { files, part, side, output } = &*handle else { return Ok(()) };
         let sync = || {
             files.media.sync_data()?;
+            if self.held() == 0 {
+                // Under the lock of the side file, which goes last: it says whose the other is.
+                disk::remove_own(part, &files.media)?;
+                return disk::remove_own(side, files.side.file());
+            }
             let stamp = Stamp::of(&files.media.metadata()?);
             files.side.set_state(false, Some(stamp))?;
             files.side.file().sync_data()?;
             files.side.file().unlock()
         };
         let result = sync().map_err(|e| StoreError::io("close", side, e));
-        *handle = Handle::Closed { files: files.clone(), part: part.clone(), output: output.clone() };
+        *handle = Handle::Closed {
+            files: files.clone(),
+            part: part.clone(),
+            side: side.clone(),
+            output: output.clone(),
+        };
         result
+    }
+}
+
+/// Of a fetch that was given up before its first page nothing stays.
+impl Drop for MediaStore {
+    fn drop(&mut self) {
+        let begun = matches!(&*read(&self.handle), Handle::Fetch { .. });
+        if begun && self.held() == 0 {
+            // What is left in spite of that is found by the next one to fetch it.
+            let _ = self.close();
+        }
     }
 }
 

@@ -39,6 +39,9 @@ pub enum Target {
     File(PathBuf),
     /// Into the data directory, named by the media's id.
     Own,
+    /// To this file, as with [`Target::File`], but as a copy that nothing else is to know of: all of it stays in the file's folder,
+    /// until [`Store::adopt`] makes it the one in the data directory.
+    Beside(PathBuf),
 }
 
 /// All media of this peer under a data directory. Files there are named by media ids, never by media paths.
@@ -179,7 +182,7 @@ impl Store {
     pub fn remove(&self, id: &MediaId) -> Result<(), StoreError> {
         self.open_table().remove(id);
         let file = self.fetched_file(id);
-        let part = disk::with_suffix(&file, ".part");
+        let part = disk::part_of(&file);
         for path in [self.published_side(id), self.placed_side(id), self.fetched_side(id), file, part] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -189,5 +192,64 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Makes a copy that was fetched with [`Target::Beside`], and was finished or closed, the one in the data directory. If that has
+    /// the whole media already, or if some of it stands there and the copy is not complete, it stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if the one in the data directory is being written, or the disk's.
+    pub fn adopt(&self, copy: &MediaStore) -> Result<(), StoreError> {
+        let (id, side) = (copy.id(), self.fetched_side(&copy.id()));
+        let (own, complete) = (self.fetched_file(&id), copy.is_complete());
+        let locked = disk::open_locked(&side).map_err(|e| StoreError::io("create", &side, e))?;
+        let locked = locked.ok_or_else(|| StoreError::InUse(disk::part_of(&own)))?;
+        let begun = locked.metadata().is_ok_and(|m| m.len() > 0);
+        if begun && (!complete || self.open_placed(&side).is_some()) {
+            return Ok(());
+        }
+        let (from, to) = if complete { (copy.file(), own) } else { (copy.file(), disk::part_of(&own)) };
+        let from_side = copy.side_file();
+        if complete {
+            let file = File::options().read(true).write(true).open(&from_side);
+            let noted = file.map_err(side::SideError::Io).and_then(|f| {
+                Side::open(f).and_then(|(opened, _)| opened.set_origin(&to).map_err(side::SideError::Io))
+            });
+            match noted {
+                Ok(()) => {}
+                Err(side::SideError::Io(e)) => return Err(StoreError::io("write", from_side, e)),
+                Err(_) => return Err(StoreError::Damaged { path: from_side, why: "it cannot be read" }),
+            }
+        }
+        // The side file last: without it what stands there is as good as nothing.
+        fs::rename(&from, &to).map_err(|e| StoreError::io("rename", from, e))?;
+        fs::rename(&from_side, &side).map_err(|e| StoreError::io("rename", from_side, e))
+    }
+
+    /// Forgets media that were fetched to files which are gone, and tells which files those were.
+    ///
+    /// # Errors
+    /// If the data directory cannot be read or written.
+    pub fn forget_gone(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.dir.join("placed");
+        let fail = |e| StoreError::io("read", &folder, e);
+        let mut gone = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(fail)? {
+            let record = entry.map_err(fail)?.path();
+            if record.extension().is_none_or(|e| e != "iceshare") {
+                continue;
+            }
+            let side = File::open(&record).ok().and_then(|f| Side::open(f).ok());
+            let Some(file) = side.and_then(|(side, _)| side.origin().ok().flatten()) else { continue };
+            if fs::symlink_metadata(&file).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                match fs::remove_file(&record) {
+                    Ok(()) => gone.push(file),
+                    // Another process was faster.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(StoreError::io("remove", record, e)),
+                }
+            }
+        }
+        Ok(gone)
     }
 }

@@ -239,7 +239,7 @@ fn what_is_not_ours_is_left_alone() {
 fn another_version_or_media_is_told_apart() {
     let place = Place::new();
     let (first, second) = (Fixture::version(50, 8, 1), Fixture::version(50, 9, 2));
-    drop(place.begin(&first));
+    place.begin(&first).put_pages(0, first.run(0, 0)).unwrap();
     let error = place.fetch(&second).unwrap_err();
     assert!(matches!(error, StoreError::OtherVersion { held: 1, wanted: 2, .. }), "{error}");
     assert!(error.to_string().contains("song.ogg.part.iceshare"), "{error}");
@@ -457,6 +457,92 @@ fn many_threads_put_and_read() {
     assert!(fetch.is_complete());
     fetch.finish().unwrap();
     assert_eq!(fs::read(place.out()).unwrap(), media.bytes());
+}
+
+#[test]
+fn a_fetch_without_a_page_leaves_nothing() {
+    let (media, place) = (Fixture::new(100, 1), Place::new());
+    let fetch = place.begin(&media);
+    assert_eq!(place.names(), ["data", "song.ogg.part", "song.ogg.part.iceshare"]);
+    fetch.close().unwrap();
+    assert_eq!(place.names(), ["data"]);
+    drop(fetch);
+    // One page is worth keeping, and is kept in what follows.
+    let fetch = place.begin(&media);
+    fetch.put_pages(7, media.run(7, 7)).unwrap();
+    fetch.close().unwrap();
+    drop(fetch);
+    let fetch = place.fetch(&media).unwrap();
+    assert!(fetch.has(7));
+    fetch.close().unwrap();
+    assert_eq!(place.names(), ["data", "song.ogg.part", "song.ogg.part.iceshare"]);
+}
+
+#[test]
+fn long_names_are_fetched_too() {
+    let (media, place) = (Fixture::new(64, 1), Place::new());
+    let name = "n".repeat(disk::NAME);
+    let out = place.dir.path().join(&name);
+    let fetch = || place.store.fetch(media.manifest.clone(), Target::File(out.clone())).unwrap();
+    let first = fetch();
+    media.all_proven().for_each(|s| drop(first.put_slice(&s).unwrap()));
+    first.put_pages(0, media.run(0, 9)).unwrap();
+    drop(first);
+    let again = fetch();
+    assert_eq!(again.held(), 10);
+    again.put_pages(10, media.run(10, 63)).unwrap();
+    again.finish().unwrap();
+    assert_eq!(place.names(), ["data", &name]);
+    let error =
+        place.store.fetch(media.manifest.clone(), Target::File(out.with_file_name(name.clone() + "n")));
+    assert!(matches!(error, Err(StoreError::LongName(_))));
+}
+
+#[test]
+fn a_copy_beside_is_known_to_nobody_until_it_is_adopted() {
+    for complete in [true, false] {
+        let (media, place) = (Fixture::new(64, 1), Place::new());
+        let folder = place.dir.path().join("beside");
+        fs::create_dir(&folder).unwrap();
+        let own = place.store.fetch(media.manifest.clone(), Target::Own).unwrap();
+        let copy =
+            place.store.fetch(media.manifest.clone(), Target::Beside(folder.join("copy.ogg"))).unwrap();
+        media.all_proven().for_each(|s| drop(copy.put_slice(&s).unwrap()));
+        copy.put_pages(0, media.run(0, if complete { 63 } else { 40 })).unwrap();
+        if complete {
+            copy.finish().map(drop).unwrap()
+        } else {
+            copy.close().unwrap()
+        }
+        assert_eq!(fs::read_dir(place.store.dir().join("placed")).unwrap().count(), 0);
+        assert!(matches!(place.store.adopt(&copy), Err(StoreError::InUse(_))));
+        own.close().unwrap();
+        drop(own);
+        place.store.adopt(&copy).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        drop(copy);
+        let store = Store::open(place.store.dir()).unwrap();
+        let kept = store.fetch(media.manifest.clone(), Target::Own).unwrap();
+        assert_eq!((kept.is_complete(), kept.held()), (complete, if complete { 64 } else { 41 }));
+        let end = usize::try_from(kept.span(40).unwrap().offset).unwrap();
+        assert_eq!(kept.read(0, end).unwrap(), media.bytes()[..end]);
+    }
+}
+
+#[test]
+fn what_is_gone_is_forgotten() {
+    let (media, place) = (Fixture::new(64, 1), Place::new());
+    let fetch = place.begin(&media);
+    fetch.put_pages(0, media.run(0, 63)).unwrap();
+    fetch.finish().unwrap();
+    drop(fetch);
+    let record = place.store.placed_side(&media.manifest.id());
+    assert_eq!(place.store.forget_gone().unwrap(), Vec::<PathBuf>::new());
+    assert!(record.exists());
+    fs::remove_file(place.out()).unwrap();
+    assert_eq!(place.store.forget_gone().unwrap(), [place.out()]);
+    assert!(!record.exists());
+    assert_eq!(place.store.forget_gone().unwrap(), Vec::<PathBuf>::new());
 }
 
 #[test]
