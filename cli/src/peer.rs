@@ -1,16 +1,21 @@
 //! This process as a peer.
 
+use std::fs::{self, File};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use iceshare::icet::IcetUrl;
 use iceshare::icet::message::{Intent, Position};
 use iceshare::keyring::{Claim, KeyError};
-use iceshare::store::{MediaStore, Target};
+use iceshare::store::{MediaStore, Store, StoreError, Target};
 use iceshare::{Media, OpenError, OpenOptions, Peer, PeerConfig, StartError, keyring};
 use tempfile::TempDir;
 
 use crate::config::Settings;
+use crate::escape::printable;
 use crate::failure::{FAILED, Failure};
 use crate::output::note;
 use crate::transports;
@@ -73,14 +78,68 @@ pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Clai
         agent: AGENT.to_owned(),
     };
     let peer = Peer::start(config).await.map_err(started)?;
+    let (store, data) = (peer.store().clone(), settings.data.clone());
+    // What goes wrong with it is no reason not to start.
+    let _ = tokio::task::spawn_blocking(move || tidy(&store, &data)).await;
     Ok((peer, claim))
+}
+
+/// Removes what killed commands left in the data folder, and forgets files that are gone.
+fn tidy(store: &Store, data: &Path) {
+    for entry in fs::read_dir(data).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        if is_folder && entry.file_name().to_string_lossy().starts_with(BESIDE) {
+            let alone = File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok());
+            if let Err(error) = if alone { fs::remove_dir_all(entry.path()) } else { Ok(()) } {
+                tracing::warn!(%error, folder = %entry.path().display(), "a copy that is left over was not removed");
+            }
+        }
+    }
+    match store.forget_gone() {
+        Ok(gone) => {
+            for file in gone.iter().take(FORGOTTEN) {
+                let file = printable(&file.display().to_string());
+                note(format!("iceshare: {file} was moved or removed, and is forgotten"));
+            }
+            if gone.len() > FORGOTTEN {
+                note(format!("iceshare: and so are {} more files", gone.len() - FORGOTTEN));
+            }
+        }
+        Err(error) => tracing::warn!(%error, "files that are gone were not forgotten"),
+    }
+}
+
+/// What names of folders with a second copy begin with.
+const BESIDE: &str = "beside-";
+/// Forgotten files that are named.
+const FORGOTTEN: usize = 3;
+
+/// A folder for a second copy, gone when this is dropped. As long as it is locked, [`tidy`] lets it be.
+#[derive(Debug)]
+struct Beside {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl Beside {
+    fn new(data: &Path) -> io::Result<Beside> {
+        loop {
+            let folder = tempfile::Builder::new().prefix(BESIDE).tempdir_in(data)?;
+            // Another command may tidy up between the two.
+            let Ok(lock) = File::open(folder.path()) else { continue };
+            lock.lock()?;
+            if fs::metadata(folder.path()).is_ok_and(|m| lock.metadata().is_ok_and(|l| l.ino() == m.ino())) {
+                return Ok(Beside { folder, _lock: lock });
+            }
+        }
+    }
 }
 
 /// A media that is fetched into the data folder, to be read from there.
 pub(crate) struct Own {
     pub(crate) media: Media,
     /// Where another command fetches it too, the copy of this one; it is gone when this is dropped.
-    beside: Option<TempDir>,
+    beside: Option<Beside>,
 }
 
 impl Own {
@@ -96,24 +155,46 @@ impl Own {
             Err(OpenError::InUse(_)) => {}
             first => return Ok(Own { media: first.map_err(opened)?, beside: None }),
         }
-        let folder = tempfile::Builder::new().prefix("beside-").tempdir_in(&settings.data).map_err(|e| {
+        let beside = Beside::new(&settings.data).map_err(|e| {
             Failure::failed(format!("no folder for a second copy in {}: {e}", settings.data.display()))
         })?;
-        let target = Target::File(folder.path().join("copy.ogg"));
+        let target = Target::Beside(beside.folder.path().join("copy.ogg"));
         let media = peer.open(url, options(target)).await.map_err(opened)?;
-        Ok(Own { media, beside: Some(folder) })
+        Ok(Own { media, beside: Some(beside) })
     }
 
-    /// After the media was left: what was fetched is kept in order, or removed.
-    pub(crate) async fn end(self, peer: &Peer, keep: bool) {
+    /// After the media was left: what was fetched is kept in order, or removed. Tells whether it could be kept.
+    pub(crate) async fn end(self, peer: &Peer, keep: bool) -> bool {
         let Own { media, beside } = self;
         let (store, id) = (media.store().clone(), media.id());
-        if keep || beside.is_some() {
-            close(store).await;
+        if keep {
+            close(store.clone()).await;
+            if beside.is_some() && store.held() > 0 {
+                return adopt(peer.store().clone(), store).await;
+            }
+        } else if beside.is_some() {
+            // Its folder goes, with all that is in it.
+            drop(beside);
         } else if let Err(error) = peer.store().remove(&id) {
             tracing::warn!(%error, "what was fetched was not removed from the data folder");
         }
+        keep
     }
+}
+
+/// Makes a second copy the one that is kept.
+async fn adopt(to: Store, copy: Arc<MediaStore>) -> bool {
+    let adopted = tokio::task::spawn_blocking(move || to.adopt(&copy));
+    match adopted.await {
+        Ok(Ok(())) => return true,
+        Ok(Err(StoreError::InUse(_))) => note(
+            "iceshare: this second copy is not kept, since another command still fetches the first one: \
+             keep that one, or choose another folder with --data",
+        ),
+        Ok(Err(e)) => note(format!("iceshare: this second copy is not kept: {}", printable(&e.to_string()))),
+        Err(_) => {}
+    }
+    false
 }
 
 /// Leaves a copy as it can be resumed, or used.

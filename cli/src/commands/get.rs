@@ -70,6 +70,11 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
 fn output_for(args: &args::Get, path: &MediaPath) -> Result<Output, Failure> {
     let file = match &args.output {
         Some(o) if o == "-" => return Ok(Output::Pipe),
+        Some(o) if o.is_empty() => {
+            return Err(Failure::usage(
+                "-o is empty: name a file, a folder, or - for standard output; without -o the file gets its own name",
+            ));
+        }
         Some(o) if o.as_encoded_bytes().ends_with(b"/") && !Path::new(o).is_dir() => {
             let e = iceshare::store::StoreError::NoFolder(PathBuf::from(o));
             return Err(Failure::from_error(FAILED, &e));
@@ -197,18 +202,25 @@ async fn share(share_for: Option<Duration>, stop: &CancellationToken) {
 
 /// Leaves the disk in order: a part that can be resumed at once, and nothing of what went to a pipe.
 async fn finish(peer: &Peer, opened: Opened, ours: bool, done: bool) {
-    if !done {
-        note(kept(opened.media()));
-    }
-    match opened {
+    let text = kept(opened.media());
+    let stays = match opened {
         Opened::Pipe(own) => own.end(peer, !(done && ours)).await,
-        Opened::File(media) if !done => peer::close(media.store().clone()).await,
-        Opened::File(_) => {}
+        Opened::File(media) if !done => {
+            peer::close(media.store().clone()).await;
+            true
+        }
+        Opened::File(_) => true,
+    };
+    if !done && stays {
+        note(text);
     }
 }
 
 fn kept(media: &Media) -> String {
     let p = media.progress();
+    if p.held == 0 {
+        return "no page arrived, and nothing is kept".to_owned();
+    }
     format!("{} of {} pages are kept: the same command goes on from there", p.held, p.pages)
 }
 
