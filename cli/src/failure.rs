@@ -56,6 +56,11 @@ impl Failure {
         Failure::with(code, text)
     }
 
+    /// Whether the user ended it.
+    pub(crate) fn is_interrupt(&self) -> bool {
+        self.code == INTERRUPTED
+    }
+
     pub(crate) fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }

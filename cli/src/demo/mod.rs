@@ -87,7 +87,15 @@ async fn perform(
     if matches!(view, View::Lines(_)) {
         note(format!("watch it arrive: {}", offered.page));
     }
-    watch(swarm, &mut view, &offered, None, stop).await?;
+    if let Err(failure) = watch(swarm, &mut view, &offered, None, stop).await {
+        if failure.is_interrupt() {
+            let (verdict, hash) = swarm.compare().await?;
+            let last = swarm.snapshot(&offered.media, &offered.page, Some(verdict));
+            drop(view);
+            show(&figures(&last, swarm, &hash))?;
+        }
+        return Err(failure);
+    }
     let (verdict, hash) = swarm.compare().await?;
     let last = swarm.snapshot(&offered.media, &offered.page, Some(verdict));
     view.show(&last);
@@ -113,7 +121,8 @@ async fn perform(
         drop(view);
         show(&figures)?;
     }
-    verdict_of()
+    verdict_of()?;
+    if stop.is_cancelled() { Err(Failure::interrupted()) } else { Ok(()) }
 }
 
 /// Shows what happens until every peer has everything, or (with a verdict) until the user leaves.
@@ -129,7 +138,13 @@ async fn watch(
     loop {
         tokio::select! {
             () = stop.cancelled() => return Err(Failure::interrupted()),
-            () = view.quit() => return Err(Failure::interrupted()),
+            control_c = view.quit() => {
+                if control_c {
+                    // As if the signal had come.
+                    stop.cancel();
+                }
+                return Err(Failure::interrupted());
+            }
             arrival = arrivals.join_next(), if verdict.is_none() => match arrival {
                 None => return Ok(()),
                 Some(Ok((number, Ok(())))) => swarm.arrived(number),
@@ -152,7 +167,17 @@ fn figures(s: &Snapshot, swarm: &Swarm, hash: &str) -> Vec<String> {
     let sent = s.hosts.first().map_or(0, |o| o.sent);
     let ms = |d: Option<Duration>| d.map_or(0, |d| d.as_millis());
     let first = swarm.first_pages();
-    let last = s.peers().iter().filter_map(|p| p.complete).max().unwrap_or_default();
+    let complete: Vec<Duration> = s.peers().iter().filter_map(|p| p.complete).collect();
+    let last = complete.iter().max().copied().unwrap_or_default();
+    let arrived = if complete.len() == s.peers().len() {
+        format!("all arrived      after {:.1} s", last.as_secs_f64())
+    } else {
+        let (some, all) = (complete.len(), s.peers().len());
+        format!(
+            "stopped          after {:.1} s: {some} of {all} peers had everything",
+            s.elapsed.as_secs_f64()
+        )
+    };
     let verdict = s.verdict.unwrap_or(Verdict { equal: 0, peers: 0 });
     vec![
         format!(
@@ -169,7 +194,7 @@ fn figures(s: &Snapshot, swarm: &Swarm, hash: &str) -> Vec<String> {
             ms(first.iter().min().copied()),
             ms(first.iter().max().copied())
         ),
-        format!("all arrived      after {:.1} s", last.as_secs_f64()),
+        arrived,
         format!("equal to source  {} of {} copies (BLAKE3 {hash})", verdict.equal, verdict.peers),
     ]
 }

@@ -56,14 +56,13 @@ impl View {
         }
     }
 
-    /// Resolves when the user wants to leave.
-    pub(crate) async fn quit(&mut self) {
+    /// Resolves when the user wants to leave, and says whether that was Ctrl-C.
+    pub(crate) async fn quit(&mut self) -> bool {
         match self {
-            View::Full(full) => {
-                if full.quit.recv().await.is_none() {
-                    std::future::pending().await
-                }
-            }
+            View::Full(full) => match full.quit.recv().await {
+                Some(control_c) => control_c,
+                None => std::future::pending().await,
+            },
             View::Lines(_) => std::future::pending().await,
         }
     }
@@ -85,7 +84,7 @@ fn line(s: &Snapshot) -> String {
 /// The terminal in raw mode, on its other screen. Dropping it puts everything back.
 pub(crate) struct Full {
     terminal: Terminal<CrosstermBackend<Stderr>>,
-    quit: mpsc::Receiver<()>,
+    quit: mpsc::Receiver<bool>,
     closed: Arc<AtomicBool>,
     _hold: Hold,
 }
@@ -129,7 +128,7 @@ fn restore() {
 }
 
 /// In raw mode Ctrl-C is a key like others.
-fn keys(wants: &mpsc::Sender<()>, closed: &AtomicBool) {
+fn keys(wants: &mpsc::Sender<bool>, closed: &AtomicBool) {
     while !closed.load(Ordering::Relaxed) {
         match event::poll(KEYS) {
             Ok(false) => continue,
@@ -139,7 +138,7 @@ fn keys(wants: &mpsc::Sender<()>, closed: &AtomicBool) {
         let Ok(Event::Key(key)) = event::read() else { continue };
         let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
         let leave = control_c || matches!(key.code, KeyCode::Char('q' | 'Q') | KeyCode::Esc);
-        if key.kind != KeyEventKind::Release && leave && wants.blocking_send(()).is_err() {
+        if key.kind != KeyEventKind::Release && leave && wants.blocking_send(control_c).is_err() {
             return;
         }
     }
