@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use iceshare::icet::{IcetUrl, MediaPath, ProtocolName};
 use iceshare::shelf::Anonymous;
 
@@ -59,6 +59,26 @@ pub(crate) struct Common {
     /// Tell more; twice: everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// Common options that matter to a command which does not go to the network; the others are left out of its help.
+const MATTER: [(&str, &[&str]); 3] = [
+    ("verify", &["verbose"]),
+    ("trust", &["data", "config", "verbose"]),
+    ("protocols", &["transport", "set", "config", "verbose"]),
+];
+
+impl Cli {
+    /// The definition, with help that tells of those options only that matter.
+    pub(crate) fn with_help() -> clap::Command {
+        let all = Cli::command();
+        let common: Vec<clap::Arg> = all.get_arguments().filter(|a| a.is_global_set()).cloned().collect();
+        MATTER.iter().fold(all, |all, (name, matter)| {
+            let hidden = common.iter().filter(|a| !matter.contains(&a.get_id().as_str()));
+            let hidden: Vec<_> = hidden.map(|a| a.clone().hide(true)).collect();
+            all.mut_subcommand(name, |command| command.args(hidden))
+        })
+    }
 }
 
 /// What to do.
@@ -128,7 +148,7 @@ pub(crate) struct Get {
     #[arg(short, long, value_name = "FILE|-")]
     pub(crate) output: Option<OsString>,
     /// Go on sharing for so long afterwards, as in 10m or 1h
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) share_for: Option<Duration>,
     /// Figures as JSON on standard output at the end
     #[arg(long)]
@@ -239,8 +259,21 @@ impl FromStr for Set {
     }
 }
 
+/// A time as people write it.
+fn parse_time(s: &str) -> Result<Duration, String> {
+    humantime::parse_duration(s)
+        .map_err(|_| "a time is a number and a unit, as in 90s, 10m or 1h 30m (units: s, m, h, d)".to_owned())
+}
+
 /// A link to a tracker, without a path.
 pub(crate) fn parse_tracker(s: &str) -> Result<IcetUrl, String> {
+    if s.contains(',') {
+        return Err(
+            "it is one tracker, not a list: to publish on several, run one command for each, with a --data \
+                    folder of its own"
+                .into(),
+        );
+    }
     let url: IcetUrl = s.parse().map_err(|e: iceshare::icet::url::UrlError| e.to_string())?;
     if url.path.is_some() {
         return Err("a tracker's link has no path: icet://HOST[:PORT] (the media path goes to --as)".into());
@@ -265,9 +298,9 @@ pub(crate) fn parse_anonymous(s: &str) -> Result<Anonymous, String> {
         _ => {
             let percent =
                 s.strip_suffix('%').and_then(|p| p.parse().ok()).filter(|p| (0.0..=100.0).contains(p));
-            percent
-                .map(|p: f64| Anonymous::Share(p / 100.0))
-                .ok_or_else(|| "it is deny, allow, or a share of the upload from 0% to 100%".into())
+            percent.map(|p: f64| Anonymous::Share(p / 100.0)).ok_or_else(|| {
+                "it is deny, allow, or a share of the upload from 0% to 100%, as in 20%".into()
+            })
         }
     }
 }
@@ -275,7 +308,7 @@ pub(crate) fn parse_anonymous(s: &str) -> Result<Anonymous, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::FromArgMatches;
 
     #[test]
     fn the_definition_is_sound() {
@@ -301,6 +334,35 @@ mod tests {
         for bad in ["", "25", "101%", "-1%", "NaN%", "%", "yes"] {
             assert!(parse_anonymous(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(parse_time("1h 30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "soon", "10", "5 parsecs", "-1s"] {
+            assert!(parse_time(bad).is_err_and(|e| e.contains("10m")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn help_tells_of_options_that_matter() {
+        let help = |command: &str| {
+            let shown = Cli::with_help().try_get_matches_from(["iceshare", command, "--help"]);
+            shown.expect_err("help").to_string()
+        };
+        for hidden in
+            ["--up", "--listen", "--data", "--config", "--anonymous", "--set", "--key", "--transport"]
+        {
+            assert!(!help("verify").contains(hidden), "{hidden}");
+            assert!(help("get").contains(hidden), "{hidden}");
+        }
+        assert!(help("verify").contains("--verbose") && help("trust").contains("--data"));
+        assert!(help("protocols").contains("--set") && !help("protocols").contains("--listen"));
+        // They are taken all the same: one configuration goes for all commands.
+        let matches =
+            Cli::with_help().try_get_matches_from(["iceshare", "--up", "1MB", "verify", "--data", "d", "f"]);
+        let cli = Cli::from_arg_matches(&matches.expect("a good line")).expect("a good line");
+        assert_eq!((cli.common.up, cli.common.data), (Some(Rate(1_000_000)), Some("d".into())));
     }
 
     #[test]

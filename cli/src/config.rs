@@ -19,17 +19,36 @@ struct File {
     transport: Option<OneOrMore>,
     #[serde(default)]
     set: BTreeMap<String, BTreeMap<String, toml::Value>>,
-    up: Option<String>,
-    down: Option<String>,
+    up: Option<TextOrNumber>,
+    down: Option<TextOrNumber>,
     data: Option<PathBuf>,
     key: Option<PathBuf>,
     listen: Option<OneOrMore>,
-    anonymous: Option<String>,
+    anonymous: Option<TextOrNumber>,
     tracker: Option<String>,
 }
 
+/// A number means what it means behind the flag.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it takes a text, as on the command line: NAME = \"…\"")]
+enum TextOrNumber {
+    Text(String),
+    Integer(i64),
+    Float(f64),
+}
+
+impl TextOrNumber {
+    fn text(self) -> String {
+        match self {
+            TextOrNumber::Text(text) => text,
+            TextOrNumber::Integer(n) => n.to_string(),
+            TextOrNumber::Float(n) => n.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "it takes a text or a list of texts")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -159,12 +178,12 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
     Ok(Given {
         transport: file.transport.map(OneOrMore::list).unwrap_or_default(),
         set,
-        up: read("up", file.up, str::parse)?,
-        down: read("down", file.down, str::parse)?,
+        up: read("up", file.up.map(TextOrNumber::text), str::parse)?,
+        down: read("down", file.down.map(TextOrNumber::text), str::parse)?,
         data: file.data.map(|p| folder.join(p)),
         key: file.key.map(|p| folder.join(p)),
         listen,
-        anonymous: read("anonymous", file.anonymous, parse_anonymous)?,
+        anonymous: read("anonymous", file.anonymous.map(TextOrNumber::text), parse_anonymous)?,
         tracker: read("tracker", file.tracker, parse_tracker)?,
     })
 }
@@ -201,13 +220,19 @@ mod tests {
         let set: Vec<_> = given.set.iter().map(|(p, k, v)| format!("{p}.{k}={v}")).collect();
         assert_eq!(set, ["http.anonymous-share=0.2", "http.name=x", "http.plain=true", "http.window=16"]);
         assert_eq!(parse("", Path::new("")), Ok(Given::default()));
+        // A number means what it means behind the flag.
+        let plain = parse("up = 100\ndown = 5e3", Path::new("")).expect("a good file");
+        assert_eq!((plain.up, plain.down), (Some(Rate(100)), Some(Rate(5000))));
     }
 
     #[test]
     fn mistakes_are_named() {
         let cases = [
             ("upp = \"1MB\"", "upp"),
-            ("up = 5", "up"),
+            ("up = true", "takes a text"),
+            ("up = -5", "number and a unit"),
+            ("anonymous = 20", "20%"),
+            ("tracker = \"icet://a,icet://b\"", "one tracker"),
             ("up = \"1mb\"", "bits or bytes"),
             ("listen = [\"localhost\"]", "ADDR:PORT"),
             ("tracker = \"icet://h/path\"", "no path"),

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use args::{Cli, Command};
-use clap::Parser;
+use clap::FromArgMatches;
 use config::Settings;
 use failure::{FAILED, Failure, INTERRUPTED, Outcome};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,8 @@ use tokio_util::sync::CancellationToken;
 /// The whole command, with the arguments of this process: what it prints, and its exit code, are in the README.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = Cli::with_help().try_get_matches().and_then(|m| Cli::from_arg_matches(&m));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version too come this way, and go to standard output.
@@ -70,7 +71,9 @@ fn logs(verbose: u8) {
         // Ours are all that begin so; protocols may come from anywhere.
         let crates = ["iceshare".to_owned(), "icetracker".to_owned()].into_iter().chain(transports::crates());
         let directives: Vec<_> = crates.map(|krate| format!("{krate}={ours}")).collect();
-        tracing_subscriber::EnvFilter::new(format!("{all},{}", directives.join(",")))
+        // What a socket refuses (a route that is down, a packet too large) is tried otherwise, and no news to a user.
+        let quiet = if verbose < 2 { "quinn_udp=error," } else { "" };
+        tracing_subscriber::EnvFilter::new(format!("{all},{quiet}{}", directives.join(",")))
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)

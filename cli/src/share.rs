@@ -89,6 +89,8 @@ impl<'a> Sharer<'a> {
             1 => "sharing 1 file; Ctrl-C ends it".to_owned(),
             n => format!("sharing {n} files; Ctrl-C ends it"),
         });
+        // What went wrong in the last round: it is told once, and so is its end.
+        let mut trouble: Option<String> = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Failure::interrupted(),
@@ -102,8 +104,16 @@ impl<'a> Sharer<'a> {
             };
             tokio::select! {
                 () = stop.cancelled() => return Failure::interrupted(),
-                round = round => if let Err(failure) = round {
-                    note(format!("iceshare: {}", failure.text().unwrap_or_default()));
+                round = round => {
+                    let now = round.err().map(|failure| failure.text().unwrap_or_default().to_owned());
+                    match (&trouble, &now) {
+                        (Some(_), None) => note("iceshare: that is over, all is looked at again"),
+                        (before, Some(text)) if before.as_ref() != Some(text) => {
+                            note(format!("iceshare: {text}; looking again every {} s", POLL.as_secs()));
+                        }
+                        _ => {}
+                    }
+                    trouble = now;
                 }
             }
         }
@@ -122,6 +132,7 @@ impl<'a> Sharer<'a> {
                 gone.insert(path, item);
             }
         }
+        let mut links = Vec::new();
         for (path, want) in wanted {
             let stamp = Stamp::of(&want.file);
             // A file that came whole, by a move within the tree, needs no time to settle.
@@ -173,7 +184,13 @@ impl<'a> Sharer<'a> {
                         self.move_away(&old.0, old.1, &path);
                     }
                     if self.printed.insert(path.clone()) {
-                        output::result(media.url().to_string())?;
+                        let link = media.url().to_string();
+                        // Where all files must do, none has a link as long as the command may end for one of them.
+                        if first && self.strictness == Strictness::All {
+                            links.push(link);
+                        } else {
+                            output::result(link)?;
+                        }
                     } else {
                         let version = media.manifest().version;
                         note(format!("{} is shared again, version {version}", printable(path.as_str())));
@@ -196,6 +213,7 @@ impl<'a> Sharer<'a> {
                 }
             }
         }
+        links.iter().try_for_each(output::result)?;
         for (path, item) in gone {
             if let State::Shared(media) = item.state {
                 media.withdraw(false);

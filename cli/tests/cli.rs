@@ -1,5 +1,6 @@
 //! The real binary: what it says, and how it ends.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -48,6 +49,9 @@ fn usage_errors_end_with_2_and_say_what_to_do() {
         (&["protocols", "--listen", "localhost"], "--listen"),
         (&["protocols", "--config", "/nonexistent/config.toml"], "/nonexistent/config.toml"),
         (&["demo", "--peers", "1"], "--peers"),
+        (&["get", "icet://host/a", "--share-for", "soon"], "10m"),
+        (&["get", "icet://host/a", "-o", ""], "-o is empty"),
+        (&["publish", "a.ogg", "--tracker", "icet://a,icet://b"], "one tracker"),
     ];
     for (args, word) in cases {
         let ended = iceshare(args);
@@ -88,6 +92,16 @@ fn verify_says_where_a_file_is_bad() {
         assert!(bad.out.contains(word), "{name}: {}", bad.out);
         assert!(bad.err.contains("is damaged"), "{name}: {}", bad.err);
     }
+    // Each page sound, but one of them twice.
+    let bytes = std::fs::read(fixture("opus.opus")).expect("a fixture");
+    let starts: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"OggS")).collect();
+    let doubled = tempfile::NamedTempFile::new().expect("a file");
+    let twice = [&bytes[..starts[4]], &bytes[starts[3]..]].concat();
+    std::fs::write(doubled.path(), twice).expect("written");
+    let gap = iceshare(&["verify", doubled.path().to_str().expect("UTF-8")]);
+    assert_eq!(gap.code, Some(1), "{}", gap.out);
+    assert!(gap.out.contains("goes back by 1 page: number 4 should follow"), "{}", gap.out);
+    assert!(gap.err.contains("or has some twice"), "{}", gap.err);
     let text = iceshare(&["verify", &fixture("README.md")]);
     assert_eq!((text.code, text.out.as_str()), (Some(1), ""));
     assert!(text.err.contains("not an Ogg file"), "{}", text.err);
@@ -221,6 +235,48 @@ fn nothing_is_trusted_at_first() {
     let forget = iceshare(&["trust", "--forget", "icet://nowhere.example"]);
     assert_eq!(forget.code, Some(1));
     assert!(forget.err.contains("no key of icet://nowhere.example"), "{}", forget.err);
+}
+
+#[test]
+fn what_a_killed_command_left_is_removed_at_the_next_start() {
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = |name: &str| {
+        let folder = data.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join("copy.ogg.part"), "pages").expect("written");
+        folder
+    };
+    let (left, used) = (folder("beside-left"), folder("beside-used"));
+    let lock = std::fs::File::open(&used).expect("opened");
+    lock.lock().expect("locked");
+    let path = data.path().to_str().expect("UTF-8");
+    let refused =
+        iceshare(&["get", "icet://127.0.0.1:1/a", "-o", "-", "--data", path, "--listen", "127.0.0.1:0"]);
+    assert_eq!(refused.code, Some(3), "{}", refused.err);
+    assert!(!left.exists() && used.join("copy.ogg.part").exists(), "{}", refused.err);
+}
+
+#[test]
+fn an_interrupted_demo_tells_how_far_it_came() {
+    // Far too thin an uplink to be through before it is stopped.
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_iceshare"))
+        .args(["demo", "--up", "5kB"])
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command runs");
+    let mut out = BufReader::new(demo.stdout.take().expect("its output"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("read");
+    assert!(line.starts_with("http://127.0.0.1:"), "{line}");
+    let kill = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().expect("kill runs");
+    assert!(kill.success());
+    let mut figures = String::new();
+    out.read_to_string(&mut figures).expect("read");
+    assert_eq!(demo.wait().expect("it ends").code(), Some(130), "{figures}");
+    assert!(figures.contains("stopped          after") && figures.contains("0 of 6 copies"), "{figures}");
 }
 
 #[test]
