@@ -63,8 +63,9 @@ const CONFIG: u64 = 1 << 20;
 pub(crate) fn read() -> Result<Options, OptionsError> {
     let cli = Cli::parse();
     let level = match cli.verbose {
-        0 => "warn",
-        1 => "icetracker=info,iceshare=info,warn",
+        // What a socket refuses (a route that is down) is tried otherwise, and no news to an operator.
+        0 => "warn,quinn_udp=error",
+        1 => "icetracker=info,iceshare=info,warn,quinn_udp=error",
         2 => "icetracker=debug,iceshare=debug,info",
         _ => "icetracker=trace,iceshare=trace,debug",
     };

@@ -28,6 +28,21 @@ fn a_path_stays_its_owners() {
     }
 }
 
+/// The command ends for one of its files: no link of another is told, since it would lead nowhere.
+#[test]
+fn where_one_of_several_files_is_refused_no_link_is_told() {
+    let net = Network::new();
+    let (free, mine) = (net.path("free.opus"), net.path("mine.opus"));
+    media::opus_like(&free, 100_000, 4200, 65).expect("a file");
+    media::opus_like(&mine, 100_000, 4200, 66).expect("a file");
+    let (_owner, _) = net.publish("owner", &mine, &[]);
+    let (free, mine) = (free.to_string_lossy(), mine.to_string_lossy());
+    let mut thief = net.run("thief", &["publish", &free, &mine, "--tracker", &net.tracker.url]);
+    thief.ends_with(6);
+    assert!(thief.stderr().contains("another key owns mine.opus"), "{}", thief.stderr());
+    assert_eq!(thief.stdout(), "");
+}
+
 /// All that a publisher remembers is lost but its key. What it publishes then is newer than what receivers have seen.
 #[test]
 fn a_publisher_that_lost_its_folder_is_not_taken_for_a_rollback() {
