@@ -50,6 +50,24 @@ enum State {
     Retry,
 }
 
+/// What went wrong in the last round: it is told once, and so is its end.
+#[derive(Debug, Default)]
+struct Trouble(Option<String>);
+
+impl Trouble {
+    /// What there is to be told after a round in which `now` went wrong.
+    fn round(&mut self, now: Option<String>) -> Option<String> {
+        let before = std::mem::replace(&mut self.0, now);
+        match (&before, &self.0) {
+            (Some(_), None) => Some("that is over, all is looked at again".to_owned()),
+            (_, Some(text)) if before != self.0 => {
+                Some(format!("{text}; looking again every {} s", POLL.as_secs()))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Shares files until it is stopped.
 pub(crate) struct Sharer<'a> {
     pub(crate) peer: &'a Peer,
@@ -89,8 +107,7 @@ impl<'a> Sharer<'a> {
             1 => "sharing 1 file; Ctrl-C ends it".to_owned(),
             n => format!("sharing {n} files; Ctrl-C ends it"),
         });
-        // What went wrong in the last round: it is told once, and so is its end.
-        let mut trouble: Option<String> = None;
+        let mut trouble = Trouble::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Failure::interrupted(),
@@ -106,14 +123,9 @@ impl<'a> Sharer<'a> {
                 () = stop.cancelled() => return Failure::interrupted(),
                 round = round => {
                     let now = round.err().map(|failure| failure.text().unwrap_or_default().to_owned());
-                    match (&trouble, &now) {
-                        (Some(_), None) => note("iceshare: that is over, all is looked at again"),
-                        (before, Some(text)) if before.as_ref() != Some(text) => {
-                            note(format!("iceshare: {text}; looking again every {} s", POLL.as_secs()));
-                        }
-                        _ => {}
+                    if let Some(news) = trouble.round(now) {
+                        note(format!("iceshare: {news}"));
                     }
-                    trouble = now;
                 }
             }
         }
@@ -265,5 +277,18 @@ impl<'a> Sharer<'a> {
             let again = matches!(e, iceshare::OpenError::Tracker { .. });
             (peer::opened(e), again)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_once_and_so_is_its_end() {
+        let mut trouble = Trouble::default();
+        let mut told = |now: Option<&str>| trouble.round(now.map(str::to_owned)).is_some();
+        let rounds = [None, Some("a"), Some("a"), Some("b"), Some("b"), None, None, Some("b")];
+        assert_eq!(rounds.map(&mut told), [false, true, false, true, false, true, false, true]);
     }
 }
