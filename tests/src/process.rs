@@ -214,6 +214,11 @@ impl Drop for Proc {
         if self.status.is_none() {
             self.kill();
         }
+        // A task that panics may leave a program that still ends well.
+        let panicked = self.stderr().lines().find(|l| l.contains("panicked at")).map(str::to_owned);
+        if let Some(line) = panicked.filter(|_| !std::thread::panicking()) {
+            panic!("a part of it failed: {line}");
+        }
     }
 }
 

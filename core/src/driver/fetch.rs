@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, Fuse};
 use icet::media::SLICE_PAGES;
 use icet::message::Outcome;
 use icet::{Abilities, PageNo, PageSet, limits};
@@ -178,10 +178,12 @@ impl Fetch {
             open.into_iter().for_each(|p| assembler.look_at(p));
         }
         // Of pages that are kept whole, and only wait for their proof, nothing is asked for.
-        let mut stream = match &what {
+        let stream = match &what {
             What::Spans(spans) if spans.is_empty() => futures_util::stream::empty().boxed(),
             _ => self.protocol.implementation.fetch(self.cx.clone(), self.request(what)),
         };
+        // Its end may be met here and looked for again below, and not every stream bears that.
+        let mut stream = stream.fuse();
         let mut writing = None;
         let ended = self.receive(&mut stream, &mut assembler, slices, &mut writing).await;
         assembler.keep_rest();
@@ -206,7 +208,7 @@ impl Fetch {
     /// for in one flight; pages wait for their proof.
     async fn receive(
         &self,
-        stream: &mut BoxStream<'static, Result<Piece, TransportError>>,
+        stream: &mut Fuse<BoxStream<'static, Result<Piece, TransportError>>>,
         assembler: &mut Assembler,
         slices: (u64, u64),
         writing: &mut Option<Writing>,

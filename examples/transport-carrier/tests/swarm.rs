@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,25 +21,42 @@ struct Running {
     name: String,
     child: Child,
     lines: mpsc::Receiver<String>,
+    /// Whether a part of it did.
+    panicked: Arc<AtomicBool>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A task that panics may leave a program that still ends well.
+        assert!(
+            std::thread::panicking() || !self.panicked.load(Ordering::Relaxed),
+            "a part of {} failed",
+            self.name
+        );
     }
 }
 
 impl Running {
     fn start(name: &str, command: &mut Command) -> Running {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|e| panic!("{name}: {e}"));
         let (told, lines) = mpsc::sync_channel(1000);
         let out = child.stdout.take().expect("a pipe");
         std::thread::spawn(move || {
             BufReader::<ChildStdout>::new(out).lines().map_while(Result::ok).try_for_each(|l| told.send(l))
         });
-        Running { name: name.to_owned(), child, lines }
+        let err = child.stderr.take().expect("a pipe");
+        let panicked = Arc::new(AtomicBool::new(false));
+        let seen = panicked.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                seen.fetch_or(line.contains("panicked at"), Ordering::Relaxed);
+                eprintln!("{line}");
+            }
+        });
+        Running { name: name.to_owned(), child, lines, panicked }
     }
 
     fn line(&self) -> String {
