@@ -115,6 +115,20 @@ impl Supply {
         self.admission.is_ticketed()
     }
 
+    /// As [`Supply::next`], but about `bytes` at most: more only where a page has more.
+    ///
+    /// # Errors
+    /// [`SupplyError`], after which nothing more comes.
+    pub async fn next_within(&mut self, bytes: usize) -> Result<Option<Chunk>, SupplyError> {
+        let most = u64::try_from(bytes).unwrap_or(u64::MAX).max(1);
+        let chunk = self.chunk;
+        self.chunk = chunk.min(most);
+        let next = self.next().await;
+        // What was learned of how slow it is stays; what was asked for here does not.
+        self.chunk = if self.chunk < most { self.chunk } else { chunk.max(self.chunk) };
+        next
+    }
+
     /// The next bytes, as soon as they may be sent; none at the end. What was read and not sent counts as served.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
+use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PeerKey};
 use iceshare::net::{Context, DatagramSender, Datagrams};
 use iceshare::protocol::{ErrorKind, TransportError};
@@ -14,7 +15,7 @@ use iceshare::shelf::Shelf;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::assoc::{Association, Event};
+use crate::assoc::{Association, Event, Want};
 use crate::config::Config;
 use crate::endpoint::{Endpoint, Limits};
 use crate::serve;
@@ -27,6 +28,8 @@ const TAKE: usize = 512;
 const SEND: usize = 16;
 /// Bytes that all fetches together may hold for their readers.
 const HELD: u64 = 64 << 20;
+/// Requests that are served at once: more are refused as busy; and beyond so many each reads little ahead.
+const SERVED: (usize, usize) = (4096, 256);
 /// Smallest window of a fetch.
 const LEAST: u64 = 256 << 10;
 
@@ -118,6 +121,13 @@ impl Hub {
         drop(state);
         self.wake.notify_one();
         done
+    }
+
+    /// See [`Association::room`].
+    pub(crate) fn room(&self, (id, number): RequestId) -> Option<Want<usize>> {
+        let mut state = self.lock();
+        let crowd = state.served.len() > SERVED.1;
+        state.endpoint.association(id).map(|a| a.room(number, crowd))
     }
 
     /// Begins a request to `peer` at one of `addrs`, over an association that is there or a new one. `make` is given the
@@ -255,6 +265,12 @@ impl Hub {
                     if let Some(w) = state.served.remove(&(id, n)) {
                         w.stopped.cancel();
                     }
+                }
+                Event::Asked(n, _) if state.served.len() >= SERVED.0 => {
+                    if let Some(a) = state.endpoint.association(id) {
+                        a.fail(n, EndCode::BUSY);
+                    }
+                    state.endpoint.stir(id);
                 }
                 Event::Asked(n, body) => {
                     let Some(peer) = state.endpoint.association(id).map(|a| a.peer()) else { continue };

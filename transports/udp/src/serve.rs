@@ -147,8 +147,8 @@ impl Job {
     }
 
     async fn bytes(&mut self, hub: &Hub, waiting: &Waiting, supply: &mut Supply) -> Result<(), SupplyError> {
-        while self.room(hub, waiting).await {
-            let Some(chunk) = supply.next().await? else { break };
+        while let Some(room) = self.room(hub, waiting).await {
+            let Some(chunk) = supply.next_within(room).await? else { break };
             let parts = self.cut(chunk);
             hub.with(self.id.0, |a| parts.into_iter().for_each(|part| a.supply(self.id.1, part)));
         }
@@ -163,7 +163,7 @@ impl Job {
         last: u64,
     ) -> Result<(), SupplyError> {
         for index in first..=last {
-            if !self.room(hub, waiting).await {
+            if self.room(hub, waiting).await.is_none() {
                 break;
             }
             let Some(bytes) = slice(&self.media, index).await else { continue };
@@ -175,13 +175,13 @@ impl Job {
         Ok(())
     }
 
-    /// Waits for room; false: nobody wants more.
-    async fn room(&self, hub: &Hub, waiting: &Waiting) -> bool {
+    /// Waits for room, in bytes; none: nobody wants more.
+    async fn room(&self, hub: &Hub, waiting: &Waiting) -> Option<usize> {
         loop {
-            match hub.with(self.id.0, |a| a.room(self.id.1)) {
-                Some(Want::Now(_)) => return true,
+            match hub.room(self.id) {
+                Some(Want::Now(room)) => return Some(room),
                 Some(Want::Later) => waiting.room.notified().await,
-                Some(Want::Never) | None => return false,
+                Some(Want::Never) | None => return None,
             }
         }
     }

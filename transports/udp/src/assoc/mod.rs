@@ -371,8 +371,12 @@ impl Association {
         }
     }
 
-    /// How many new bytes a request takes now.
-    pub fn room(&mut self, id: u64) -> Want<usize> {
+    /// How many new bytes a request takes now. `crowd`: many others are served in other associations.
+    pub fn room(&mut self, id: u64, crowd: bool) -> Want<usize> {
+        let crowd = crowd || self.serving.values().map(Serving::queued).sum::<usize>() >= 2 * AHEAD;
+        if let Some(s) = self.serving.get_mut(&id) {
+            s.in_a_crowd = crowd;
+        }
         match self.serving.get_mut(&id) {
             None => Want::Never,
             Some(s) if s.room() > 0 => Want::Now(s.room()),

@@ -10,6 +10,8 @@ use crate::wire::Places;
 
 /// Bytes that are read ahead for one request.
 pub const AHEAD: usize = 256 * 1024;
+/// The same where many are served, by an association or in all: a stranger costs us memory only as long as he costs little.
+const AHEAD_IN_A_CROWD: usize = 8 * 1024;
 
 /// Consecutive bytes of one unit (or of the media, where there are none).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) struct Serving {
     sequence: u64,
     queue: VecDeque<Part>,
     queued: usize,
+    /// Whether there are many others.
+    pub(crate) in_a_crowd: bool,
     repairs: VecDeque<Repair>,
     repairs_queued: usize,
     /// Repairs that the driver did not take up yet.
@@ -98,9 +102,18 @@ impl Serving {
         self.sequence
     }
 
+    /// Bytes that wait to be sent.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    fn most(&self) -> usize {
+        if self.in_a_crowd { AHEAD_IN_A_CROWD } else { AHEAD }
+    }
+
     /// Bytes that may be given to [`Serving::supply`] now.
     pub(crate) fn room(&self) -> usize {
-        AHEAD.saturating_sub(self.queued)
+        self.most().saturating_sub(self.queued)
     }
 
     /// The same of [`Serving::repair`].
@@ -192,7 +205,7 @@ impl Serving {
     /// Whether its driver has something to do: a repair, or (if it has `more`) enough room to be worth a read.
     pub(crate) fn is_hungry(&self, more: bool) -> bool {
         let repair = self.asked.front().is_some_and(|(n, _)| *n == self.last_asked + 1);
-        repair && self.repair_room() > 0 || more && self.room() >= AHEAD / 2
+        repair && self.repair_room() > 0 || more && self.room() >= self.most() / 2
     }
 
     /// Whether the receiver, whose turn it is, was not heard of for too long.
@@ -327,5 +340,17 @@ mod tests {
         assert_eq!(s.gather(5, 10, b"fghij"), None);
         assert_eq!(s.gather(0, 10, b"abcde"), Some(b"abcdefghij".to_vec()));
         assert_eq!(s.gather(0, 10, b"abcde"), None, "once");
+    }
+
+    #[test]
+    fn in_a_crowd_little_is_read_ahead() {
+        let mut s = Serving::new(0, Now(0));
+        assert!(s.room() == AHEAD && s.is_hungry(true));
+        s.in_a_crowd = true;
+        assert!(s.room() == AHEAD_IN_A_CROWD && s.is_hungry(true));
+        s.supply(Part { place: 0, bytes: Bytes::from(vec![0; AHEAD_IN_A_CROWD]), last: false });
+        assert!(s.room() == 0 && !s.is_hungry(true), "it waits, and is not looked at again and again");
+        s.in_a_crowd = false;
+        assert_eq!(s.room(), AHEAD - AHEAD_IN_A_CROWD);
     }
 }

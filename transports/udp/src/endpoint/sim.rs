@@ -359,7 +359,7 @@ impl Side {
         let Some(served) = self.served.get_mut(&(id, n)) else { return };
         let Some(a) = self.endpoint.association(id) else { return };
         loop {
-            if let Want::Now(_) = if served.ended { Want::Later } else { a.room(n) } {
+            if let Want::Now(_) = if served.ended { Want::Later } else { a.room(n, false) } {
                 match served.pages.next() {
                     Some(page) => {
                         a.supply(n, Part { place: page * UNIT, bytes: content(page), last: true });
@@ -385,7 +385,7 @@ impl Side {
                     a.repair_done(n, number);
                 }
                 Want::Never => break,
-                Want::Later if served.ended || a.room(n) == Want::Later => break,
+                Want::Later if served.ended || a.room(n, false) == Want::Later => break,
                 Want::Later => {}
             }
         }
