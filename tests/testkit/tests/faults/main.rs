@@ -32,10 +32,13 @@ macro_rules! found {
                     set_patience(Duration::from_secs(15));
                 }
                 let subject = Subject::of(faulty::REGISTRATION).set("fault", format!("{:?}", Fault::$fault));
-                match verdict(&subject, $case) {
-                    Verdict::Failed(why) => assert!(why.contains($word), "{} found something else: {why}", $case),
-                    other => panic!("{} did not find it: {other:?}", $case),
-                }
+                let find = || match verdict(&subject, $case) {
+                    Verdict::Failed(why) if why.contains($word) => Ok(()),
+                    Verdict::Failed(why) => Err(format!("{} found something else: {why}", $case)),
+                    other => Err(format!("{} did not find it: {other:?}", $case)),
+                };
+                // What a fault does in time, a machine that is busy may hide once.
+                find().or_else(|_| find()).or_else(|_| find()).unwrap_or_else(|why| panic!("{why}"));
             });
         }
     )*};
