@@ -109,7 +109,7 @@ def table(fields):
 net_kind = names("udp", "tcp")
 intent = names("whole", "play", "share")
 dial = names("receiver", "host", "both")
-need = names("urgent", "steady", "bulk", "spare")
+need = names("urgent", "steady", "bulk", "spare", "reserve")
 outcome = names("done", "stopped", "unreachable", "refused", "broken", "stalled", "incomplete", "altered")
 signed = record(("body", hexed), ("signature", hexed))
 proven = record(("slice", hexed), ("proof", many(hexed)))
@@ -182,6 +182,7 @@ MESSAGES = {
     109: ("reach-result", {1: ("addr", addr), 2: ("proved", same), 3: ("why", same)}),
     110: ("invite", {1: ("assignment", num), 2: ("media", hexed), 3: ("receiver", host), 4: ("dial", dial), 5: ("lapse", same)}),
     111: ("newer", {1: ("manifest", signed)}),
+    112: ("reserve", {1: ("assignments", many(assignment))}),
 }
 
 

@@ -75,10 +75,10 @@ fn a_swarm_outlives_its_tracker_and_comes_back_to_it_by_itself() {
     net.tracker.until("/metrics", "that it wrote contributions", enough);
     let (listen, data) = (net.tracker.listen(), net.tracker.data.clone());
     net.tracker.proc.kill();
-    // What was assigned goes on without it.
+    // Fetches go on without it: what was assigned (half a second's work), and then from who was held in reserve.
     for (get, _) in &crowd {
         let at = figure_now(get);
-        held(get, at);
+        held(get, at + 300);
     }
     net.tracker = Tracker::start(&data, &listen);
     let after = contribution(&net.tracker, PEERS);

@@ -135,6 +135,18 @@ impl Host {
 
     /// A ticket for `receiver`.
     pub(crate) fn ticket(&self, media: &MediaStore, receiver: &Host, pages: PageSet, id: u64) -> Ticket {
+        self.ticket_of(media, receiver, pages, id, icet::message::Need::Bulk)
+    }
+
+    /// The same, of another need.
+    pub(crate) fn ticket_of(
+        &self,
+        media: &MediaStore,
+        receiver: &Host,
+        pages: PageSet,
+        id: u64,
+        need: icet::message::Need,
+    ) -> Ticket {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         ticket_key(&self.identity).issue(&TicketBody {
             tracker: TRACKER,
@@ -148,7 +160,7 @@ impl Host {
             protocol: self.protocol.name.clone(),
             rate: None,
             expiry: u64::try_from(wall.as_millis()).unwrap() + 60_000,
-            need: icet::message::Need::Bulk,
+            need,
         })
     }
 

@@ -74,6 +74,11 @@ impl Up {
         }
     }
 
+    /// Whether it does not seem to pass.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.watch.in_doubt()
+    }
+
     /// When to look at the latest.
     pub(super) fn next(&self) -> Option<Now> {
         self.watch.next()

@@ -73,6 +73,8 @@ pub(crate) struct Task {
     met: bool,
     /// Whether the tracker does not answer just now.
     away: bool,
+    /// Whether the session that stands does not seem to pass.
+    in_doubt: bool,
 }
 
 impl Task {
@@ -102,6 +104,7 @@ impl Task {
             me,
             met: false,
             away: false,
+            in_doubt: false,
         };
         task.run().await;
     }
@@ -156,12 +159,23 @@ impl Task {
         let now = self.now();
         let (net, authority, pin) = (&self.inner.net, &self.url, self.pin);
         if let Link::Up(up) = &mut self.link {
-            let engine = &self.engine;
+            let (engine, shelf) = (&self.engine, &self.inner.shelf);
             up.look(
                 now,
-                || engine.is_waiting(),
+                || shelf.was_asked_in_reserve() || engine.is_waiting(),
                 |first| dial(net.clone(), authority.authority(), pin, first),
             );
+            let doubt = up.in_doubt();
+            if std::mem::replace(&mut self.in_doubt, doubt) != doubt {
+                self.engine.handle_doubt(now, doubt);
+                match &self.tracker {
+                    Some(key) if doubt => shelf.tracker_lost(key),
+                    Some(key) => shelf.tracker_speaks(key),
+                    None => {}
+                }
+            }
+        } else {
+            self.in_doubt = false;
         }
     }
 

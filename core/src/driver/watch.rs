@@ -128,6 +128,11 @@ impl Watch {
         self.again = Some(now + pause);
     }
 
+    /// Whether it does not seem to pass.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.doubt
+    }
+
     /// When to look at the latest.
     pub(super) fn next(&self) -> Option<Now> {
         match self.owed {

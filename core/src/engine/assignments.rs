@@ -9,6 +9,7 @@ use super::acks::Number;
 use super::fetches::{GONE, Gone};
 use super::io::{Action, FetchId, Handle};
 use super::pages::may_meet;
+use super::reserve::Held;
 use super::session::Link;
 use super::timers::Timer;
 use super::{Engine, millis, ways};
@@ -128,7 +129,7 @@ impl Engine {
         if empty || a.id == 0 || a.stand_ins.len() > limits::STAND_INS || self.assigned.len() >= ASSIGNED {
             return self.give_back(epoch, &a);
         }
-        if self.session.epoch == Some(epoch) {
+        if self.session.epoch == Some(epoch) && a.need != Need::Reserve {
             self.supersede(now, handle, &set, epoch);
         }
         let order = Order(self.next_order);
@@ -171,6 +172,9 @@ impl Engine {
 
     /// Tells the tracker that an assignment will not be taken up.
     fn give_back(&mut self, epoch: u64, a: &Assignment) {
+        if a.need == Need::Reserve {
+            return;
+        }
         let report = Report {
             media: a.media,
             assignment: a.id,
@@ -206,7 +210,8 @@ impl Engine {
 
     /// The tracker's numbers of a media's assignments, for a join.
     pub(super) fn running(&self, handle: Handle) -> Vec<u64> {
-        let mine = |a: &&Assigned| a.handle == handle && Some(a.number.0) == self.session.epoch;
+        let ordered = |a: &Assigned| a.need != Need::Reserve && Some(a.number.0) == self.session.epoch;
+        let mine = |a: &&Assigned| a.handle == handle && ordered(a);
         self.assigned.values().filter(mine).map(|a| a.number.1).take(limits::ITEMS).collect()
     }
 
@@ -220,6 +225,7 @@ impl Engine {
         self.gone.retain(|_, g| g.handle != handle);
         if let Some(m) = self.media.get_mut(&handle) {
             m.parked.clear();
+            m.reserve = Held::default();
         }
     }
 
@@ -329,6 +335,9 @@ impl Engine {
     fn report_try(&mut self, now: Now, a: &Assigned, i: usize, outcome: Outcome, last: bool) {
         let (Some(t), Some(source)) = (a.tries.get(i), a.sources.get(i)) else { return };
         let Some(media) = self.media.get(&a.handle).and_then(|m| m.id) else { return };
+        if a.need == Need::Reserve {
+            return;
+        }
         let report = Report {
             media,
             assignment: a.number.1,
@@ -360,7 +369,8 @@ impl Engine {
         self.timers.cancel(Timer::Stall(id));
         self.stirred = true;
         if let Some(a) = self.assigned.get_mut(&f.order) {
-            self.gone.insert(id, Gone { handle: f.handle, number: a.number });
+            let number = if a.need == Need::Reserve { (0, 0) } else { a.number };
+            self.gone.insert(id, Gone { handle: f.handle, number });
             if let Some(t) = a.tries.get_mut(f.source) {
                 t.fetches = t.fetches.saturating_sub(1);
                 t.stopped = true;

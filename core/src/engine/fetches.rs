@@ -102,7 +102,7 @@ impl Engine {
         let mut busy = Vec::new();
         for f in self.fetches.values().filter(|f| f.handle == handle) {
             let own = f.order == order && f.source == source;
-            let helped = f.order < order && epoch(&f.order) == epoch(&order);
+            let helped = need != Need::Reserve && f.order < order && epoch(&f.order) == epoch(&order);
             if (f.late || helped) && !own {
                 continue;
             }
@@ -155,7 +155,16 @@ impl Engine {
             let active = a.tries.iter().enumerate().rev().filter(|(_, t)| t.failed.is_none());
             for (source, _) in active {
                 let busy = self.busy(order, source, a.handle, a.need);
-                let Some(run) = pages.next_run(&a.set, a.low, &busy, m.bridge) else { continue };
+                let run = if a.need == Need::Reserve {
+                    // A ticket is good for one request at a time.
+                    if a.running() > 0 {
+                        continue;
+                    }
+                    m.run_in_reserve(&a.set, a.low, &busy)
+                } else {
+                    pages.next_run(&a.set, a.low, &busy, m.bridge)
+                };
+                let Some(run) = run else { continue };
                 match self.room(a.need, a.sources.get(source).map(|s| s.host.key)) {
                     Room::Yes => {
                         start = Some((source, run));
@@ -302,7 +311,8 @@ impl Engine {
         let Some(t) = a.tries.get_mut(f.source) else { return };
         match e {
             FetchEvent::Progress => {
-                let (handle, number) = (f.handle, a.number);
+                let number = if a.need == Need::Reserve { (0, 0) } else { a.number };
+                let handle = f.handle;
                 self.coming(now, handle, number);
             }
             FetchEvent::FirstByte => {
@@ -311,7 +321,8 @@ impl Engine {
             FetchEvent::Page { page, len } => {
                 t.first_byte.get_or_insert(now);
                 t.again = 0;
-                let (handle, number, order, source) = (f.handle, a.number, f.order, f.source);
+                let number = if a.need == Need::Reserve { (0, 0) } else { a.number };
+                let (handle, order, source) = (f.handle, f.order, f.source);
                 if self.page(now, handle, number, page, len, Some(id)) {
                     self.fetched(order, source, page, len);
                 }

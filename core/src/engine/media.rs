@@ -17,6 +17,7 @@ use super::acks::Acks;
 use super::assignments::Parked;
 use super::io::{Action, Handle, Refusal, Tally};
 use super::pages::Pages;
+use super::reserve::Held;
 use super::session::Link;
 use super::timers::Timer;
 use super::upload::Upload;
@@ -60,7 +61,7 @@ pub(super) struct Media {
     /// Held pages that may be fetched along with their neighbours.
     pub(super) bridge: u64,
     pub(super) rejoins: u32,
-    focus: Option<Focus>,
+    pub(super) focus: Option<Focus>,
     /// What of `focus` the tracker has not been told.
     focus_due: bool,
     focus_sent: Option<Now>,
@@ -68,6 +69,7 @@ pub(super) struct Media {
     rest: Vec<PageRanges>,
     /// Assignments that came before the driver accepted.
     pub(super) parked: Vec<Parked>,
+    pub(super) reserve: Held,
     pub(super) acks: Acks,
     pub(super) tally: Tally,
 }
@@ -89,6 +91,7 @@ impl Media {
             focus_sent: None,
             rest: Vec::new(),
             parked: Vec::new(),
+            reserve: Held::default(),
             acks: Acks::default(),
             tally: Tally::default(),
         }

@@ -31,6 +31,7 @@ mod fetches;
 pub mod io;
 mod media;
 mod pages;
+mod reserve;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -78,6 +79,8 @@ pub struct Engine {
     served: Served,
     /// Something changed that may let a fetch start.
     stirred: bool,
+    /// Whether the driver doubts that the session still passes.
+    in_doubt: bool,
 }
 
 impl Engine {
@@ -103,6 +106,7 @@ impl Engine {
             ways: Ways::default(),
             served: Served::default(),
             stirred: false,
+            in_doubt: false,
         }
     }
 
@@ -147,6 +151,13 @@ impl Engine {
         self.pump(now);
     }
 
+    /// Something that was sent drew no answer for much longer than a round trip, or the session speaks again after that: while
+    /// it is in doubt, what is in reserve is fetched.
+    pub fn handle_doubt(&mut self, now: Now, doubt: bool) {
+        self.doubt(now, doubt);
+        self.pump(now);
+    }
+
     /// A message of the tracker. Ignored while no session is up.
     pub fn handle_message(&mut self, now: Now, m: ToPeer) {
         if !self.heard(now) {
@@ -157,6 +168,7 @@ impl Engine {
             ToPeer::MediaAnswer(m) => self.media_answer(now, m),
             ToPeer::Assign(m) => self.assign(now, m),
             ToPeer::Cancel(m) => self.cancel(now, &m),
+            ToPeer::Reserve(m) => self.keep_reserve(m),
             ToPeer::Slices(m) => self.slices(m),
             ToPeer::InfoAnswer(m) => self.info_answer(m),
             ToPeer::ErrorMessage(m) => self.error(now, m),
@@ -192,6 +204,7 @@ impl Engine {
                 Timer::Stall(fetch) => self.stall(now, fetch),
                 Timer::Deadline(order) => self.deadline(now, order),
                 Timer::Lapse(order) => self.lapse(now, order),
+                Timer::Reserve => self.use_reserve(now),
             }
         }
         self.pump(now);

@@ -189,6 +189,7 @@ impl Engine {
         }
         self.timers.cancel(Timer::Silence);
         self.timers.set(Timer::Connect, now + pause);
+        self.expect_silence(now);
         self.pause_uploads();
     }
 
@@ -271,6 +272,7 @@ impl Engine {
         self.flush_served(now);
         self.actions.push_back(Action::Welcome(m));
         self.after_silence(now);
+        self.end_reserve(now);
     }
 
     /// Sends a report, or keeps it until the tracker is back.

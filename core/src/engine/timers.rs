@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Deadline(Order),
     /// An assignment ends unless it moved.
     Lapse(Order),
+    /// The tracker is silent: what is in reserve is taken up.
+    Reserve,
 }
 
 #[derive(Debug, Default)]

@@ -112,6 +112,9 @@ pub enum Denied {
     /// The ticket's bytes are used up, or fewer are left than were asked for.
     #[error("the ticket is used up, or fewer bytes are left of it than were asked for")]
     Spent,
+    /// A ticket that is good only while the tracker is silent, and to this host it speaks.
+    #[error("the ticket is good only while the tracker is silent, and it is not")]
+    TrackerSpeaks,
     /// This host is too busy.
     #[error("this host is busy")]
     Busy,
@@ -125,7 +128,7 @@ impl Denied {
     #[must_use]
     pub fn kind(self) -> ErrorKind {
         match self {
-            Denied::InUse | Denied::Busy => ErrorKind::Busy,
+            Denied::InUse | Denied::Busy | Denied::TrackerSpeaks => ErrorKind::Busy,
             Denied::Withdrawn => ErrorKind::NoMedia,
             _ => ErrorKind::Denied,
         }
@@ -168,6 +171,8 @@ pub struct Shelf {
     tickets: Mutex<Tickets>,
     upload: Arc<Upload>,
     served: Mutex<Account>,
+    /// See [`Shelf::was_asked_in_reserve`].
+    reserve_asked: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -205,7 +210,7 @@ impl Shelf {
         }
         let upload = Upload::new(config.up, share, config.clock.clone());
         let (media, tickets, served) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Shelf { config, media, tickets, upload, served })
+        Arc::new(Shelf { config, media, tickets, upload, served, reserve_asked: AtomicBool::new(false) })
     }
 
     /// Puts a media on the shelf; replaces another version of it.
@@ -296,7 +301,7 @@ impl Shelf {
             flow: self.upload.flow(),
             class: match ticket.as_ref().map(|(_, body)| body.need) {
                 Some(Need::Urgent | Need::Steady) => Class::Urgent,
-                Some(Need::Bulk | Need::Spare) => Class::Ticketed,
+                Some(Need::Bulk | Need::Spare | Need::Reserve) => Class::Ticketed,
                 None => Class::Anonymous,
             },
             ticket: ticket.map(|(id, body)| (id, body.receiver)),
@@ -311,6 +316,10 @@ impl Shelf {
     ) -> Result<(tickets::Id, TicketBody), Denied> {
         let clock = &self.config.clock;
         let body = lock(&self.tickets).check(ticket, &self.config.host, clock.now(), clock.wall_ms())?;
+        if body.need == Need::Reserve && !lock(&self.tickets).is_silent(&body.tracker) {
+            self.reserve_asked.store(true, Ordering::Relaxed);
+            return Err(Denied::TrackerSpeaks);
+        }
         if body.media != ask.media.id() || body.version != ask.media.manifest().version {
             return Err(Denied::OtherMedia);
         }
@@ -340,6 +349,18 @@ impl Shelf {
     /// The session with `tracker` broke: for 10 minutes, tickets that were valid then stay valid.
     pub fn tracker_lost(&self, tracker: &PeerKey) {
         lock(&self.tickets).lost(tracker, self.config.clock.now());
+    }
+
+    /// The session with `tracker` stands after all (see [`Shelf::tracker_lost`]).
+    pub fn tracker_speaks(&self, tracker: &PeerKey) {
+        lock(&self.tickets).speaks(tracker);
+    }
+
+    /// Whether a request came, since this was last asked, that is served only while the tracker is silent: then it is time
+    /// to ask the tracker something.
+    #[must_use]
+    pub fn was_asked_in_reserve(&self) -> bool {
+        self.reserve_asked.swap(false, Ordering::Relaxed)
     }
 
     /// What was served since the last call.

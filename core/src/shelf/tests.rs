@@ -77,6 +77,19 @@ fn tickets_outlive_their_lost_tracker_by_ten_minutes() {
 }
 
 #[test]
+fn a_tracker_is_silent_from_its_loss_until_it_speaks() {
+    let (mut tickets, key) = tickets();
+    assert!(!tickets.is_silent(&TRACKER) && !tickets.is_silent(&HOST));
+    tickets.lost(&TRACKER, Now(1));
+    assert!(tickets.is_silent(&TRACKER));
+    tickets.speaks(&TRACKER);
+    assert!(!tickets.is_silent(&TRACKER), "a false alarm");
+    tickets.lost(&TRACKER, Now(2));
+    tickets.set_key(TRACKER, 6, key, 1000);
+    assert!(!tickets.is_silent(&TRACKER), "another session");
+}
+
+#[test]
 fn an_assignment_buys_its_bytes_and_a_quarter_once() {
     let (mut tickets, _) = tickets();
     let ticket = body(1, 100_000);

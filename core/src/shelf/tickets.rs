@@ -14,8 +14,8 @@ const LOST_GRACE: Duration = Duration::from_secs(600);
 const SKEW: u64 = 5_000;
 /// A ticket may have expired so long before its tracker was lost: a session notices its end late. In milliseconds.
 const NOTICED_LATE: u64 = 60_000;
-/// Bytes of proofs that one assignment may have.
-const PROOFS: u64 = 1 << 20;
+/// Bytes of proofs that one assignment may have at least, and as a part of its pages' bytes.
+const PROOFS: (u64, u64) = (1 << 20, 16);
 /// Assignments of one tracker that are remembered at most; beyond, those that expire first are forgotten (and refused: see `floor`).
 const REMEMBERED: usize = 65_536;
 
@@ -105,6 +105,17 @@ impl Tickets {
         }
     }
 
+    pub(super) fn speaks(&mut self, tracker: &PeerKey) {
+        if let Some(t) = self.trackers.get_mut(tracker) {
+            t.lost = None;
+        }
+    }
+
+    /// Whether the tracker was lost.
+    pub(super) fn is_silent(&self, tracker: &PeerKey) -> bool {
+        self.trackers.get(tracker).is_some_and(|t| t.lost.is_some())
+    }
+
     /// What a ticket says, if it is genuine and not expired. `wall`: our wall clock in milliseconds.
     pub(super) fn check(
         &self,
@@ -170,7 +181,8 @@ impl Tickets {
         }
         let used = tracker.used.entry(key.clone()).or_insert_with(|| {
             let left = bytes.saturating_add(bytes / 4);
-            Used { left, again_left: bytes, proofs_left: PROOFS, busy: false, expiry: body.expiry }
+            let proofs_left = PROOFS.0.max(bytes / PROOFS.1);
+            Used { left, again_left: bytes, proofs_left, busy: false, expiry: body.expiry }
         });
         Ok((Id { tracker: body.tracker, key }, used))
     }

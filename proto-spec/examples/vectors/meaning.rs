@@ -84,6 +84,7 @@ fn need(n: Need) -> Value {
         Need::Steady => "steady",
         Need::Bulk => "bulk",
         Need::Spare => "spare",
+        Need::Reserve => "reserve",
     })
 }
 
@@ -281,6 +282,7 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
             });
             ("invite", v)
         }
+        ToPeer::Reserve(m) => ("reserve", json!({ "assignments": list(&m.assignments, assignment) })),
         ToPeer::Newer(m) => ("newer", json!({ "manifest": signed(&m.manifest) })),
         _ => ("unknown", Value::Null),
     }

@@ -3,8 +3,8 @@
 use icet::message::{
     Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Hello, InfoAnswer,
     InfoRequest, Intent, Invite, Join, KeyProof, Leave, Locate, MediaAnswer, Need, Newer, Outcome, Ping,
-    Pong, Position, Publish, Reach, ReachResult, Report, Served, ServedItem, Slices, ToPeer, ToTracker,
-    Welcome, Withdraw, Withdrawn,
+    Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem, Slices, ToPeer,
+    ToTracker, Welcome, Withdraw, Withdrawn,
 };
 use icet::{
     Abilities, Limits, MediaPath, NetKind, Offer, PageRanges, PageSet, Stripe, TicketKey, frame, limits,
@@ -135,6 +135,10 @@ fn live_assignment() -> Assignment {
         deadline: None,
         ..assignment()
     }
+}
+
+fn reserve() -> Assignment {
+    Assignment { id: 80, need: Need::Reserve, stand_ins: Vec::new(), deadline: None, ..assignment() }
 }
 
 fn invite() -> Invite {
@@ -279,6 +283,7 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("reach-proved", proved),
         p("invite", invite()),
         p("newer", Newer { manifest: signed().signed().clone() }),
+        p("reserve", Reserve { assignments: vec![reserve()] }),
     ]
 }
 
@@ -449,6 +454,10 @@ pub(crate) fn invalid() -> Vec<Invalid> {
         edit(&mut a);
         cbor(&ToPeer::Assign(Assign { assignments: vec![a] }))
     };
+    let reserve = assign(&|a| a.need = Need::Reserve);
+    add("assignment-reserve", "peer", reserve, "a reserve among orders", false, true);
+    let orders = cbor(&ToPeer::Reserve(Reserve { assignments: vec![assignment()] }));
+    add("reserve-urgent", "peer", orders, "a reserve that is urgent", false, true);
     add("assignment-0", "peer", assign(&|a| a.id = 0), "an assignment with number 0", false, true);
     let stand_ins = assign(&|a| a.stand_ins = vec![source(); limits::STAND_INS + 1]);
     add("stand-ins-too-many", "peer", stand_ins, "5 stand-ins", false, true);

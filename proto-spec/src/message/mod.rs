@@ -41,6 +41,9 @@ pub enum Need {
     /// To be shared later; nobody waits.
     #[n(3)]
     Spare,
+    /// Held in reserve, for when the tracker is silent (see [`Reserve`]).
+    #[n(4)]
+    Reserve,
 }
 
 /// Defines the message enum of one direction with its encoding; unknown numbers decode to `Unknown`.
@@ -160,5 +163,6 @@ messages! {
         109 => ReachResult,
         110 => Invite,
         111 => Newer,
+        112 => Reserve,
     }
 }

@@ -147,24 +147,47 @@ pub struct Assign {
     pub assignments: Vec<Assignment>,
 }
 
+/// Assignments that are taken up only while the tracker is silent. They take the place of those that the peer had in reserve of
+/// the same media.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Reserve {
+    /// The assignments, each of need [`Need::Reserve`].
+    #[n(1)]
+    pub assignments: Vec<Assignment>,
+}
+
+impl Reserve {
+    pub(super) fn check(&self) -> Check {
+        if self.assignments.iter().any(|a| a.need != Need::Reserve) {
+            return Err("a reserve of another need");
+        }
+        check_assignments(&self.assignments)
+    }
+}
+
 impl Assign {
     pub(super) fn check(&self) -> Check {
-        if self.assignments.len() > limits::ITEMS {
-            return Err("too many assignments");
+        if self.assignments.iter().any(|a| a.need == Need::Reserve) {
+            return Err("a reserve among orders");
         }
-        let good = |s: &Source| {
-            s.host.addrs.len() <= limits::REACH
-                && s.host.endpoint.len() <= limits::ENDPOINT
-                && s.ticket.body.len() <= limits::TICKET
-        };
-        let fine = |a: &Assignment| {
-            a.id != 0
-                && a.stand_ins.len() <= limits::STAND_INS
-                && good(&a.source)
-                && a.stand_ins.iter().all(good)
-        };
-        if self.assignments.iter().all(fine) { Ok(()) } else { Err("an assignment beyond its limits") }
+        check_assignments(&self.assignments)
     }
+}
+
+fn check_assignments(assignments: &[Assignment]) -> Check {
+    if assignments.len() > limits::ITEMS {
+        return Err("too many assignments");
+    }
+    let good = |s: &Source| {
+        s.host.addrs.len() <= limits::REACH
+            && s.host.endpoint.len() <= limits::ENDPOINT
+            && s.ticket.body.len() <= limits::TICKET
+    };
+    let fine = |a: &Assignment| {
+        a.id != 0 && a.stand_ins.len() <= limits::STAND_INS && good(&a.source) && a.stand_ins.iter().all(good)
+    };
+    if assignments.iter().all(fine) { Ok(()) } else { Err("an assignment beyond its limits") }
 }
 
 /// Assignments that are wanted no longer. What is under way of a page may end.

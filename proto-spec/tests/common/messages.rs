@@ -252,6 +252,10 @@ pub(crate) fn to_peer() -> impl Strategy<Value = ToPeer> {
             .into()
         ),
         vec(assignment(), 0..3).prop_map(|assignments| Assign { assignments }.into()),
+        vec(assignment(), 0..3).prop_map(|mut assignments| {
+            assignments.iter_mut().for_each(|a| a.need = Need::Reserve);
+            Reserve { assignments }.into()
+        }),
         vec(any::<u64>(), 0..9).prop_map(|assignments| Cancel { assignments }.into()),
         slices().prop_map(ToPeer::Slices),
         info().prop_map(ToPeer::from),

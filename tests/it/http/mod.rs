@@ -8,13 +8,14 @@ mod raw;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use iceshare::icet::message::Need;
 use iceshare::icet::{PageSet, ProvenSlice, Stripe, limits};
 use iceshare::protocol::{ErrorKind, Piece, Registration, Registry, What};
 use iceshare::shelf::Anonymous;
 use iceshare::store::MediaStore;
 use iceshare_tests::{fixture, media};
 
-use crate::host::{Host, Made, bytes, content, give};
+use crate::host::{Host, Made, TRACKER, bytes, content, give};
 
 /// As it is linked in.
 pub(crate) fn http() -> Registration {
@@ -149,6 +150,26 @@ async fn tickets_admit_to_what_they_are_for() {
     let served = host.shelf.served_totals();
     assert_eq!(served.anonymous, 0);
     assert_eq!(served.by_receiver.keys().copied().collect::<Vec<_>>(), [receiver.identity.key()]);
+}
+
+#[tokio::test]
+async fn what_is_in_reserve_is_served_only_while_the_tracker_is_silent() {
+    let (host, media, receiver) = pair(Made::of(http())).await;
+    let set = PageSet::range(0, media.manifest().pages - 1);
+    let ask = || {
+        let mut request = host.request(&media, pages(10, Some(19), None));
+        request.ticket = Some(host.ticket_of(&media, &receiver, set, 1, Need::Reserve));
+        receiver.fetch(request)
+    };
+    assert!(!host.shelf.was_asked_in_reserve());
+    assert_eq!(ask().await.1.unwrap_err().kind, ErrorKind::Busy, "or receivers could help themselves");
+    assert_eq!(host.shelf.served_totals().bytes, 0);
+    assert!(host.shelf.was_asked_in_reserve() && !host.shelf.was_asked_in_reserve());
+    host.shelf.tracker_lost(&TRACKER);
+    let (pieces, end) = ask().await;
+    assert!(end.is_ok() && bytes(&pieces) == content(&media, 10..20), "{end:?}");
+    host.shelf.tracker_speaks(&TRACKER);
+    assert_eq!(ask().await.1.unwrap_err().kind, ErrorKind::Busy);
 }
 
 #[tokio::test]

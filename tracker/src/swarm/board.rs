@@ -16,6 +16,7 @@ use super::learn::{Expected, ProtoIx, Protocols};
 use super::media::{Media, Member};
 use super::peer::Peer;
 use super::reach::{self, Proof};
+use super::reserve;
 use super::schedule::Event;
 use super::{ConnId, SwarmConfig, Totals};
 
@@ -374,7 +375,14 @@ impl Board {
         ways
     }
 
-    fn source(&self, now: Now, id: u64, o: &Order, host: PeerIx, proto: ProtoIx) -> Option<Source> {
+    pub(crate) fn source(
+        &self,
+        now: Now,
+        id: u64,
+        o: &Order,
+        host: PeerIx,
+        proto: ProtoIx,
+    ) -> Option<Source> {
         let (h, r, m) = (self.peers.get(&host)?, self.peers.get(&o.receiver)?, self.media.get(&o.media)?);
         let offer = &h.offered(proto)?.offer;
         let tell = |ip| reach::may_tell(ip, h.ip(), r.ip());
@@ -386,6 +394,7 @@ impl Board {
             Scope::Private => 1,
             _ => 2,
         });
+        let life = if o.need == Need::Reserve { reserve::LIFE_MS } else { TICKET_LIFE_MS };
         let ticket = TicketKey::derive(&self.config.secret, &h.key).issue(&TicketBody {
             tracker: self.config.tracker,
             epoch: self.config.epoch,
@@ -397,7 +406,7 @@ impl Board {
             pages: PageSet::range(o.first, o.last),
             protocol: offer.name.clone(),
             rate: None,
-            expiry: self.wall(now).saturating_add(TICKET_LIFE_MS),
+            expiry: self.wall(now).saturating_add(life),
             need: o.need,
         });
         let host = HostAddr {

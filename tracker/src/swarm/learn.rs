@@ -102,7 +102,7 @@ impl Expected {
         let seconds = self.first + bytes as f64 / self.rate.max(1.0);
         match need {
             Need::Urgent | Need::Steady => self.success.powi(3) / seconds,
-            Need::Bulk | Need::Spare => self.success * bytes as f64 / seconds,
+            Need::Bulk | Need::Spare | Need::Reserve => self.success * bytes as f64 / seconds,
         }
     }
 }

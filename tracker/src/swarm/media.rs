@@ -106,6 +106,8 @@ pub(crate) struct Member {
     pub(crate) refuses_until: Now,
     /// When it last was given something, or joined.
     pub(crate) fed: Now,
+    /// When it gets a new reserve.
+    pub(crate) reserve_due: Now,
 }
 
 impl Member {
@@ -263,6 +265,7 @@ impl Media {
             hold_until: now,
             refuses_until: now,
             fed: now,
+            reserve_due: now,
         };
         self.members.insert(peer, member);
     }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use icet::message::{Assign, Cancel, ErrorCode, Leave, Pong, ToTracker};
+use icet::message::{Assign, Cancel, ErrorCode, Leave, Pong, Reserve, ToTracker};
 use icet::{MediaId, MediaPath, NetAddr, NetKind, Now, PeerKey};
 
 mod bits;
@@ -24,6 +24,7 @@ mod publish;
 mod quota;
 mod rarity;
 mod reach;
+mod reserve;
 mod schedule;
 mod session;
 mod table;
@@ -254,9 +255,18 @@ impl Swarm {
             }
         }
         for (conn, mut assignments) in std::mem::take(&mut self.board.assign) {
+            let mut media: Vec<MediaId> = assignments.iter().map(|a| a.media).collect();
+            media.dedup();
             while !assignments.is_empty() {
                 let rest = assignments.split_off(assignments.len().min(ASSIGN));
                 self.send(conn, Assign { assignments: std::mem::replace(&mut assignments, rest) });
+            }
+            let Some(peer) = self.sessions.get(&conn).and_then(|s| s.peer) else { continue };
+            for media in media {
+                let assignments = self.board.reserve(now, &media, peer);
+                if !assignments.is_empty() {
+                    self.send(conn, Reserve { assignments });
+                }
             }
         }
     }

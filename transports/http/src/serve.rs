@@ -146,7 +146,7 @@ fn denied(why: Denied) -> Response<Body> {
             StatusCode::UNAUTHORIZED
         }
         Denied::Withdrawn => StatusCode::NOT_FOUND,
-        Denied::InUse | Denied::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Denied::InUse | Denied::Busy | Denied::TrackerSpeaks => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::FORBIDDEN,
     };
     let mut response = plain(status, &why.to_string());

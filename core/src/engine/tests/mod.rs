@@ -4,6 +4,7 @@ mod acks;
 mod arbitrary;
 mod fetching;
 mod publishing;
+mod reserve;
 mod session;
 mod ways;
 
