@@ -27,5 +27,5 @@ for i, r in enumerate(rows):
             f'<text x="{LEFT + a + b + 5:.1f}" y="{y + BAR - 3}">{r["cpu"]:.2f}</text>',
             f'<text x="{COLUMNS[0][0]}" y="{y + BAR - 3}" text-anchor="end">{r["mib_s"]:.0f}</text>',
             f'<text x="{COLUMNS[1][0]}" y="{y + BAR - 3}" text-anchor="end">{r["rss_send"]:.0f} / {r["rss_receive"]:.0f}</text>']
-out += [f'<text x="{LEFT}" y="{h - 10}" fill="#555">1 GiB over loopback, medians. Grey: the bare carrier with BLAKE3, CRC and the file write; libtorrent and b3sum map files.</text>', "</svg>"]
+out += [f'<text x="15" y="{h - 10}" fill="#555">1 GiB over loopback, medians. Grey: the bare carrier with BLAKE3, CRC and the file write; libtorrent and b3sum map files.</text>', "</svg>"]
 open(sys.argv[2], "w").write("\n".join(out) + "\n")
