@@ -186,7 +186,7 @@ fn a_fetch_and_its_session_go_round_a_firewall() {
     let topology = ["tracker", "origin", "receiver"].map(host).concat();
     let Some(lab) = Lab::up("wall", &topology) else { return };
     let file = lab.path("song.opus");
-    media::opus_like(&file, 3_600_000, 4200, 8).unwrap_or_else(|e| panic!("{e}"));
+    media::opus_like(&file, 6_000_000, 4200, 8).unwrap_or_else(|e| panic!("{e}"));
     let (_tracker, url) = lab.tracker();
     let (_origin, link) = lab.publish("origin", &file, &url, &[]);
     let (out, data) = (lab.path("out"), lab.path("data"));

@@ -10,7 +10,7 @@ use crate::failure::ensure;
 use crate::media;
 use crate::receive::Expected;
 use crate::world::{next, path, patience};
-use crate::{Failure, Subject, World, observe};
+use crate::{Failure, Options, Subject, World, observe};
 
 /// Requests before it is measured, and at the end.
 const WARM: u64 = 200;
@@ -85,7 +85,9 @@ pub(super) async fn a_thousand_requests(s: &Subject) -> Result<(), Failure> {
 }
 
 pub(super) async fn a_hundred_at_once(s: &Subject) -> Result<(), Failure> {
-    let world = World::new(s).await?;
+    // 12 MB in all: with so much upload none is over before all have begun.
+    let options = Options { up: Some(8_000_000), ..Options::default() };
+    let world = World::with(s, options).await?;
     let media = world.host.publish(&path("many")?, &media::pages(6, media::even(400, 2000)))?;
     world.whole(&media, world.unit(&media, PageSet::range(0, 9))).await?;
     let (tasks, descriptors) = (observe::tasks(), observe::descriptors());
