@@ -228,7 +228,6 @@ impl Fetch {
         loop {
             let more = over.is_none() && behind.is_none() && gathered < GATHER;
             let gathers = more && (writing.is_some() || !dry);
-            let rests = gathers && writing.is_none() && pause.deadline() <= tokio::time::Instant::now();
             let cut = if gathers { Cut::NeedMore } else { assembler.next(&*self.store) };
             match cut {
                 Cut::Run { first, pages, of_one_host } => {
@@ -289,11 +288,7 @@ impl Fetch {
                             continue;
                         }
                         piece = stream.next() => piece,
-                        () = std::future::ready(()), if rests => {
-                            dry = true;
-                            continue;
-                        }
-                        () = pause.as_mut(), if gathers && writing.is_none() => {
+                        () = passes(pause.as_mut()), if gathers && writing.is_none() => {
                             dry = true;
                             continue;
                         }
@@ -397,6 +392,13 @@ impl Fetch {
                 Err(TransportError::new(ErrorKind::Local, e.to_string()))
             }
         }
+    }
+}
+
+/// Waits until a pause is over: not by its timer alone, which is up to a millisecond late.
+async fn passes(pause: std::pin::Pin<&mut tokio::time::Sleep>) {
+    if pause.deadline() > tokio::time::Instant::now() {
+        pause.await;
     }
 }
 
