@@ -159,10 +159,10 @@ impl Task {
         let now = self.now();
         let (net, authority, pin) = (&self.inner.net, &self.url, self.pin);
         if let Link::Up(up) = &mut self.link {
-            let (engine, shelf) = (&self.engine, &self.inner.shelf);
+            let (engine, shelf, key) = (&self.engine, &self.inner.shelf, &self.tracker);
             up.look(
                 now,
-                || shelf.was_asked_in_reserve() || engine.is_waiting(),
+                || key.is_some_and(|k| shelf.was_asked_in_reserve(&k)) || engine.is_waiting(),
                 |first| dial(net.clone(), authority.authority(), pin, first),
             );
             let doubt = up.in_doubt();

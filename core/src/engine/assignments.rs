@@ -80,6 +80,11 @@ impl Assigned {
         (self.need, self.deadline.unwrap_or(Now(u64::MAX)), order)
     }
 
+    /// What its pages are acknowledged with: those of a reserve are from elsewhere.
+    pub(super) fn credited(&self) -> Number {
+        if self.need == Need::Reserve { (0, 0) } else { self.number }
+    }
+
     /// Sources that are being used.
     pub(super) fn active(&self) -> usize {
         self.tries.iter().filter(|t| t.failed.is_none()).count()
@@ -369,7 +374,7 @@ impl Engine {
         self.timers.cancel(Timer::Stall(id));
         self.stirred = true;
         if let Some(a) = self.assigned.get_mut(&f.order) {
-            let number = if a.need == Need::Reserve { (0, 0) } else { a.number };
+            let number = a.credited();
             self.gone.insert(id, Gone { handle: f.handle, number });
             if let Some(t) = a.tries.get_mut(f.source) {
                 t.fetches = t.fetches.saturating_sub(1);

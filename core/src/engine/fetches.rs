@@ -311,7 +311,7 @@ impl Engine {
         let Some(t) = a.tries.get_mut(f.source) else { return };
         match e {
             FetchEvent::Progress => {
-                let number = if a.need == Need::Reserve { (0, 0) } else { a.number };
+                let number = a.credited();
                 let handle = f.handle;
                 self.coming(now, handle, number);
             }
@@ -321,7 +321,7 @@ impl Engine {
             FetchEvent::Page { page, len } => {
                 t.first_byte.get_or_insert(now);
                 t.again = 0;
-                let number = if a.need == Need::Reserve { (0, 0) } else { a.number };
+                let number = a.credited();
                 let (handle, order, source) = (f.handle, f.order, f.source);
                 if self.page(now, handle, number, page, len, Some(id)) {
                     self.fetched(order, source, page, len);

@@ -171,8 +171,6 @@ pub struct Shelf {
     tickets: Mutex<Tickets>,
     upload: Arc<Upload>,
     served: Mutex<Account>,
-    /// See [`Shelf::was_asked_in_reserve`].
-    reserve_asked: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -210,7 +208,7 @@ impl Shelf {
         }
         let upload = Upload::new(config.up, share, config.clock.clone());
         let (media, tickets, served) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Shelf { config, media, tickets, upload, served, reserve_asked: AtomicBool::new(false) })
+        Arc::new(Shelf { config, media, tickets, upload, served })
     }
 
     /// Puts a media on the shelf; replaces another version of it.
@@ -316,8 +314,7 @@ impl Shelf {
     ) -> Result<(tickets::Id, TicketBody), Denied> {
         let clock = &self.config.clock;
         let body = lock(&self.tickets).check(ticket, &self.config.host, clock.now(), clock.wall_ms())?;
-        if body.need == Need::Reserve && !lock(&self.tickets).is_silent(&body.tracker) {
-            self.reserve_asked.store(true, Ordering::Relaxed);
+        if body.need == Need::Reserve && !lock(&self.tickets).may_use_reserve(&body.tracker) {
             return Err(Denied::TrackerSpeaks);
         }
         if body.media != ask.media.id() || body.version != ask.media.manifest().version {
@@ -356,11 +353,11 @@ impl Shelf {
         lock(&self.tickets).speaks(tracker);
     }
 
-    /// Whether a request came, since this was last asked, that is served only while the tracker is silent: then it is time
-    /// to ask the tracker something.
+    /// Whether a request came, since this was last asked, that is served only while `tracker` is silent: then it is time to
+    /// ask it something.
     #[must_use]
-    pub fn was_asked_in_reserve(&self) -> bool {
-        self.reserve_asked.swap(false, Ordering::Relaxed)
+    pub fn was_asked_in_reserve(&self, tracker: &PeerKey) -> bool {
+        lock(&self.tickets).was_asked(tracker)
     }
 
     /// What was served since the last call.

@@ -77,16 +77,17 @@ fn tickets_outlive_their_lost_tracker_by_ten_minutes() {
 }
 
 #[test]
-fn a_tracker_is_silent_from_its_loss_until_it_speaks() {
+fn a_reserve_is_good_from_the_loss_of_its_tracker_until_that_speaks() {
     let (mut tickets, key) = tickets();
-    assert!(!tickets.is_silent(&TRACKER) && !tickets.is_silent(&HOST));
+    assert!(!tickets.may_use_reserve(&TRACKER) && !tickets.may_use_reserve(&HOST));
+    assert!(!tickets.was_asked(&HOST) && tickets.was_asked(&TRACKER) && !tickets.was_asked(&TRACKER));
     tickets.lost(&TRACKER, Now(1));
-    assert!(tickets.is_silent(&TRACKER));
+    assert!(tickets.may_use_reserve(&TRACKER));
     tickets.speaks(&TRACKER);
-    assert!(!tickets.is_silent(&TRACKER), "a false alarm");
+    assert!(!tickets.may_use_reserve(&TRACKER), "a false alarm");
     tickets.lost(&TRACKER, Now(2));
     tickets.set_key(TRACKER, 6, key, 1000);
-    assert!(!tickets.is_silent(&TRACKER), "another session");
+    assert!(!tickets.may_use_reserve(&TRACKER), "another session");
 }
 
 #[test]

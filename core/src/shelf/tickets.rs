@@ -26,6 +26,8 @@ struct Tracker {
     /// Milliseconds that tracker time is ahead of our wall clock.
     offset: i64,
     lost: Option<Now>,
+    /// A reserve's ticket came while it was not.
+    asked: bool,
     /// By epoch, assignment and protocol. Apart for each tracker: none can push out what another one's receivers have used.
     used: HashMap<Key, Used>,
     /// Those in use.
@@ -93,8 +95,10 @@ impl Tickets {
             Some(t) => (t.epoch, t.key, t.offset, t.lost) = (epoch, key, offset, None),
             None => {
                 let used = HashMap::new();
-                self.trackers
-                    .insert(tracker, Tracker { epoch, key, offset, lost: None, used, busy: 0, floor: None });
+                self.trackers.insert(
+                    tracker,
+                    Tracker { epoch, key, offset, lost: None, asked: false, used, busy: 0, floor: None },
+                );
             }
         }
     }
@@ -111,9 +115,16 @@ impl Tickets {
         }
     }
 
-    /// Whether the tracker was lost.
-    pub(super) fn is_silent(&self, tracker: &PeerKey) -> bool {
-        self.trackers.get(tracker).is_some_and(|t| t.lost.is_some())
+    /// Whether tickets of a reserve are good: the tracker was lost. If it was not, it is noted that somebody thinks so.
+    pub(super) fn may_use_reserve(&mut self, tracker: &PeerKey) -> bool {
+        let Some(t) = self.trackers.get_mut(tracker) else { return false };
+        t.asked = t.lost.is_none();
+        t.lost.is_some()
+    }
+
+    /// Whether somebody thought so since this was last asked.
+    pub(super) fn was_asked(&mut self, tracker: &PeerKey) -> bool {
+        self.trackers.get_mut(tracker).is_some_and(|t| std::mem::take(&mut t.asked))
     }
 
     /// What a ticket says, if it is genuine and not expired. `wall`: our wall clock in milliseconds.

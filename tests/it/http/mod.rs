@@ -161,10 +161,10 @@ async fn what_is_in_reserve_is_served_only_while_the_tracker_is_silent() {
         request.ticket = Some(host.ticket_of(&media, &receiver, set, 1, Need::Reserve));
         receiver.fetch(request)
     };
-    assert!(!host.shelf.was_asked_in_reserve());
+    assert!(!host.shelf.was_asked_in_reserve(&TRACKER));
     assert_eq!(ask().await.1.unwrap_err().kind, ErrorKind::Busy, "or receivers could help themselves");
     assert_eq!(host.shelf.served_totals().bytes, 0);
-    assert!(host.shelf.was_asked_in_reserve() && !host.shelf.was_asked_in_reserve());
+    assert!(host.shelf.was_asked_in_reserve(&TRACKER) && !host.shelf.was_asked_in_reserve(&TRACKER));
     host.shelf.tracker_lost(&TRACKER);
     let (pieces, end) = ask().await;
     assert!(end.is_ok() && bytes(&pieces) == content(&media, 10..20), "{end:?}");

@@ -352,7 +352,14 @@ impl Board {
     }
 
     /// All ways from `host` to `receiver`, with how good they are.
-    fn ways(&self, now: Now, host: PeerIx, receiver: PeerIx, need: Need, bytes: u64) -> Vec<(f64, Route)> {
+    pub(crate) fn ways(
+        &self,
+        now: Now,
+        host: PeerIx,
+        receiver: PeerIx,
+        need: Need,
+        bytes: u64,
+    ) -> Vec<(f64, Route)> {
         let mut ways: Vec<(f64, Route)> = Vec::new();
         let (Some(h), Some(r)) = (self.peers.get(&host), self.peers.get(&receiver)) else { return ways };
         for o in h.offers.iter().filter(|o| o.offer.serves) {

@@ -52,8 +52,11 @@ impl Board {
         hosts
     }
 
-    fn in_reserve(&mut self, now: Now, media: MediaIx, receiver: PeerIx, host: PeerIx) -> Option<Assignment> {
-        let proto = self.detours(now, host, receiver, 1 << 20, None).first()?.proto;
+    fn in_reserve(&self, now: Now, media: MediaIx, receiver: PeerIx, host: PeerIx) -> Option<Assignment> {
+        let mut ways = self.ways(now, host, receiver, Need::Reserve, 1 << 20);
+        let r = self.peers.get(&receiver)?;
+        ways.retain(|(_, way)| !r.avoids(host, way.proto, now));
+        let proto = ways.into_iter().max_by(|a, b| a.0.total_cmp(&b.0))?.1.proto;
         let m = self.media.get(&media)?;
         let (first, last, id) = (0, m.pages().checked_sub(1)?, m.id);
         let (need, deadline, stand_ins) = (Need::Reserve, None, Vec::new());

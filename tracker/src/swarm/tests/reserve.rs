@@ -1,0 +1,85 @@
+//! The reserve: whom it names, and what its tickets say.
+
+use std::time::Duration;
+
+use icet::message::{Assignment, Intent, Need, ToPeer};
+use icet::ticket::TicketBody;
+use icet::{Offer, PageSet, TicketKey};
+
+use super::super::ConnId;
+use super::fixture::{identity, media};
+use super::world::{SECRET, World, hello, offer, tcp};
+
+/// What `conn` was given in reserve last.
+fn reserve(w: &mut World, conn: ConnId) -> Vec<Assignment> {
+    let of_reserve = |m| if let ToPeer::Reserve(r) = m { Some(r.assignments) } else { None };
+    w.heard(conn).into_iter().filter_map(of_reserve).next_back().unwrap_or_default()
+}
+
+fn ticket(host: u8, a: &Assignment) -> TicketBody {
+    TicketKey::derive(&SECRET, &identity(host).key()).check(&a.source.ticket).unwrap()
+}
+
+#[test]
+fn who_fetches_has_hosts_of_everything_in_reserve() {
+    let mut w = World::new();
+    let p = w.peer(1);
+    w.publish(p, &media(&identity(1), "film", 1, 700, 4000));
+    // One holds everything, one a part.
+    let (seed, part) = (w.peer(2), w.peer(3));
+    w.join(seed, "film", Intent::Whole);
+    let mut queue = w.assigned(seed);
+    while let Some(a) = queue.pop() {
+        w.done(seed, &a);
+        queue.extend(w.assigned(seed));
+    }
+    w.join(part, "film", Intent::Whole);
+    let r = w.peer(4);
+    w.join(r, "film", Intent::Whole);
+    let first = reserve(&mut w, r);
+    let hosts: Vec<_> = first.iter().map(|a| a.source.host.key).collect();
+    assert_eq!(hosts, [identity(2).key(), identity(1).key()], "the publisher last");
+    for (host, a) in [2, 1].into_iter().zip(&first) {
+        assert_eq!((a.need, a.pages, a.stand_ins.len()), (Need::Reserve, PageSet::range(0, 699), 0));
+        let body = ticket(host, a);
+        assert_eq!((body.need, body.assignment, body.pages), (Need::Reserve, a.id, a.pages));
+        assert!(body.expiry >= w.wall() + 600_000);
+    }
+    // Renewed while it fetches, it buys no more: its numbers stay.
+    let id = first[0].media;
+    let mut renewed = Vec::new();
+    for page in 0..150 {
+        w.pass(Duration::from_secs(1));
+        w.say(r, super::world::have(id, page, page));
+        let new = reserve(&mut w, r);
+        if !new.is_empty() {
+            renewed.push(new);
+        }
+    }
+    assert_eq!(renewed.len(), 1, "every two minutes");
+    let by = |all: &[Assignment], host: u8| {
+        all.iter().find(|a| a.source.host.key == identity(host).key()).cloned().unwrap()
+    };
+    let (old, new) = (by(&first, 1), by(&renewed[0], 1));
+    assert_eq!(old.id, new.id);
+    assert!(ticket(1, &new).expiry > ticket(1, &old).expiry);
+    assert!(reserve(&mut w, p).is_empty() && reserve(&mut w, seed).is_empty(), "who has all needs none");
+}
+
+/// What a protocol's packets travel over may be its own affair, as that of `libp2p` is.
+#[test]
+fn a_host_is_in_reserve_whatever_its_protocol_dials() {
+    let mut w = World::new();
+    let offers = vec![Offer { dials: None, endpoint: "somewhere".into(), ..offer("own") }];
+    let mut peer = |n: u8| {
+        let at = format!("10.0.0.{n}:4000");
+        let conn = w.connect(&identity(n), &at);
+        w.say(conn, icet::message::Hello { offers: offers.clone(), ..hello(vec![tcp(&at)]) });
+        conn
+    };
+    let (p, r) = (peer(1), peer(2));
+    w.publish(p, &media(&identity(1), "film", 1, 700, 4000));
+    w.join(r, "film", Intent::Whole);
+    let names: Vec<_> = reserve(&mut w, r).iter().map(|a| a.source.host.protocol.to_string()).collect();
+    assert_eq!(names, ["own"]);
+}
