@@ -7,16 +7,21 @@ use icet::message::{Got, Have, Need, Served as ServedMessage, ServedItem};
 use icet::{Now, PageNo, PageRanges, limits};
 
 use super::Engine;
+use super::assignments::Assigned;
 use super::io::Handle;
 use super::session::Link;
 use super::timers::Timer;
 
 /// What a playhead waits for is soon told: others may wait for it too, and get it from here.
 const URGENT: Duration = Duration::from_millis(20);
-/// So many pages are acknowledged without waiting for more.
+/// So many pages are acknowledged without waiting for more, if that is a [`SHARE`] of what is still assigned.
 const PAGES: u64 = 64;
-/// So many ranges are.
-const RANGES: usize = 16;
+/// Of so many pages assigned, one may wait: the faster a line, the more is assigned, and the fewer messages a page cost.
+const SHARE: u64 = 16;
+/// So many never wait for more.
+const MOST_PAGES: u64 = 4096;
+/// So many ranges do not wait, either.
+const RANGES: usize = 64;
 /// Pause between two words that something of an assignment comes, if no page of it is whole yet.
 const COMING: Duration = Duration::from_millis(500);
 /// Pause between reports of what was served.
@@ -30,12 +35,20 @@ const SERVED_KEPT: usize = 4096;
 pub(super) type Number = (u64, u64);
 
 /// Pages of one media that the tracker has not been told of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Acks {
     pending: BTreeMap<Number, PageRanges>,
     /// Those that the last join stated, while it is open if the tracker still knows their assignments.
     stated: BTreeMap<Number, PageRanges>,
     pages: u64,
+    /// So many do not wait for more.
+    enough: u64,
+}
+
+impl Default for Acks {
+    fn default() -> Acks {
+        Acks { pending: BTreeMap::new(), stated: BTreeMap::new(), pages: 0, enough: PAGES }
+    }
 }
 
 impl Acks {
@@ -53,7 +66,7 @@ impl Acks {
     }
 
     fn are_many(&self) -> bool {
-        self.pages >= PAGES || self.pending.values().map(|r| r.runs().len()).sum::<usize>() >= RANGES
+        self.pages >= self.enough || self.pending.values().map(|r| r.runs().len()).sum::<usize>() >= RANGES
     }
 
     /// A join stated all pages held. In a known epoch only its own assignments are still worth naming.
@@ -144,6 +157,8 @@ impl Engine {
         let Some(m) = self.media.get_mut(&handle) else { return };
         let Some(media) = m.id else { return };
         self.timers.cancel(Timer::Ack(handle));
+        let assigned = self.assigned.values().filter(|a| a.handle == handle).map(Assigned::left);
+        m.acks.enough = (assigned.fold(0, u64::saturating_add) / SHARE).clamp(PAGES, MOST_PAGES);
         for got in m.acks.take(epoch) {
             self.send(Have { media, got, lost: PageRanges::new() });
         }

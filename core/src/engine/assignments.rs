@@ -85,6 +85,11 @@ impl Assigned {
         if self.need == Need::Reserve { (0, 0) } else { self.number }
     }
 
+    /// Pages that may still come, at most; none are counted of a set without end.
+    pub(super) fn left(&self) -> u64 {
+        self.set.last.map_or(0, |last| (last + 1).saturating_sub(self.low))
+    }
+
     /// Sources that are being used.
     pub(super) fn active(&self) -> usize {
         self.tries.iter().filter(|t| t.failed.is_none()).count()

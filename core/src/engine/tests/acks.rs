@@ -40,13 +40,26 @@ fn on_a_slow_line_the_tracker_hears_that_something_comes() {
 #[test]
 fn many_pages_or_ranges_do_not_wait() {
     let mut r = Rig::joined(1000);
-    r.assign(vec![assignment(1, PageSet::range(0, 199), Need::Bulk, &[1])]);
+    r.assign(vec![assignment(1, PageSet::range(0, 399), Need::Bulk, &[1])]);
     let id = r.one_started();
     r.pages(id, 0..=63);
     assert_eq!(r.acked(), [(1, vec![(0, 63)])]);
     r.clear();
-    (0..16).for_each(|i| r.page(id, 100 + 2 * i));
-    assert_eq!(r.acked()[0].1.len(), 16);
+    (0..64).for_each(|i| r.page(id, 70 + 2 * i));
+    assert_eq!(r.acked()[0].1.len(), 64);
+}
+
+#[test]
+fn the_more_is_assigned_the_more_pages_a_message_has() {
+    let mut r = Rig::joined(100_000);
+    r.assign(vec![assignment(1, PageSet::range(0, 6399), Need::Bulk, &[1])]);
+    let id = r.one_started();
+    r.pages(id, 0..=6399);
+    let lens: Vec<u64> =
+        r.acked().iter().map(|(_, runs)| runs.iter().map(|(a, b)| b - a + 1).sum()).collect();
+    assert!(lens[1] > 300, "{lens:?}");
+    assert_eq!(*lens.last().unwrap(), 64, "towards the end as soon as ever: {lens:?}");
+    assert!(lens.len() < 50, "{}", lens.len());
 }
 
 #[test]
