@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use iceshare_tests::sim::{Death, Pages, Peer, Sim, Spec};
-use icet::PageMap;
+use iceshare_sim::{Conduct, Death, Line, Pages, Sim, Spec, Wire};
 use icet::message::Intent;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -11,23 +10,28 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Least time to bring a file to all (Kumar and Ross 2006), in seconds.
 fn bound(sim: &Sim) -> f64 {
     let size = sim.media.manifest.bytes as f64;
-    let origin = sim.peers[0].spec.up;
+    let origin = sim.peers[0].spec.line.up;
     let n = (sim.peers.len() - 1) as f64;
-    let ups: f64 = sim.peers.iter().map(|p| p.spec.up).sum();
-    let slowest = sim.peers[1..].iter().map(|p| p.spec.down).fold(f64::MAX, f64::min);
+    let ups: f64 = sim.peers.iter().map(|p| p.spec.line.up).sum();
+    let slowest = sim.peers[1..].iter().map(|p| p.spec.line.down).fold(f64::MAX, f64::min);
     (size / origin).max(size / slowest).max(n * size / ups)
+}
+
+fn receivers(sim: &Sim) -> std::ops::Range<usize> {
+    1..sim.peers.len()
 }
 
 /// Copies of the media that the origin sent.
 fn copies(sim: &Sim) -> f64 {
-    sim.peers[0].sent as f64 / sim.media.manifest.bytes as f64
+    sim.sent(0) as f64 / sim.media.manifest.bytes as f64
 }
 
 fn tell(name: &str, sim: &Sim) {
-    let last = sim.peers[1..].iter().filter_map(|p| Some(p.done?.since(p.joined))).max().unwrap_or_default();
-    let twice: u64 = sim.peers.iter().map(|p| p.twice).sum();
-    let all: u64 = sim.peers.iter().map(|p| p.sent).sum();
-    let messages: u64 = sim.messages.values().sum();
+    let took = |n: usize| Some(sim.done(n)?.since(sim.peers[n].joined));
+    let last = receivers(sim).filter_map(took).max().unwrap_or_default();
+    let twice: u64 = receivers(sim).map(|n| sim.twice(n)).sum();
+    let all: u64 = (0..sim.peers.len()).map(|n| sim.sent(n)).sum();
+    let messages: u64 = sim.upstream.messages.values().chain(sim.downstream.messages.values()).sum();
     eprintln!(
         "{name}: N={} {:.1} MB: origin copies {:.2}, last done after {:.1} s = {:.2} x bound, {:.1} % came twice, {:.1} messages a receiver and MB",
         sim.peers.len() - 1,
@@ -43,15 +47,14 @@ fn tell(name: &str, sim: &Sim) {
 /// A media that is published, and known to the tracker.
 fn published(seed: u64, pages: u32, origin: f64) -> Sim {
     let mut sim = Sim::new(seed, Pages::small(pages), Spec::of(origin));
+    sim.wire = Wire::Encoded;
     sim.run(Duration::from_secs(1), |_| false);
     sim
 }
 
 fn unfinished(sim: &Sim) -> Vec<(usize, u64, Option<String>)> {
-    let lacks = |p: &&Peer| p.lives() && !p.held.as_ref().is_some_and(PageMap::is_full);
-    let number = |p: &Peer| sim.peers.iter().position(|q| std::ptr::eq(p, q)).unwrap_or(0);
-    let held = |p: &Peer| p.held.as_ref().map_or(0, PageMap::held);
-    sim.peers.iter().filter(lacks).map(|p| (number(p), held(p), p.refused.clone())).collect()
+    let lacks = |n: &usize| sim.lives(*n) && sim.done(*n).is_none();
+    receivers(sim).filter(lacks).map(|n| (n, sim.held(n), sim.peers[n].refused.clone())).collect()
 }
 
 fn complete(name: &str, sim: &mut Sim, most: Duration) {
@@ -76,7 +79,8 @@ fn thirty_peers_of_all_kinds_behind_a_slow_origin() {
     for i in 0..30 {
         let up = [1e6, 500e3, 500e3, 250e3, 100e3][i % 5];
         let delay = Duration::from_millis([5, 20, 40, 80][i % 4]);
-        sim.join(Spec { delay, ..Spec::of(up) });
+        let spec = Spec::of(up);
+        sim.join(Spec { line: Line { delay, ..spec.line }, ..spec });
     }
     complete("thirty", &mut sim, 10 * MINUTE);
     assert!(copies(&sim) <= 2.0);
@@ -88,7 +92,7 @@ fn deaths_of_hosts_do_not_stop_the_others() {
     for _ in 0..20 {
         sim.join(Spec::of(500e3));
     }
-    let third = |s: &Sim| s.peers[1..].iter().all(|p| p.held.as_ref().is_some_and(|h| h.held() > 400));
+    let third = |s: &Sim| receivers(s).all(|n| s.held(n) > 400);
     assert!(sim.run(5 * MINUTE, third));
     for n in 1..=3 {
         sim.kill(n, Death::Line);
@@ -105,9 +109,9 @@ fn a_swarm_goes_on_without_its_tracker_and_after_its_restart() {
     for _ in 0..12 {
         sim.join(Spec::of(600e3));
     }
-    let some = |s: &Sim| s.peers[1..].iter().all(|p| p.held.as_ref().is_some_and(|h| h.held() > 500));
+    let some = |s: &Sim| receivers(s).all(|n| s.held(n) > 500);
     assert!(sim.run(5 * MINUTE, some));
-    let held = |s: &Sim| s.peers[1..].iter().filter_map(|p| p.held.as_ref()).map(PageMap::held).sum::<u64>();
+    let held = |s: &Sim| receivers(s).map(|n| s.held(n)).sum::<u64>();
     let before = held(&sim);
     sim.stop_tracker();
     sim.run(Duration::from_secs(20), |_| false);
@@ -123,10 +127,11 @@ fn a_swarm_goes_on_without_its_tracker_and_after_its_restart() {
 fn hosts_that_alter_pages_are_found_out() {
     let mut sim = published(8, 1500, 400e3);
     for i in 0..20 {
-        sim.join(Spec { alters: i % 5 == 4, ..Spec::of(500e3) });
+        let conduct = if i % 5 == 4 { Conduct::Alters } else { Conduct::Honest };
+        sim.join(Spec { conduct, ..Spec::of(500e3) });
     }
     complete("altered", &mut sim, 10 * MINUTE);
-    let bad: u64 = sim.peers.iter().map(|p| p.bad).sum();
+    let bad: u64 = receivers(&sim).map(|n| sim.bad(n)).sum();
     eprintln!("altered: {bad} altered pages were refused");
     assert!(bad > 0, "the test has a point");
     // None takes from one host twice: a page of each assignment that ran when it was found out.
@@ -152,7 +157,7 @@ fn peers_come_and_go() {
         sim.join(Spec::of([800e3, 400e3, 200e3][round % 3]));
         sim.run(Duration::from_secs(2), |_| false);
         if round % 3 == 2 {
-            let alive: Vec<_> = (1..sim.peers.len()).filter(|n| sim.peers[*n].lives()).collect();
+            let alive: Vec<_> = (1..sim.peers.len()).filter(|n| sim.lives(*n)).collect();
             let n = alive[sim.random(0..alive.len())];
             match round % 4 {
                 0 => sim.kill(n, Death::Line),
@@ -181,8 +186,7 @@ fn players_start_soon_seek_fast_and_do_not_stall() {
         sim.run(Duration::from_millis(1300), |_| false);
     }
     sim.run(MINUTE, |_| false);
-    let mut starts: Vec<_> =
-        players.iter().flat_map(|n| sim.peers[*n].player.clone().unwrap_or_default().starts).collect();
+    let mut starts: Vec<_> = players.iter().flat_map(|n| waits(&sim, *n)).collect();
     starts.sort_unstable();
     let stalls: u32 = players.iter().filter_map(|n| sim.peers[*n].player.as_ref()).map(|p| p.stalls).sum();
     let stalled: Duration =
@@ -200,10 +204,16 @@ fn players_start_soon_seek_fast_and_do_not_stall() {
     assert!(stalled <= Duration::from_secs(5));
 }
 
+/// From each start and seek of a player to sound.
+fn waits(sim: &Sim, n: usize) -> Vec<Duration> {
+    let player = sim.peers[n].player.clone().unwrap_or_default();
+    [player.starts, player.seeks].concat()
+}
+
 /// Time from each start and seek to sound, and stalls.
 fn told(name: &str, sim: &Sim, players: &[usize]) -> (Vec<Duration>, Duration) {
     let of = |n: &usize| sim.peers[*n].player.clone().unwrap_or_default();
-    let mut starts: Vec<_> = players.iter().flat_map(|n| of(n).starts).collect();
+    let mut starts: Vec<_> = players.iter().flat_map(|n| waits(sim, *n)).collect();
     starts.sort_unstable();
     let stalls: u32 = players.iter().map(|n| of(n).stalls).sum();
     let stalled: Duration = players.iter().map(|n| of(n).stalled).sum();
@@ -215,7 +225,7 @@ fn told(name: &str, sim: &Sim, players: &[usize]) -> (Vec<Duration>, Duration) {
 }
 
 /// 400 s of 256 kbit/s in pages of a second, as ffmpeg makes them.
-const LARGE: Pages = Pages { pages: 400, len: 32_000, ms: 1000 };
+const LARGE: Pages = Pages { pages: 400, len: 32_000, time: 1_000_000 };
 
 #[test]
 fn a_seek_on_a_thin_uplink_takes_as_long_as_the_pages_it_needs() {
@@ -256,7 +266,11 @@ fn the_same_seed_gives_the_same_run() {
             sim.join(Spec::of(300e3));
         }
         assert!(sim.run_to_completion(5 * MINUTE));
-        (sim.now, sim.messages.clone(), sim.peers.iter().map(|p| p.sent).collect::<Vec<_>>())
+        (
+            sim.now,
+            sim.upstream.messages.clone(),
+            (0..sim.peers.len()).map(|n| sim.sent(n)).collect::<Vec<_>>(),
+        )
     };
     assert_eq!(run(), run());
 }

@@ -4,7 +4,6 @@
 
 pub mod media;
 pub mod process;
-pub mod sim;
 
 pub use process::{Network, Proc, Tracker, same};
 

@@ -23,21 +23,21 @@ pub struct SimMedia {
 }
 
 /// The pages of a media.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pages {
     /// How many.
     pub pages: u32,
     /// Mean length of one in bytes.
     pub len: u32,
-    /// Media time of one in milliseconds.
-    pub ms: u32,
+    /// Media time of one in microseconds.
+    pub time: u64,
 }
 
 impl Pages {
     /// So many of 250 ms, of 4 KB each.
     #[must_use]
     pub fn small(pages: u32) -> Pages {
-        Pages { pages, len: 4096, ms: 250 }
+        Pages { pages, len: 4096, time: 250_000 }
     }
 }
 
@@ -48,8 +48,7 @@ impl SimMedia {
     /// If it has no pages or the path is none.
     #[must_use]
     pub fn new(publisher: &Identity, path: &str, kind: Pages, seed: u64) -> SimMedia {
-        let Pages { pages, len, ms } = kind;
-        let page_time = u64::from(ms) * 1000;
+        let Pages { pages, len, time: page_time } = kind;
         let mut rng = SmallRng::seed_from_u64(seed);
         let lens: Vec<u32> = (0..pages).map(|_| rng.random_range(len * 3 / 4..len * 5 / 4)).collect();
         let mut offsets = vec![0];

@@ -1,0 +1,37 @@
+//! A simulator of whole swarms: the real `icetracker::swarm` and N real peer engines, over a seeded network in memory with
+//! rates, delays, losses, deaths and restarts, in virtual time. Same seed, same run, byte by byte.
+//!
+//! Pages are not moved: what is simulated is when each would arrive ([the network](Line)). Messages between engines and
+//! swarm go as types, or through the wire's encoding ([`Wire`]). A [`Scenario`] says who comes and what they do, [`run`] what
+//! comes of it, beside fluid [`bounds`] and a local rarest-first swarm in the same network. Tests may drive a [`Sim`]
+//! themselves.
+
+pub mod bounds;
+mod figures;
+mod media;
+mod net;
+mod peer;
+mod play;
+mod plot;
+mod queue;
+mod rarest;
+mod run;
+mod scenario;
+mod tracker;
+mod world;
+
+pub use figures::{Class, Completion, Control, Figures, Origin, Playback, Sample, Spread};
+pub use media::{Pages, SimMedia};
+pub use net::{Conduct, Death, Line};
+pub use peer::{MEDIA, Peer, Spec};
+pub use play::{Buffers, Player};
+pub use plot::plot;
+pub use rarest::Local;
+pub use run::{Outcome, run};
+pub use scenario::Scenario;
+pub use world::{Sim, Traffic, Wire};
+
+/// The parts of a [`Scenario`].
+pub mod parts {
+    pub use crate::scenario::{Answers, Churn, Class, Crowd, Media, Origin, Play, Yardstick};
+}

@@ -1,0 +1,163 @@
+//! Runs a scenario: who comes, goes and seeks when, and what is noted on the way.
+
+use std::time::Duration;
+
+use icet::Now;
+use icet::message::Intent;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::figures::{Figures, Sample};
+use crate::net::Death;
+use crate::queue::Queue;
+use crate::rarest::{self, Local};
+use crate::scenario::Scenario;
+use crate::world::{Sim, Wire};
+
+/// Time that the publisher has before the crowd comes.
+const PUBLISH: Duration = Duration::from_secs(1);
+/// Notes taken of a run that goes on to the end.
+const SAMPLES: f64 = 200.0;
+
+#[derive(Debug)]
+enum Plan {
+    Join(usize),
+    /// Somebody who came goes, and another one comes.
+    Replace(usize),
+    Seek(usize),
+    Note,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The figures.
+    pub figures: Figures,
+    /// Notes taken on the way.
+    pub samples: Vec<Sample>,
+    /// Seconds from joining until each had everything; none if it had not.
+    pub done: Vec<Option<f64>>,
+    /// Of each receiver, bytes sent and seconds from joining until it had everything, with its class.
+    pub gave: Vec<(usize, u64, Option<f64>)>,
+    /// Of each player, the share of its time in which it stalled.
+    pub stalls: Vec<f64>,
+    /// The local rarest-first swarm beside it.
+    pub local: Option<Local>,
+    /// Events that were handled.
+    pub events: u64,
+}
+
+/// Runs a scenario; `wire`: how messages go.
+#[must_use]
+pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
+    let mut sim = Sim::new(scenario.seed, scenario.pages(), scenario.publisher());
+    sim.wire = wire;
+    sim.buffers = scenario.buffers();
+    sim.run(PUBLISH, |_| false);
+    let start = sim.now;
+    let end = start + Duration::from_secs_f64(scenario.seconds);
+    let mut crew =
+        Crew { scenario, rng: SmallRng::seed_from_u64(scenario.seed ^ 0x5eed), plan: Queue::new() };
+    let crowd = scenario.crowd();
+    for (i, (at, _)) in crowd.iter().enumerate() {
+        crew.plan.push(start + *at, Plan::Join(i));
+    }
+    let pause = Duration::from_secs_f64((scenario.seconds / SAMPLES).clamp(0.1, 1.0));
+    crew.plan.push(start, Plan::Note);
+    let mut samples = Vec::new();
+    let mut coming = crowd.len();
+    loop {
+        let next = crew.plan.next_at().unwrap_or(end).min(end);
+        let finite = coming == 0 && !scenario.is_open_ended();
+        let done = sim.run(next.since(sim.now), |s| finite && s.is_complete());
+        if done || next >= end {
+            break;
+        }
+        match crew.plan.pop() {
+            Some(Plan::Join(i)) => {
+                coming -= 1;
+                let n = sim.join(crowd[i].1);
+                crew.came(sim.now, n);
+            }
+            Some(Plan::Replace(n)) => crew.replace(&mut sim, n),
+            Some(Plan::Seek(n)) => crew.seek(&mut sim, n),
+            Some(Plan::Note) => {
+                samples.push(Sample::of(&sim, start));
+                crew.plan.push(sim.now + pause, Plan::Note);
+            }
+            None => break,
+        }
+    }
+    samples.push(Sample::of(&sim, start));
+    let local =
+        (scenario.yardstick.run && !scenario.is_open_ended()).then(|| rarest::run(scenario, &sim.media));
+    let figures = Figures::of(scenario, &sim, start, local.as_ref());
+    let receivers = || 1..sim.peers.len();
+    let time = |n: usize| Some(sim.done(n)?.since(sim.peers[n].joined).as_secs_f64());
+    let stall = |n: usize| {
+        let p = sim.peers[n].player.as_ref()?;
+        let stalled = p.stalled_until(sim.now);
+        let all = (stalled + p.played).as_secs_f64();
+        (all > 0.0).then(|| stalled.as_secs_f64() / all)
+    };
+    Outcome {
+        figures,
+        samples,
+        done: receivers().map(time).collect(),
+        gave: receivers().map(|n| (sim.peers[n].spec.class, sim.sent(n), time(n))).collect(),
+        stalls: receivers().filter_map(stall).collect(),
+        local,
+        events: sim.made(),
+    }
+}
+
+/// What the crowd is up to.
+struct Crew<'a> {
+    scenario: &'a Scenario,
+    rng: SmallRng,
+    plan: Queue<Plan>,
+}
+
+impl Crew<'_> {
+    /// Time until something that happens `rate` times a second.
+    fn pause(&mut self, rate: f64) -> Duration {
+        let u: f64 = self.rng.random_range(1e-12..1.0);
+        Duration::from_secs_f64((-u.ln() / rate).min(1e6))
+    }
+
+    fn came(&mut self, now: Now, n: usize) {
+        if self.scenario.churn.minute > 0.0 {
+            let pause = self.pause(self.scenario.churn.minute / 60.0);
+            self.plan.push(now + pause, Plan::Replace(n));
+        }
+        if self.scenario.crowd.plays && self.rng.random_bool(self.scenario.play.seekers.clamp(0.0, 1.0)) {
+            self.plan.push(now + Duration::from_secs_f64(self.scenario.play.every), Plan::Seek(n));
+        }
+    }
+
+    fn replace(&mut self, sim: &mut Sim, n: usize) {
+        let class = sim.peers[n].spec.class;
+        if !self.rng.random_bool(self.scenario.churn.abrupt.clamp(0.0, 1.0)) {
+            sim.leave(n);
+        } else if self.rng.random_bool(0.5) {
+            sim.kill(n, Death::Process);
+        } else {
+            sim.kill(n, Death::Line);
+        }
+        let spec = self.scenario.member(class, &mut self.rng);
+        let n = sim.join(spec);
+        self.came(sim.now, n);
+    }
+
+    fn seek(&mut self, sim: &mut Sim, n: usize) {
+        if !sim.lives(n) {
+            return;
+        }
+        if sim.peers[n].spec.intent == Intent::Play {
+            let bytes = sim.media.manifest.bytes;
+            let at = self.rng.random_range(0..bytes.max(2) * 9 / 10);
+            sim.seek(n, at);
+        }
+        self.plan.push(sim.now + Duration::from_secs_f64(self.scenario.play.every), Plan::Seek(n));
+    }
+}

@@ -1,0 +1,525 @@
+//! The world: the real swarm and N real engines between a network and a clock that is only counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use iceshare::engine::io::{Action, Command, FetchEvent, FetchId, Refusal};
+use icet::message::{Intent, ToPeer, ToTracker};
+use icet::{Now, PageMap, PageRanges, PeerKey};
+use icetracker::swarm::{ConnId, DialId};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::media::{Pages, SimMedia};
+use crate::net::{Death, Net, NetEvent, Told};
+use crate::peer::{self, MEDIA, Peer, Spec};
+use crate::play::Buffers;
+use crate::queue::Queue;
+use crate::tracker::{Out, Tracker};
+
+/// One way from the middle of the network to the tracker.
+const TRACKER: Duration = Duration::from_millis(10);
+/// How long until a silent session is given up.
+const IDLE: Duration = Duration::from_secs(10);
+/// How often hosts say what they served.
+const SERVED: Duration = Duration::from_secs(1);
+
+/// What happens at a time.
+#[derive(Debug)]
+pub(crate) enum Event {
+    ToTracker(ConnId, Box<ToTracker>),
+    ToPeer(usize, ConnId, Box<ToPeer>),
+    Dialed(DialId, bool),
+    /// A try to connect comes to its end.
+    Connected(usize, u64),
+    /// A session broke, as the peer sees it.
+    Lost(usize, ConnId),
+    /// The same as the tracker sees it.
+    Gone(ConnId),
+    /// An engine's timeout, if it is still the one that is set.
+    Alarm(usize),
+    Served(usize),
+    Play(usize),
+    Net(NetEvent),
+}
+
+impl From<NetEvent> for Event {
+    fn from(e: NetEvent) -> Event {
+        Event::Net(e)
+    }
+}
+
+/// How messages go between peers and tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wire {
+    /// As types.
+    #[default]
+    Types,
+    /// As types; their encoded lengths are counted.
+    Counted,
+    /// Through the wire's encoding and back.
+    Encoded,
+}
+
+/// Messages in one direction.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// How many, by number of the message.
+    pub messages: BTreeMap<u64, u64>,
+    /// Bytes of their frames, unless they go as types.
+    pub bytes: u64,
+}
+
+/// A swarm and its network.
+#[derive(Debug)]
+pub struct Sim {
+    /// Now.
+    pub now: Now,
+    /// What is shared.
+    pub media: SimMedia,
+    /// All peers, dead ones too; the first is the publisher.
+    pub peers: Vec<Peer>,
+    /// How messages go.
+    pub wire: Wire,
+    /// Messages to the tracker.
+    pub upstream: Traffic,
+    /// Messages to peers.
+    pub downstream: Traffic,
+    /// What players wait for before sound.
+    pub buffers: Buffers,
+    pub(crate) net: Net,
+    seed: u64,
+    tracker: Tracker,
+    rng: SmallRng,
+    events: Queue<Event>,
+    conns: HashMap<ConnId, usize>,
+    keys: HashMap<PeerKey, usize>,
+    /// Receivers that want everything, live, and lack something.
+    lacking: usize,
+    scratch: Vec<u8>,
+}
+
+impl Sim {
+    /// A tracker, and a publisher of a media of such pages.
+    #[must_use]
+    pub fn new(seed: u64, pages: Pages, publisher: Spec) -> Sim {
+        let first = Peer::new(0, seed, Spec { intent: Intent::Share, ..publisher }, Now::ZERO);
+        let media = SimMedia::new(&first.identity, "sim/media.ogg", pages, seed);
+        let mut sim = Sim {
+            now: Now::ZERO,
+            net: Net::new(media.lens.clone()),
+            media,
+            peers: Vec::new(),
+            wire: Wire::default(),
+            upstream: Traffic::default(),
+            downstream: Traffic::default(),
+            buffers: Buffers::default(),
+            seed,
+            tracker: Tracker::new(seed),
+            rng: SmallRng::seed_from_u64(seed),
+            events: Queue::new(),
+            conns: HashMap::new(),
+            keys: HashMap::new(),
+            lacking: 0,
+            scratch: Vec::new(),
+        };
+        sim.add(first);
+        let setup = [sim.media.slices.first(), sim.media.slices.last()];
+        let command = Command::Publish {
+            handle: MEDIA,
+            manifest: Box::new(sim.media.manifest.clone()),
+            slices: setup.into_iter().flatten().cloned().collect(),
+        };
+        sim.net.nodes[0].held = Some(PageMap::full(u64::from(pages.pages)));
+        sim.command(0, command);
+        sim
+    }
+
+    fn add(&mut self, peer: Peer) -> usize {
+        let n = self.peers.len();
+        self.net.add(peer.spec.line, peer.spec.conduct);
+        self.keys.insert(peer.identity.key(), n);
+        self.peers.push(peer);
+        self.drain(n);
+        self.after(SERVED, Event::Served(n));
+        n
+    }
+
+    /// A peer joins; its number.
+    pub fn join(&mut self, spec: Spec) -> usize {
+        let n = self.add(Peer::new(self.peers.len(), self.seed, spec, self.now));
+        self.lacking += usize::from(spec.intent == Intent::Whole);
+        let command = Command::Join {
+            handle: MEDIA,
+            path: self.media.manifest.path.clone(),
+            publisher: None,
+            version: 0,
+            held: PageRanges::new(),
+            intent: spec.intent,
+            at: None,
+        };
+        self.command(n, command);
+        if spec.intent == Intent::Play {
+            self.seek(n, 0);
+        }
+        n
+    }
+
+    fn gone(&mut self, n: usize) {
+        self.lacking -= usize::from(self.lacks(n));
+    }
+
+    fn lacks(&self, n: usize) -> bool {
+        let whole = self.peers[n].spec.intent == Intent::Whole;
+        whole && self.lives(n) && self.net.nodes[n].done.is_none()
+    }
+
+    /// A peer leaves in order.
+    pub fn leave(&mut self, n: usize) {
+        self.command(n, Command::Leave { handle: MEDIA });
+        self.gone(n);
+        self.peers[n].left = true;
+        if let Some(conn) = self.peers[n].conn.take() {
+            let delay = self.to_tracker(n);
+            self.after(delay, Event::Gone(conn));
+        }
+        self.net.kill(self.now, &mut self.events, n, Death::Process);
+    }
+
+    /// A peer dies.
+    pub fn kill(&mut self, n: usize, how: Death) {
+        self.gone(n);
+        if let Some(conn) = self.peers[n].conn.take() {
+            let delay = if how == Death::Process { self.to_tracker(n) } else { IDLE };
+            self.after(delay, Event::Gone(conn));
+        }
+        self.net.kill(self.now, &mut self.events, n, how);
+    }
+
+    /// The tracker is killed; its catalogue stays.
+    pub fn stop_tracker(&mut self) {
+        self.tracker.stop();
+        let mut conns: Vec<_> = std::mem::take(&mut self.conns).into_iter().collect();
+        conns.sort_unstable();
+        for (conn, n) in conns {
+            let delay = self.to_tracker(n);
+            self.after(delay, Event::Lost(n, conn));
+        }
+    }
+
+    /// The tracker starts again, under the next epoch.
+    pub fn start_tracker(&mut self) {
+        self.tracker.start();
+    }
+
+    /// A random number.
+    pub fn random(&mut self, range: std::ops::Range<usize>) -> usize {
+        self.rng.random_range(range)
+    }
+
+    /// Whether a peer takes part.
+    #[must_use]
+    pub fn lives(&self, n: usize) -> bool {
+        self.net.nodes[n].death.is_none() && !self.peers[n].left
+    }
+
+    /// Pages that a peer holds.
+    #[must_use]
+    pub fn held(&self, n: usize) -> u64 {
+        self.net.nodes[n].held.as_ref().map_or(0, PageMap::held)
+    }
+
+    /// When a peer had everything.
+    #[must_use]
+    pub fn done(&self, n: usize) -> Option<Now> {
+        self.net.nodes[n].done
+    }
+
+    /// Bytes of pages that a peer sent.
+    #[must_use]
+    pub fn sent(&self, n: usize) -> u64 {
+        self.net.nodes[n].sent
+    }
+
+    /// Bytes of pages that came to a peer although it held them.
+    #[must_use]
+    pub fn twice(&self, n: usize) -> u64 {
+        self.net.nodes[n].twice
+    }
+
+    /// Altered pages that came to a peer.
+    #[must_use]
+    pub fn bad(&self, n: usize) -> u64 {
+        self.net.nodes[n].bad
+    }
+
+    /// Bytes of pages that a peer holds.
+    #[must_use]
+    pub fn received(&self, n: usize) -> u64 {
+        self.net.nodes[n].got
+    }
+
+    /// Events that were made so far.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.events.made()
+    }
+
+    fn to_tracker(&self, n: usize) -> Duration {
+        self.peers[n].spec.line.delay + TRACKER
+    }
+
+    pub(crate) fn after(&mut self, d: Duration, event: Event) {
+        self.events.push(self.now + d, event);
+    }
+
+    /// Runs until `done`, at most for `most`. Whether `done` came true.
+    pub fn run(&mut self, most: Duration, mut done: impl FnMut(&Sim) -> bool) -> bool {
+        let end = self.now + most;
+        while !done(self) {
+            let event = self.events.next_at();
+            let swarm = self.tracker.poll_timeout();
+            let Some(next) = event.into_iter().chain(swarm).min() else { return false };
+            if next > end {
+                self.now = end;
+                return false;
+            }
+            self.now = self.now.max(next);
+            if swarm == Some(next) {
+                self.tracker.timeout(self.now);
+                self.drain_tracker();
+            } else if let Some(event) = self.events.pop() {
+                self.happen(event);
+            }
+        }
+        true
+    }
+
+    /// Whether every living receiver that wants everything has it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.lacking == 0
+    }
+
+    /// Runs until all living receivers have everything.
+    pub fn run_to_completion(&mut self, most: Duration) -> bool {
+        self.run(most, Sim::is_complete)
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::ToTracker(conn, m) => {
+                if self.conns.contains_key(&conn) {
+                    self.tracker.message(self.now, conn, *m);
+                    self.drain_tracker();
+                }
+            }
+            Event::ToPeer(n, conn, m) => {
+                if self.peers[n].conn == Some(conn) && self.lives(n) {
+                    self.peers[n].engine.handle_message(self.now, *m);
+                    self.drain(n);
+                }
+            }
+            Event::Dialed(id, ok) => {
+                self.tracker.dialed(self.now, id, ok);
+                self.drain_tracker();
+            }
+            Event::Connected(n, attempt) => self.connected(n, attempt),
+            Event::Lost(n, conn) => {
+                if self.peers[n].conn == Some(conn) {
+                    self.peers[n].conn = None;
+                    self.peers[n].engine.handle_disconnected(self.now);
+                    self.drain(n);
+                }
+            }
+            Event::Gone(conn) => {
+                if self.conns.remove(&conn).is_some() {
+                    self.tracker.gone(self.now, conn);
+                    self.drain_tracker();
+                }
+            }
+            Event::Alarm(n) => {
+                if self.peers[n].alarm == Some(self.now) && self.lives(n) {
+                    self.peers[n].alarm = None;
+                    if self.peers[n].engine.poll_timeout().is_some_and(|t| t <= self.now) {
+                        self.peers[n].engine.handle_timeout(self.now);
+                    }
+                    self.drain(n);
+                }
+            }
+            Event::Served(n) => {
+                if self.lives(n) {
+                    let items: Vec<_> = std::mem::take(&mut self.net.nodes[n].served).into_iter().collect();
+                    if !items.is_empty() {
+                        self.command(n, Command::Served { items });
+                    }
+                    self.after(SERVED, Event::Served(n));
+                }
+            }
+            Event::Play(n) => self.play(n),
+            Event::Net(e) => {
+                if let Some(told) = self.net.handle(self.now, &mut self.events, e) {
+                    self.tell(told);
+                }
+            }
+        }
+    }
+
+    /// Tells an engine what came.
+    fn tell(&mut self, told: Told) {
+        let (n, fetch) = (told.node, FetchId(told.fetch));
+        if !self.lives(n) {
+            return;
+        }
+        let engine = &mut self.peers[n].engine;
+        if told.first {
+            engine.handle_fetch(self.now, fetch, FetchEvent::FirstByte);
+        }
+        engine.handle_fetch(self.now, fetch, told.event);
+        if matches!(told.event, FetchEvent::Page { .. }) {
+            if self.net.nodes[n].done == Some(self.now) && self.peers[n].spec.intent == Intent::Whole {
+                self.lacking -= 1;
+            }
+            self.listen(n);
+        }
+        self.drain(n);
+    }
+
+    fn connected(&mut self, n: usize, attempt: u64) {
+        if self.peers[n].connecting != attempt || !self.lives(n) {
+            return;
+        }
+        let from = peer::address(n);
+        let key = self.peers[n].identity.key();
+        match self.tracker.connect(self.now, key, from) {
+            Some(conn) => {
+                self.conns.insert(conn, n);
+                self.peers[n].conn = Some(conn);
+                self.peers[n].engine.handle_connected(self.now, self.tracker.key());
+                self.drain_tracker();
+            }
+            None => self.peers[n].engine.handle_disconnected(self.now),
+        }
+        self.drain(n);
+    }
+
+    pub(crate) fn command(&mut self, n: usize, c: Command) {
+        self.peers[n].engine.handle_command(self.now, c);
+        self.drain(n);
+    }
+
+    /// Does what a peer's engine wants done.
+    fn drain(&mut self, n: usize) {
+        while let Some(action) = self.peers[n].engine.poll_action() {
+            match action {
+                Action::Connect => {
+                    self.peers[n].connecting += 1;
+                    let delay = 3 * self.to_tracker(n);
+                    self.after(delay, Event::Connected(n, self.peers[n].connecting));
+                }
+                Action::Disconnect => {
+                    if let Some(conn) = self.peers[n].conn.take() {
+                        let delay = self.to_tracker(n);
+                        self.after(delay, Event::Gone(conn));
+                    }
+                }
+                Action::Send(m) => {
+                    let Some(conn) = self.peers[n].conn else { continue };
+                    let m = self.pass_up(m);
+                    let delay = self.to_tracker(n);
+                    self.after(delay, Event::ToTracker(conn, Box::new(m)));
+                }
+                Action::Start { fetch, pages, source, need, assignment, .. } => {
+                    let host = *self.keys.get(&source.host.key).expect("a host of this world");
+                    self.net.fetch(self.now, &mut self.events, (n, host), fetch.0, pages, (assignment, need));
+                }
+                Action::Stop { fetch } => self.net.stop(self.now, &mut self.events, n, fetch.0),
+                Action::Joined { answer, .. } => {
+                    let (pages, bytes) = (self.media.manifest.pages, self.media.manifest.bytes);
+                    assert_eq!(answer.manifest, *self.media.manifest.signed());
+                    let held = self.net.nodes[n].held.get_or_insert_with(|| PageMap::new(pages)).clone();
+                    let accept = Command::Accept { handle: MEDIA, held, bytes, version: 1 };
+                    self.peers[n].engine.handle_command(self.now, accept);
+                }
+                Action::WantUpload { from, .. } => {
+                    let from = usize::try_from(from).unwrap_or(usize::MAX);
+                    let slices = self.media.slices.iter().skip(from).take(64).cloned().collect();
+                    self.peers[n].engine.handle_command(self.now, Command::Upload { handle: MEDIA, slices });
+                }
+                Action::Refused { why, .. } => {
+                    self.peers[n].refused = Some(match why {
+                        Refusal::Error(e) => e.text,
+                        other => format!("{other:?}"),
+                    });
+                }
+                Action::Newer { .. }
+                | Action::Slices { .. }
+                | Action::Info { .. }
+                | Action::Welcome(_)
+                | Action::Reached(_) => {}
+            }
+        }
+        if !self.lives(n) {
+            return;
+        }
+        let p = &mut self.peers[n];
+        // One that was moved to later wakes too soon, and is set anew then.
+        if let Some(due) = p.engine.poll_timeout().map(|t| t.max(self.now))
+            && p.alarm.is_none_or(|a| due < a)
+        {
+            p.alarm = Some(due);
+            self.events.push(due, Event::Alarm(n));
+        }
+    }
+
+    fn pass_up(&mut self, m: ToTracker) -> ToTracker {
+        *self.upstream.messages.entry(m.number()).or_default() += 1;
+        if self.wire == Wire::Types {
+            return m;
+        }
+        self.scratch.clear();
+        m.write(&mut self.scratch);
+        self.upstream.bytes += self.scratch.len() as u64;
+        if self.wire == Wire::Counted {
+            return m;
+        }
+        ToTracker::from_body(&self.scratch[icet::frame::HEADER..]).expect("engines keep the wire's limits")
+    }
+
+    fn pass_down(&mut self, m: ToPeer) -> ToPeer {
+        *self.downstream.messages.entry(m.number()).or_default() += 1;
+        if self.wire == Wire::Types {
+            return m;
+        }
+        self.scratch.clear();
+        m.write(&mut self.scratch);
+        self.downstream.bytes += self.scratch.len() as u64;
+        if self.wire == Wire::Counted {
+            return m;
+        }
+        ToPeer::from_body(&self.scratch[icet::frame::HEADER..]).expect("the swarm keeps the wire's limits")
+    }
+
+    fn drain_tracker(&mut self) {
+        for (conn, message) in self.tracker.drain() {
+            let Some(n) = self.conns.get(&conn).copied() else { continue };
+            let delay = self.to_tracker(n);
+            match message {
+                Out::Message(m) => {
+                    let m = self.pass_down(m);
+                    self.after(delay, Event::ToPeer(n, conn, Box::new(m)));
+                }
+                Out::Close => {
+                    self.conns.remove(&conn);
+                    self.tracker.gone(self.now, conn);
+                    self.after(delay, Event::Lost(n, conn));
+                }
+            }
+        }
+        for (id, key) in self.tracker.dials() {
+            let n = self.keys.get(&key).copied();
+            let ok = n.is_some_and(|n| self.lives(n) && self.peers[n].spec.open);
+            self.after(Duration::from_millis(80), Event::Dialed(id, ok));
+        }
+    }
+}
