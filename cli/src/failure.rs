@@ -44,16 +44,15 @@ impl Failure {
 
     /// An error with its causes, those left out that its own text repeats.
     pub(crate) fn from_error(code: u8, error: &dyn std::error::Error) -> Failure {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(e) = cause {
-            let more = e.to_string();
-            if !text.contains(&more) {
-                let _ = write!(text, ": {more}");
-            }
-            cause = e.source();
+        Failure::with(code, whole(error))
+    }
+
+    /// The same with something behind it.
+    pub(crate) fn add(mut self, more: &str) -> Failure {
+        if let Some(text) = &mut self.text {
+            let _ = write!(text, "; {more}");
         }
-        Failure::with(code, text)
+        self
     }
 
     /// Whether the user ended it.
@@ -68,6 +67,20 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }
+}
+
+/// An error with its causes, those left out that its own text repeats. Not escaped.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            let _ = write!(text, ": {more}");
+        }
+        cause = e.source();
+    }
+    text
 }
 
 /// What standard output refused. A reader that went away (`| head`) needs no word.

@@ -24,6 +24,7 @@ mod rate;
 mod share;
 mod transports;
 mod tree;
+mod waiting;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

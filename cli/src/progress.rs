@@ -8,6 +8,7 @@ use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use crate::escape::printable;
 use crate::output::{BARS, note};
+use crate::waiting::{Protocols, reason};
 
 fn styled(template: &str, chars: &str) -> ProgressStyle {
     // The templates are ours; a mistake in one costs its looks.
@@ -60,39 +61,36 @@ pub(crate) async fn tell(media: &Media) {
     }
 }
 
-/// So long without a page, and people want to know why.
+/// So long without a page, and people want to know why; and so much later again, if it is something else by then.
 const QUIET: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(15);
 
-/// Says so if nobody sends anything for a while, and when it goes on; never ends by itself.
-pub(crate) async fn say_when_quiet(media: &Media) {
+/// Says why if nobody sends anything for a while, and when it goes on; never ends by itself. Who fetches along with a player
+/// (`all`: false) may have all that is wanted, and is told only what is wrong.
+pub(crate) async fn say_when_quiet(media: &Media, protocols: &Protocols, all: bool) {
     let mut tick = tokio::time::interval(TICK);
-    let (mut held, mut since, mut said) = (media.progress().held, Instant::now(), false);
+    let (mut held, mut since) = (media.progress().held, Instant::now());
+    let mut said: Option<(String, Instant)> = None;
     loop {
         tick.tick().await;
         let p = media.progress();
         if p.held != held {
-            if said {
+            if said.take().is_some() {
                 note("pages come again");
             }
-            (held, since, said) = (p.held, Instant::now(), false);
-        } else if !said && since.elapsed() > QUIET && p.held < p.pages {
-            said = true;
-            note(match p.flows.values().filter(|f| f.active > 0).count() {
-                _ if media.tracker_is_away() => format!(
-                    "waiting: the tracker does not answer; trying again ({} of {} pages are here)",
-                    p.held, p.pages
-                ),
-                0 => format!(
-                    "waiting: nobody who has the missing pages is connected to the tracker now ({} of {} pages are here)",
-                    p.held, p.pages
-                ),
-                n => format!(
-                    "waiting: {n} asked, but nothing has come for {} s ({} of {} pages are here)",
-                    QUIET.as_secs(),
-                    p.held,
-                    p.pages
-                ),
-            });
+            (held, since) = (p.held, Instant::now());
+            continue;
+        }
+        let told = said.as_ref().is_some_and(|(_, at)| at.elapsed() < AGAIN);
+        let wants = all || media.tracker_is_away() || media.shortage().is_some();
+        if told || since.elapsed() < QUIET || p.held >= p.pages || !wants {
+            continue;
+        }
+        let (why, certain) = reason(media, protocols);
+        // That somebody is asked once more is no news.
+        if said.as_ref().is_none_or(|(before, _)| certain && *before != why) {
+            note(format!("waiting: {why} ({} of {} pages are here)", p.held, p.pages));
+            said = Some((why, Instant::now()));
         }
     }
 }

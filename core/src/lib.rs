@@ -17,6 +17,7 @@ pub mod stream;
 pub mod verify;
 
 pub use driver::{
-    Flow, Info, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, StartError,
+    FetchFailure, Flow, Info, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats,
+    Progress, StartError,
 };
 pub use icet;

@@ -122,6 +122,10 @@ assignment = table({
     1: ("id", num), 2: ("media", hexed), 3: ("pages", page_set), 4: ("need", need), 5: ("source", source),
     6: ("stand_ins", many(source)), 7: ("deadline", same), 8: ("lapse", same),
 })
+shortage = table({
+    1: ("media", hexed), 2: ("hosts", same), 3: ("unshared", same), 4: ("unreachable", same), 5: ("failed", same),
+    6: ("protocols", many(same)),
+})
 slices = {1: ("media", hexed), 2: ("request", num), 3: ("slices", many(proven))}
 stream = table({1: ("serial", same), 2: ("codec", same), 3: ("rate", same), 4: ("channels", same), 5: ("size", same)})
 manifest = table({
@@ -169,7 +173,7 @@ MESSAGES = {
         1: ("request", num), 2: ("media", hexed), 3: ("manifest", signed), 4: ("slices", many(proven)), 5: ("listeners", num),
         6: ("hits", num), 7: ("estimate", num), 8: ("buffer", same),
     }),
-    102: ("assign", {1: ("assignments", many(assignment))}),
+    102: ("assign", {1: ("assignments", many(assignment)), 2: ("shortages", many(shortage))}),
     103: ("cancel", {1: ("assignments", many(num))}),
     104: ("slices", slices),
     105: ("info-answer", {

@@ -128,3 +128,24 @@ fn a_taken_port_and_a_data_folder_in_use_are_said() {
     clear(&second, "icetracker");
     let _: &Tracker = &net.tracker;
 }
+
+#[test]
+fn who_waits_is_told_for_what() {
+    let net = Network::new();
+    let file = net.path("a.opus");
+    media::opus_like(&file, 100_000, 4200, 8).unwrap_or_else(|e| panic!("{e}"));
+    let (mut publisher, url) = net.publish("publisher", &file, &["--transport", "udp"]);
+    let (mut get, _) = net.get("without", &url, &["--transport", "http,quic"]);
+    get.error_line("what to choose", |l| l.contains("try --transport http,quic,udp").then_some(()));
+    clear(&get, "none of them speaks http or quic (they speak udp)");
+    get.signal("INT");
+    get.ends_with(130);
+    publisher.signal("INT");
+    let _ = publisher.end();
+    let (publisher, url) = net.publish("publisher", &file, &["--transport", "http"]);
+    // Gone without a word: the tracker takes it for a host for a while, but its port is closed.
+    drop(publisher);
+    let (get, _) = net.get("behind", &url, &["--transport", "http"]);
+    let why = get.error_line("what happened", |l| l.contains("waiting: ").then(|| l.to_owned()));
+    assert!(why.contains("over http: no connection to 127.0.0.1:") && why.contains("refused"), "{why}");
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use iceshare::icet::MediaPath;
 use iceshare::icet::message::Intent;
 use iceshare::store::Target;
-use iceshare::{Media, OpenOptions, Peer};
+use iceshare::{Media, OpenError, OpenOptions, Peer};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::figures::Figures;
 use crate::output::{self, note};
 use crate::peer::{self, Own, Role};
 use crate::progress::{fetch_bar, say_when_quiet, tell, watch};
+use crate::waiting::{Protocols, last_reason};
 
 /// So long without a good page, and the fetch is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -135,6 +136,7 @@ async fn fetch(
     let slowest = settings.down.map_or(0, |r| 4 * 65_307 / r.0);
     let patience = PATIENCE.max(Duration::from_secs(slowest));
     let complete = media.complete(Some(patience));
+    let protocols = Protocols::of(settings);
     let copy = async {
         match output {
             Output::Pipe => pipe(media, bytes).await,
@@ -142,7 +144,12 @@ async fn fetch(
         }
     };
     let both = async {
-        let (complete, copy) = (async { complete.await.map_err(peer::opened) }, copy);
+        let complete = async {
+            complete.await.map_err(|e| match e {
+                OpenError::NoData(..) => peer::opened(e).add(&last_reason(media, &protocols)),
+                e => peer::opened(e),
+            })
+        };
         tokio::try_join!(complete, copy).map(|_| ())
     };
     let bar = fetch_bar(bytes);
@@ -153,7 +160,7 @@ async fn fetch(
         }
         () = watch(media, &bar), if args.progress == ProgressKind::Bar => {}
         () = tell(media), if args.progress == ProgressKind::Lines => {}
-        () = say_when_quiet(media) => {}
+        () = say_when_quiet(media, &protocols, true) => {}
     }
     let figures = Figures::new(&media.progress(), bytes, started.elapsed());
     note(format!("{}: {}", printable(&name_of(output, media)), figures.line()));

@@ -15,7 +15,8 @@ use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
 use crate::output::{self, note};
 use crate::peer::{self, Own, Role};
-use crate::progress::{fetch_bar, watch};
+use crate::progress::{fetch_bar, say_when_quiet, watch};
+use crate::waiting::Protocols;
 
 /// How long a player may take to end after an interrupt, which it mostly gets itself from the terminal.
 const GRACE: Duration = Duration::from_secs(2);
@@ -37,7 +38,7 @@ pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &Cancella
         Ok(own) => {
             // What was complete before is somebody's: shared, or kept.
             let keep = args.keep || own.media.store().is_complete();
-            let outcome = with(&own.media, &gateway, player, stop).await;
+            let outcome = with(&own.media, &gateway, player, &Protocols::of(settings), stop).await;
             drop(gateway);
             own.media.leave();
             own.end(&peer, keep).await;
@@ -53,6 +54,7 @@ async fn with(
     media: &Media,
     gateway: &Gateway,
     player: Option<Vec<String>>,
+    protocols: &Protocols,
     stop: &CancellationToken,
 ) -> Outcome {
     let started = Instant::now();
@@ -74,6 +76,7 @@ async fn with(
         outcome = ended => outcome,
         failure = failed(media) => Err(failure),
         () = watch(media, &bar) => Ok(()),
+        () = say_when_quiet(media, protocols, false) => Ok(()),
     };
     bar.finish_and_clear();
     note(Figures::new(&media.progress(), media.manifest().bytes, started.elapsed()).played_line());

@@ -78,7 +78,12 @@ impl Fetch {
             Ok(outcome) => outcome,
             Err(e) => {
                 tracing::debug!(fetch = self.id.0, host = %self.source.host.key.short(), kind = ?e.kind, error = %e, "fetch failed");
-                match e.kind {
+                let kind = e.kind;
+                if kind != ErrorKind::Local {
+                    let now = std::time::Instant::now();
+                    self.shared.standstill().failed(now, self.source.host.key, &self.source.host.protocol, e);
+                }
+                match kind {
                     ErrorKind::Unreachable | ErrorKind::WrongKey => Outcome::Unreachable,
                     ErrorKind::NoMedia | ErrorKind::Denied | ErrorKind::Busy => Outcome::Refused,
                     ErrorKind::NoRange => Outcome::Incomplete,
@@ -365,6 +370,7 @@ impl Fetch {
                     f.bytes += bytes;
                     f.pages += pages.len() as u64;
                 });
+                self.shared.standstill().came(self.source.host.key, &self.source.host.protocol);
                 let mut kept = self.shared.fragments.lock().unwrap_or_else(PoisonError::into_inner);
                 if !kept.is_empty() {
                     (first..).zip(&pages).for_each(|(page, _)| kept.forget(page));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use icet::message::{Focus, Intent, Position};
+use icet::message::{Focus, Intent, Position, Shortage};
 use icet::{IcetUrl, MediaId, MediaPath, PeerKey, ProtocolName, SignedManifest};
 use tokio::sync::{mpsc, watch};
 
@@ -13,6 +13,7 @@ use super::OpenError;
 use super::assemble::Fragments;
 use super::proofs::Asking;
 use super::session::Order;
+use super::standstill::{FetchFailure, Standstill};
 use super::turns::Turns;
 use crate::engine::io::{Command, Handle};
 use crate::store::MediaStore;
@@ -60,6 +61,14 @@ pub(crate) struct Shared {
     pub(crate) fragments: Arc<Mutex<Fragments>>,
     /// Slices that fetches are asking for.
     pub(crate) asking: Arc<Asking>,
+    /// Why nothing comes.
+    pub(crate) standstill: Mutex<Standstill>,
+}
+
+impl Shared {
+    pub(crate) fn standstill(&self) -> MutexGuard<'_, Standstill> {
+        self.standstill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Figures that fetches add to.
@@ -172,6 +181,18 @@ impl Media {
     #[must_use]
     pub fn tracker_is_away(&self) -> bool {
         self.shared.away.load(Ordering::Relaxed)
+    }
+
+    /// Why its tracker orders nothing, as it last said since it last ordered something; for people.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.shared.standstill().shortage.clone()
+    }
+
+    /// Ways (host and protocol) by which fetches failed and nothing came since, the latest first; for people.
+    #[must_use]
+    pub fn failures(&self) -> Vec<FetchFailure> {
+        self.shared.standstill().failures()
     }
 
     /// Waits until every page is held, verified and on disk under its final name.

@@ -11,6 +11,7 @@ mod peer;
 mod proofs;
 mod reader;
 mod session;
+mod standstill;
 mod turns;
 mod watch;
 
@@ -18,3 +19,4 @@ pub use error::{OpenError, StartError};
 pub use media::{Flow, Media, Progress};
 pub use peer::{Info, OpenOptions, Peer, PeerConfig, PeerStats, TRUST_FILE};
 pub use reader::MediaReader;
+pub use standstill::FetchFailure;

@@ -242,6 +242,7 @@ impl Peer {
             turns: Mutex::default(),
             fragments: Arc::default(),
             asking: Arc::default(),
+            standstill: Mutex::default(),
         })
     }
 

@@ -391,6 +391,11 @@ impl Task {
                     }
                 }
                 Action::WantUpload { handle, from } => self.upload(handle, from),
+                Action::Short { handle, shortage } => {
+                    if let Some(entry) = self.medias.get(&handle) {
+                        entry.shared.standstill().shortage = Some(shortage);
+                    }
+                }
                 Action::Info { handle, answer } => {
                     if let Some((_, to)) = self.infos.remove(&handle) {
                         let _ = to.send(Ok(answer));
@@ -421,6 +426,7 @@ impl Task {
 
     fn joined(&mut self, handle: Handle, answer: MediaAnswer) {
         let Some(entry) = self.medias.get_mut(&handle) else { return };
+        entry.shared.standstill().shortage = None;
         let c = &entry.shared.counts;
         c.listeners.store(answer.listeners, Ordering::Relaxed);
         c.hits.store(answer.hits, Ordering::Relaxed);
@@ -496,6 +502,7 @@ impl Task {
             self.engine.handle_fetch(now, id, FetchEvent::Ended(Outcome::Refused));
             return;
         };
+        entry.shared.standstill().shortage = None;
         let cancel = CancellationToken::new();
         self.fetches.insert(id, cancel.clone());
         let fetch = Fetch {

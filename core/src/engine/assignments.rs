@@ -104,6 +104,11 @@ impl Engine {
     pub(super) fn assign(&mut self, now: Now, m: Assign) {
         // Before the welcome it is not known whose numbers they are.
         let (Link::Welcome, Some(epoch)) = (self.session.link, self.session.epoch) else { return };
+        for shortage in m.shortages.unwrap_or_default() {
+            if let Some(handle) = self.ids.get(&shortage.media).copied() {
+                self.actions.push_back(Action::Short { handle, shortage });
+            }
+        }
         for a in m.assignments {
             let Some(handle) = self.ids.get(&a.media).copied() else { continue };
             let Some(media) = self.media.get_mut(&handle) else { continue };

@@ -197,6 +197,13 @@ pub enum Action {
         /// First slice not uploaded.
         from: u64,
     },
+    /// The tracker has nothing to order for a media, and says why. Over with the next [`Action::Start`] of it.
+    Short {
+        /// Which.
+        handle: Handle,
+        /// Why.
+        shortage: icet::message::Shortage,
+    },
     /// Figures.
     Info {
         /// Which request.

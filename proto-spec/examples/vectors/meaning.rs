@@ -1,7 +1,9 @@
 //! What a value means, as JSON with the names of the specification.
 
 use icet::media::{Signed, Slice};
-use icet::message::{Assignment, Dial, Intent, KeyProof, Need, Outcome, Position, Source, ToPeer, ToTracker};
+use icet::message::{
+    Assignment, Dial, Intent, KeyProof, Need, Outcome, Position, Shortage, Source, ToPeer, ToTracker,
+};
 use icet::stream::{Ending, PagesAnswer, PagesRequest, Piece, What};
 use icet::ticket::{Ticket, TicketBody};
 use icet::{HostAddr, Kind, Limits, Manifest, NetAddr, NetKind, Offer, PageRanges, PageSet, ProvenSlice};
@@ -159,6 +161,13 @@ pub(crate) fn ticket_body(b: &TicketBody) -> Value {
     })
 }
 
+fn shortage(s: &Shortage) -> Value {
+    json!({
+        "media": hex(&s.media.0), "hosts": s.hosts, "unshared": s.unshared, "unreachable": s.unreachable, "failed": s.failed,
+        "protocols": list(&s.protocols, |p| json!(p.as_str())),
+    })
+}
+
 /// Name and fields of a message to a tracker.
 pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
     match m {
@@ -249,7 +258,10 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
             });
             ("media-answer", v)
         }
-        ToPeer::Assign(m) => ("assign", json!({ "assignments": list(&m.assignments, assignment) })),
+        ToPeer::Assign(m) => {
+            let shortages = maybe(m.shortages.as_ref(), |all| json!(list(all, shortage)));
+            ("assign", json!({ "assignments": list(&m.assignments, assignment), "shortages": shortages }))
+        }
         ToPeer::Cancel(m) => ("cancel", json!({ "assignments": list(&m.assignments, |n| num(*n)) })),
         ToPeer::Slices(m) => ("slices", slices(m)),
         ToPeer::InfoAnswer(m) => {

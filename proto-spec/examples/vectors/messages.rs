@@ -3,8 +3,8 @@
 use icet::message::{
     Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Hello, InfoAnswer,
     InfoRequest, Intent, Invite, Join, KeyProof, Leave, Locate, MediaAnswer, Need, Newer, Outcome, Ping,
-    Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem, Slices, ToPeer,
-    ToTracker, Welcome, Withdraw, Withdrawn,
+    Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem, Shortage, Slices,
+    ToPeer, ToTracker, Welcome, Withdraw, Withdrawn,
 };
 use icet::{
     Abilities, Limits, MediaPath, NetKind, Offer, PageRanges, PageSet, Stripe, TicketKey, frame, limits,
@@ -123,6 +123,11 @@ pub(crate) fn assignment() -> Assignment {
         deadline: Some(800),
         lapse: 15_000,
     }
+}
+
+fn shortage() -> Shortage {
+    let protocols = ["quic", "udp"].map(|p| p.parse().expect("a name")).to_vec();
+    Shortage { media: id(), hosts: 5, unshared: 2, unreachable: 1, failed: 1, protocols }
 }
 
 fn live_assignment() -> Assignment {
@@ -271,7 +276,8 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("welcome", welcome),
         p("media-answer", media_answer()),
         p("media-answer-no-estimate", unknown_estimate),
-        p("assign", Assign { assignments: vec![assignment(), live_assignment()] }),
+        p("assign", Assign::from(vec![assignment(), live_assignment()])),
+        p("assign-shortage", Assign { assignments: Vec::new(), shortages: Some(vec![shortage()]) }),
         p("cancel", Cancel { assignments: vec![77, 78] }),
         ("slices", Message::Peer(ToPeer::Slices(slices))),
         p("info-answer", info),
@@ -452,12 +458,16 @@ pub(crate) fn invalid() -> Vec<Invalid> {
     let assign = |edit: &dyn Fn(&mut Assignment)| {
         let mut a = assignment();
         edit(&mut a);
-        cbor(&ToPeer::Assign(Assign { assignments: vec![a] }))
+        cbor(&ToPeer::Assign(vec![a].into()))
     };
     let reserve = assign(&|a| a.need = Need::Reserve);
     add("assignment-reserve", "peer", reserve, "a reserve among orders", false, true);
     let orders = cbor(&ToPeer::Reserve(Reserve { assignments: vec![assignment()] }));
     add("reserve-urgent", "peer", orders, "a reserve that is urgent", false, true);
+    let names = |n: usize| (0..n).map(|i| format!("x{i}").parse().expect("a name")).collect();
+    let wide = Shortage { protocols: names(limits::OFFERS + 1), ..shortage() };
+    let wide = cbor(&ToPeer::Assign(Assign { assignments: Vec::new(), shortages: Some(vec![wide]) }));
+    add("shortage-protocols", "peer", wide, "33 protocols of a shortage", false, true);
     add("assignment-0", "peer", assign(&|a| a.id = 0), "an assignment with number 0", false, true);
     let stand_ins = assign(&|a| a.stand_ins = vec![source(); limits::STAND_INS + 1]);
     add("stand-ins-too-many", "peer", stand_ins, "5 stand-ins", false, true);

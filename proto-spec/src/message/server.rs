@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 use super::Need;
 use crate::limits;
 use crate::media::{ProvenSlice, Signed};
-use crate::net::{HostAddr, NetAddr};
+use crate::net::{HostAddr, NetAddr, ProtocolName};
 use crate::pages::PageSet;
 use crate::path::{MediaId, MediaPath};
 use crate::ticket::{Ticket, TicketKey};
@@ -145,6 +145,41 @@ pub struct Assign {
     /// The assignments.
     #[n(1)]
     pub assignments: Vec<Assignment>,
+    /// Media of which the receiver waits for pages that nobody can be ordered to send it, and why; none: nothing new.
+    #[n(2)]
+    pub shortages: Option<Vec<Shortage>>,
+}
+
+impl From<Vec<Assignment>> for Assign {
+    fn from(assignments: Vec<Assignment>) -> Assign {
+        Assign { assignments, shortages: None }
+    }
+}
+
+/// Why nothing is ordered for a receiver that lacks pages of a media. Counts are of connected peers that hold some of the pages
+/// and are not the receiver, as far as the tracker looked; who is in none of the parts is only busy. It holds until the tracker
+/// says another one, or orders something of that media.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Shortage {
+    /// Which media.
+    #[n(1)]
+    pub media: MediaId,
+    /// Hosts.
+    #[n(2)]
+    pub hosts: u32,
+    /// Of them, those that serve over no protocol that the receiver has.
+    #[n(3)]
+    pub unshared: u32,
+    /// Of the others, those of which no address is proved that the receiver may be told.
+    #[n(4)]
+    pub unreachable: u32,
+    /// Of the others, those that failed this receiver a moment ago.
+    #[n(5)]
+    pub failed: u32,
+    /// Over what those of `unshared` serve, each name once.
+    #[n(6)]
+    pub protocols: Vec<ProtocolName>,
 }
 
 /// Assignments that are taken up only while the tracker is silent. They take the place of those that the peer had in reserve of
@@ -170,6 +205,10 @@ impl Assign {
     pub(super) fn check(&self) -> Check {
         if self.assignments.iter().any(|a| a.need == Need::Reserve) {
             return Err("a reserve among orders");
+        }
+        let shortages = self.shortages.as_deref().unwrap_or_default();
+        if shortages.len() > limits::ITEMS || shortages.iter().any(|s| s.protocols.len() > limits::OFFERS) {
+            return Err("too many shortages");
         }
         check_assignments(&self.assignments)
     }

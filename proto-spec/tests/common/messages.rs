@@ -117,6 +117,19 @@ fn assignment() -> impl Strategy<Value = Assignment> {
     )
 }
 
+fn shortage() -> impl Strategy<Value = Shortage> {
+    (media(), any::<[u32; 4]>(), vec(protocol(), 0..5)).prop_map(
+        |(media, [hosts, unshared, unreachable, failed], protocols)| Shortage {
+            media,
+            hosts,
+            unshared,
+            unreachable,
+            failed,
+            protocols,
+        },
+    )
+}
+
 fn hello() -> impl Strategy<Value = Hello> {
     let limits = (of(any::<u64>()), of(any::<u64>())).prop_map(|(up, down)| Limits { up, down });
     let offers = vec(offer(), 0..5).prop_map(|mut offers: Vec<Offer>| {
@@ -251,7 +264,11 @@ pub(crate) fn to_peer() -> impl Strategy<Value = ToPeer> {
             }
             .into()
         ),
-        vec(assignment(), 0..3).prop_map(|assignments| Assign { assignments }.into()),
+        (vec(assignment(), 0..3), of(vec(shortage(), 0..3))).prop_map(|(assignments, shortages)| Assign {
+            assignments,
+            shortages
+        }
+        .into()),
         vec(assignment(), 0..3).prop_map(|mut assignments| {
             assignments.iter_mut().for_each(|a| a.need = Need::Reserve);
             Reserve { assignments }.into()

@@ -187,7 +187,7 @@ impl Book {
             deadline: None,
             lapse: 60_000,
         };
-        Some(Assign { assignments: vec![assignment] })
+        Some(vec![assignment].into())
     }
 }
 

@@ -455,6 +455,7 @@ impl Sim {
                 Action::Newer { .. }
                 | Action::Slices { .. }
                 | Action::Info { .. }
+                | Action::Short { .. }
                 | Action::Welcome(_)
                 | Action::Reached(_) => {}
             }

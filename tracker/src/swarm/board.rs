@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
-use icet::message::{Assignment, Dial, Need, Source};
+use icet::message::{Assignment, Dial, Need, Shortage, Source};
 use icet::ticket::TicketBody;
 use icet::{Abilities, HostAddr, MediaId, NetKind, Now, Offer, PageNo, PageSet, PeerKey, Scope, TicketKey};
 use rand::rngs::SmallRng;
@@ -183,6 +183,7 @@ pub(crate) struct Board {
     pub(crate) events: Vec<Event>,
     pub(crate) assign: BTreeMap<ConnId, Vec<Assignment>>,
     pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
+    pub(crate) shortages: BTreeMap<ConnId, Vec<Shortage>>,
     pub(crate) totals: Totals,
     pub(crate) absent: Absent,
     last_ix: u64,
@@ -205,6 +206,7 @@ impl Board {
             events: Vec::new(),
             assign: BTreeMap::new(),
             cancel: BTreeMap::new(),
+            shortages: BTreeMap::new(),
             totals: Totals::default(),
             absent: Absent::default(),
             last_ix: 0,
@@ -464,6 +466,7 @@ impl Board {
         if let Some(member) = m.members.get_mut(&order.receiver) {
             member.running.push(id);
             member.fed = now;
+            member.told = None;
         }
         let tried = |(peer, proto, key)| Tried { peer, key, proto, served: 0, credited: 0, reported: false };
         let run = Run {
@@ -496,6 +499,8 @@ impl Board {
         if let Some(p) = self.protocols.get_mut(proto) {
             p.assigned += 1;
         }
+        // What was to be told of it is no longer true.
+        self.shortages.get_mut(&conn).into_iter().for_each(|s| s.retain(|s| s.media != media_id));
         let ms = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
         self.assign.entry(conn).or_default().push(Assignment {
             id,

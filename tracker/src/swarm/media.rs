@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use icet::message::Intent;
+use icet::message::{Intent, Shortage};
 use icet::{MediaId, Now, PageNo, PageRanges, SignedManifest};
 
 use super::bits::{Bits, Pool};
@@ -108,6 +108,9 @@ pub(crate) struct Member {
     pub(crate) fed: Now,
     /// When it gets a new reserve.
     pub(crate) reserve_due: Now,
+    /// Why it gets nothing, as it was told since it last was given something; and when that is looked at again.
+    pub(crate) told: Option<Shortage>,
+    pub(crate) look_at: Now,
 }
 
 impl Member {
@@ -266,6 +269,8 @@ impl Media {
             refuses_until: now,
             fed: now,
             reserve_due: now,
+            told: None,
+            look_at: now,
         };
         self.members.insert(peer, member);
     }

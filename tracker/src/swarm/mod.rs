@@ -254,12 +254,17 @@ impl Swarm {
                 self.send(conn, Cancel { assignments: some.to_vec() });
             }
         }
+        for (conn, shortages) in std::mem::take(&mut self.board.shortages) {
+            for some in shortages.chunks(ASSIGN) {
+                self.send(conn, Assign { assignments: Vec::new(), shortages: Some(some.to_vec()) });
+            }
+        }
         for (conn, mut assignments) in std::mem::take(&mut self.board.assign) {
             let mut media: Vec<MediaId> = assignments.iter().map(|a| a.media).collect();
             media.dedup();
             while !assignments.is_empty() {
                 let rest = assignments.split_off(assignments.len().min(ASSIGN));
-                self.send(conn, Assign { assignments: std::mem::replace(&mut assignments, rest) });
+                self.send(conn, Assign::from(std::mem::replace(&mut assignments, rest)));
             }
             let Some(peer) = self.sessions.get(&conn).and_then(|s| s.peer) else { continue };
             for media in media {

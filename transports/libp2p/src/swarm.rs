@@ -278,6 +278,8 @@ struct Dial {
     connection: ConnectionId,
     /// What the gate lets through for it.
     addrs: Vec<Multiaddr>,
+    /// Its relays.
+    relays: Vec<PeerId>,
     waiting: Vec<Reply>,
 }
 
@@ -365,11 +367,12 @@ impl Driver {
                 return;
             }
             let why = if wish.relays.is_empty() {
-                "the host has no address here"
+                "the host has no address here".to_owned()
             } else if wish.relays.iter().any(|r| self.relays.is_one(r)) {
-                "the host is behind relays that cannot be reached"
+                let why = self.relays.trouble(&wish.relays).unwrap_or_default();
+                format!("the host is behind relays that cannot be reached: {why}")
             } else {
-                "the host is behind relays that are not set here (libp2p.relay)"
+                "the host is behind relays that are not set here (libp2p.relay)".to_owned()
             };
             let _ = wish.reply.send(Err(TransportError::new(ErrorKind::Unreachable, why)));
             return;
@@ -387,7 +390,7 @@ impl Driver {
         drop(rules);
         let addrs = addrs.into_iter().map(|(a, _)| a).collect();
         let dialed = self.swarm.dial(opts);
-        self.dials.insert(host, Dial { connection, addrs, waiting: vec![wish.reply] });
+        self.dials.insert(host, Dial { connection, addrs, relays: wish.relays, waiting: vec![wish.reply] });
         if let Err(e) = dialed {
             self.failed(host, connection, &e);
         }
@@ -414,13 +417,16 @@ impl Driver {
         if self.dials.get(&host).is_none_or(|d| d.connection != connection) {
             return;
         }
+        let trouble = self.dials.get(&host).and_then(|d| self.relays.trouble(&d.relays));
         let waiting = self.undial(&host);
         let streams = &mut self.swarm.behaviour_mut().streams;
         for reply in waiting {
             if streams.way(&host).is_some() {
                 streams.open(host, reply);
             } else {
-                let _ = reply.send(Err(why(error)));
+                let mut why = why(error);
+                trouble.iter().for_each(|t| why.context = format!("{}; {t}", why.context));
+                let _ = reply.send(Err(why));
             }
         }
     }
@@ -490,22 +496,14 @@ impl Driver {
 
 /// What a failed dial means.
 fn why(error: &DialError) -> TransportError {
-    let text = match error {
-        DialError::WrongPeerId { obtained, .. } => {
-            let who = wire::key_of(obtained).map_or_else(|| obtained.to_string(), |k| k.to_string());
-            return TransportError::new(ErrorKind::WrongKey, format!("somebody else answers there: {who}"));
+    let text = wire::dial_error(error);
+    match error {
+        DialError::WrongPeerId { .. } | DialError::LocalPeerId { .. } => {
+            TransportError::new(ErrorKind::WrongKey, text)
         }
-        DialError::LocalPeerId { .. } => {
-            return TransportError::new(ErrorKind::WrongKey, "this peer itself answers there");
+        DialError::Denied { .. } | DialError::DialPeerConditionFalse(_) | DialError::Aborted => local(text),
+        DialError::Transport(_) | DialError::NoAddresses => {
+            TransportError::new(ErrorKind::Unreachable, format!("no connection to the host: {text}"))
         }
-        DialError::Denied { .. } | DialError::DialPeerConditionFalse(_) | DialError::Aborted => {
-            return local(error.to_string());
-        }
-        DialError::Transport(tried) => {
-            let each: Vec<String> = tried.iter().map(|(a, e)| format!("{a}: {}", wire::root(e))).collect();
-            each.join("; ")
-        }
-        DialError::NoAddresses => "the host has no address".to_owned(),
-    };
-    TransportError::new(ErrorKind::Unreachable, format!("no connection to the host: {text}"))
+    }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use iceshare::icet::{PeerKey, limits};
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, identity};
 use thiserror::Error;
 
@@ -210,6 +211,23 @@ pub(crate) fn root(error: &dyn std::error::Error) -> String {
         error = inner;
     }
     error.to_string()
+}
+
+/// Why a dial failed, for people.
+pub(crate) fn dial_error(error: &DialError) -> String {
+    match error {
+        DialError::WrongPeerId { obtained, .. } => {
+            let who = key_of(obtained).map_or_else(|| obtained.to_string(), |k| k.to_string());
+            format!("somebody else answers there: {who}")
+        }
+        DialError::LocalPeerId { .. } => "this peer itself answers there".to_owned(),
+        DialError::Transport(tried) => {
+            let each: Vec<String> = tried.iter().map(|(a, e)| format!("{a}: {}", root(e))).collect();
+            each.join("; ")
+        }
+        DialError::NoAddresses => "no address is known".to_owned(),
+        e => e.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-use icet::Stripe;
-use icet::message::Cancel;
+use icet::message::{Cancel, Shortage};
+use icet::{MediaId, Stripe};
 
 use super::*;
 
@@ -436,4 +436,25 @@ fn leaving_stops_reports_and_leaves() {
     assert_eq!(kinds, [4, 5, 7], "have, report, leave");
     assert_eq!(r.e.poll_timeout(), None);
     assert!(r.e.ids.is_empty() && r.e.media.is_empty() && r.e.fetches.is_empty());
+}
+
+#[test]
+fn what_the_tracker_says_of_a_shortage_is_passed_on() {
+    let mut r = Rig::joined(1000);
+    r.clear();
+    let shortage = |media| Shortage {
+        media,
+        hosts: 2,
+        unshared: 2,
+        unreachable: 0,
+        failed: 0,
+        protocols: vec!["udp".parse().unwrap()],
+    };
+    let (ours, other) = (shortage(manifest(1000, 1).id()), shortage(MediaId([9; 32])));
+    r.tell(Assign { assignments: Vec::new(), shortages: Some(vec![other, ours.clone()]) }.into());
+    let told: Vec<_> = std::mem::take(&mut r.rest);
+    assert!(
+        matches!(&told[..], [Action::Short { shortage, .. }] if *shortage == ours),
+        "one of a media that nobody opened is nobody's: {told:?}"
+    );
 }

@@ -252,7 +252,7 @@ impl Rig {
     }
 
     pub(super) fn assign(&mut self, assignments: Vec<Assignment>) {
-        self.tell(Assign { assignments }.into());
+        self.tell(Assign::from(assignments).into());
     }
 
     pub(super) fn event(&mut self, id: FetchId, e: FetchEvent) {

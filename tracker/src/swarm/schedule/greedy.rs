@@ -10,7 +10,7 @@ use icet::Now;
 use icet::message::{Intent, Need};
 
 use super::choose::{self, Use};
-use super::{Event, Scheduler, urgent};
+use super::{Event, Scheduler, shortage, urgent};
 use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Run, State, Timer};
 
 /// Most orders for one peer in one turn.
@@ -117,6 +117,7 @@ fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
             break;
         }
     }
+    shortage::tell(now, board, media, receiver);
     tick(now, board, media);
 }
 

@@ -13,6 +13,7 @@ use super::board::{Board, MediaIx, PeerIx};
 
 mod choose;
 mod greedy;
+mod shortage;
 mod urgent;
 
 pub(crate) use greedy::Greedy;

@@ -7,6 +7,7 @@ mod publish;
 mod random;
 mod reserve;
 mod session;
+mod shortage;
 mod sim;
 mod trust;
 mod world;

@@ -43,6 +43,8 @@ struct Relay {
     addrs: Vec<Multiaddr>,
     state: State,
     failures: u32,
+    /// Why it is of no use just now.
+    trouble: Option<String>,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Relays {
             let addrs = if known { r.at.clone() } else { Vec::new() };
             addrs.iter().for_each(|a| rules.relay(a, wait(a)));
             let state = if known { State::Ready } else { State::Waits(now) };
-            Relay { peer: r.peer, names: r.at.clone(), addrs, state, failures: 0 }
+            Relay { peer: r.peer, names: r.at.clone(), addrs, state, failures: 0, trouble: None }
         });
         let all = all.collect();
         drop(rules);
@@ -90,8 +92,7 @@ impl Relays {
     pub(crate) fn resolved(&mut self, index: usize, addrs: Vec<Multiaddr>, now: Instant) {
         let Some(relay) = self.all.get_mut(index).filter(|r| r.state == State::Resolving) else { return };
         if addrs.is_empty() {
-            tracing::warn!(relay = %relay.peer, "the name of a relay leads nowhere");
-            relay.fail(now);
+            relay.fail(now, "its name leads nowhere".to_owned());
             return;
         }
         let mut rules = gate::lock(&self.gate);
@@ -110,8 +111,7 @@ impl Relays {
                 .build();
             relay.state = State::Dialing(opts.connection_id());
             if let Err(e) = swarm.dial(opts) {
-                tracing::debug!(relay = %relay.peer, error = %e, "a relay cannot be dialed");
-                relay.fail(now);
+                relay.fail(now, wire::dial_error(&e));
             }
         }
     }
@@ -121,8 +121,7 @@ impl Relays {
         let Some(relay) = self.all.iter_mut().find(|r| r.state == State::Dialing(connection)) else {
             return false;
         };
-        tracing::info!(relay = %relay.peer, error = %why, "a relay cannot be reached");
-        relay.fail(now);
+        relay.fail(now, wire::dial_error(why));
         true
     }
 
@@ -146,8 +145,7 @@ impl Relays {
         match swarm.listen_on(addr.with(Protocol::P2pCircuit)) {
             Ok(id) => relay.state = State::Listening(id),
             Err(e) => {
-                tracing::warn!(relay = %relay.peer, error = %e, "a relay cannot be used");
-                relay.fail(now);
+                relay.fail(now, wire::root(&e));
             }
         }
         true
@@ -160,16 +158,26 @@ impl Relays {
     }
 
     pub(crate) fn reserved(&mut self, relay: &PeerId) {
-        self.all.iter_mut().filter(|r| r.peer == *relay).for_each(|r| r.failures = 0);
+        self.all.iter_mut().filter(|r| r.peer == *relay).for_each(|r| {
+            (r.failures, r.trouble) = (0, None);
+        });
     }
 
     /// A reservation, or the hope for it, has ended.
     pub(crate) fn lost(&mut self, listener: ListenerId, reason: io::Result<()>, now: Instant) {
         for relay in self.all.iter_mut().filter(|r| r.state == State::Listening(listener)) {
-            let why = reason.as_ref().err().map(ToString::to_string).unwrap_or_default();
-            tracing::info!(relay = %relay.peer, why, "not reachable through a relay");
-            relay.fail(now);
+            let why =
+                reason.as_ref().err().map_or_else(|| "its connection ended".to_owned(), |e| wire::root(e));
+            relay.fail(now, format!("no reservation there: {why}"));
         }
+    }
+
+    /// What is wrong with those of a host's relays that are set here; none if nothing is.
+    pub(crate) fn trouble(&self, of_host: &[PeerId]) -> Option<String> {
+        let theirs = self.all.iter().filter(|r| of_host.contains(&r.peer));
+        let all: Vec<_> =
+            theirs.filter_map(|r| Some(format!("relay {}: {}", r.peer, r.trouble.as_ref()?))).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// Gives all reservations up.
@@ -207,7 +215,15 @@ impl Relay {
         }
     }
 
-    fn fail(&mut self, now: Instant) {
+    fn fail(&mut self, now: Instant, why: String) {
+        // Told once: it is tried again and again.
+        if self.failures == 0 {
+            let at: Vec<_> = self.names.iter().map(ToString::to_string).collect();
+            tracing::warn!(relay = %self.peer, at = at.join(" "), why, "a relay is of no use now; it is tried again");
+        } else {
+            tracing::info!(relay = %self.peer, why, "a relay is of no use now");
+        }
+        self.trouble = Some(why);
         let wait = RETRY.0.saturating_mul(1 << self.failures.min(16)).min(RETRY.1);
         self.failures = self.failures.saturating_add(1);
         // Not all peers of a relay that was away come back in the same moment: half to three halves of it.

@@ -1,0 +1,204 @@
+//! Why nothing comes, and what to do about it, in a sentence.
+
+use iceshare::icet::message::Shortage;
+use iceshare::{FetchFailure, Media};
+
+use crate::config::Settings;
+use crate::escape::printable;
+use crate::failure::whole;
+use crate::transports;
+
+/// Failures that are told.
+const FAILURES: usize = 2;
+/// Of a failure so much is told.
+const LONG: usize = 400;
+
+/// Payload protocols, by name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Protocols {
+    /// Those that this run uses.
+    mine: Vec<String>,
+    /// Those of this build.
+    linked: Vec<String>,
+}
+
+impl Protocols {
+    pub(crate) fn of(settings: &Settings) -> Protocols {
+        let linked =
+            transports::registry().map(|r| r.registrations().iter().map(|r| r.name.to_owned()).collect());
+        let linked: Vec<String> = linked.unwrap_or_default();
+        let mine = if settings.transport.is_empty() { linked.clone() } else { settings.transport.clone() };
+        Protocols { mine, linked }
+    }
+}
+
+/// What is known when nothing comes.
+#[derive(Debug, Default)]
+struct Known {
+    tracker_is_away: bool,
+    /// Fetches under way.
+    active: usize,
+    shortage: Option<Shortage>,
+    failures: Vec<FetchFailure>,
+}
+
+/// What stands in the way of a media; whether it is more than that somebody who was asked is slow.
+pub(crate) fn reason(media: &Media, protocols: &Protocols) -> (String, bool) {
+    let known = Known {
+        tracker_is_away: media.tracker_is_away(),
+        active: media.progress().flows.values().filter(|f| f.active > 0).count(),
+        shortage: media.shortage(),
+        failures: media.failures(),
+    };
+    (known.text(protocols), known.active == 0 || known.tracker_is_away)
+}
+
+/// The same after the end of all patience: what was tried last counts, though it may be tried once more just now.
+pub(crate) fn last_reason(media: &Media, protocols: &Protocols) -> String {
+    Known { shortage: media.shortage(), failures: media.failures(), ..Known::default() }.text(protocols)
+}
+
+fn hosts(n: u32) -> String {
+    if n == 1 { "1 host has".to_owned() } else { format!("{n} hosts have") }
+}
+
+fn list(names: &[String], last: &str) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        [all @ .., one] => format!("{} {last} {one}", all.join(", ")),
+    }
+}
+
+impl Known {
+    fn text(&self, protocols: &Protocols) -> String {
+        if self.tracker_is_away {
+            return "the tracker does not answer; trying again".to_owned();
+        }
+        let failures = self.failures();
+        if self.active > 0 {
+            let before = if failures.is_empty() { failures } else { format!("; before: {failures}") };
+            return format!("{} asked, but nothing comes{before}", self.active);
+        }
+        match &self.shortage {
+            None if failures.is_empty() => "the tracker names nobody who has the missing pages".to_owned(),
+            None => format!("who was asked could not send: {failures}"),
+            Some(s) if s.hosts == 0 => {
+                "nobody who has the missing pages is connected to the tracker now".to_owned()
+            }
+            Some(s) => {
+                let mut parts = vec![format!("{} the missing pages", hosts(s.hosts))];
+                if s.unshared > 0 {
+                    parts.push(unshared(s, protocols));
+                }
+                if s.unreachable > 0 {
+                    let n =
+                        if s.unreachable == s.hosts { "none".to_owned() } else { s.unreachable.to_string() };
+                    let (but, not) = if s.unreachable == s.hosts { ("but ", "") } else { ("", "not ") };
+                    parts.push(format!(
+                        "{but}{n} can {not}be reached from here: behind a NAT or a firewall a host needs an open port, or a \
+                         relay that both ends have set"
+                    ));
+                }
+                if s.failed > 0 {
+                    parts.push(format!("{} failed just now and will be tried again", s.failed));
+                }
+                let rest = s.hosts.saturating_sub(s.unshared + s.unreachable + s.failed);
+                if rest > 0 {
+                    parts.push(format!("{rest} busy with others"));
+                }
+                let parts = parts.join(", ");
+                if failures.is_empty() { parts } else { format!("{parts}; {failures}") }
+            }
+        }
+    }
+
+    fn failures(&self) -> String {
+        let one = |f: &FetchFailure| {
+            let why: String = whole(&*f.error).chars().take(LONG).collect();
+            format!("host {} over {}: {}", f.host.short(), f.protocol, printable(&why))
+        };
+        self.failures.iter().take(FAILURES).map(one).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// That hosts lack our protocols, and which to choose.
+fn unshared(s: &Shortage, protocols: &Protocols) -> String {
+    let theirs: Vec<String> = s.protocols.iter().map(ToString::to_string).collect();
+    let n = if s.unshared == s.hosts { "but none of them".to_owned() } else { s.unshared.to_string() };
+    let speaks = if s.unshared == s.hosts { "speaks" } else { "of them without" };
+    let here: Vec<String> = theirs.iter().filter(|n| protocols.linked.contains(n)).cloned().collect();
+    let hint = if here.is_empty() {
+        "; this iceshare has none of these".to_owned()
+    } else {
+        let all: Vec<_> = protocols.mine.iter().chain(&here).map(String::as_str).collect();
+        format!(": try --transport {}", all.join(","))
+    };
+    let mine = list(&protocols.mine, "or");
+    format!("{n} {speaks} {mine} (they speak {}){hint}", list(&theirs, "and"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use iceshare::icet::{MediaId, PeerKey};
+    use iceshare::protocol::{ErrorKind, TransportError};
+
+    use super::*;
+
+    fn shortage(
+        hosts: u32,
+        unshared: u32,
+        unreachable: u32,
+        failed: u32,
+        names: &[&str],
+    ) -> Option<Shortage> {
+        let protocols = names.iter().map(|n| n.parse().expect("a name")).collect();
+        Some(Shortage { media: MediaId([1; 32]), hosts, unshared, unreachable, failed, protocols })
+    }
+
+    fn said(shortage: Option<Shortage>, failures: Vec<FetchFailure>) -> String {
+        let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect();
+        let protocols = Protocols { mine: names(&["http", "quic"]), linked: names(&["http", "quic", "udp"]) };
+        Known { shortage, failures, ..Known::default() }.text(&protocols)
+    }
+
+    fn failure() -> FetchFailure {
+        let error = TransportError::new(ErrorKind::Unreachable, "no connection to 192.0.2.1:5")
+            .because(io::Error::other("refused\x1b[1m"));
+        let (host, protocol) = (PeerKey([9; 32]), "http".parse().expect("a name"));
+        FetchFailure { host, protocol, error: Arc::new(error), at: Instant::now() }
+    }
+
+    #[test]
+    fn people_learn_what_is_wrong_and_what_to_do() {
+        assert_eq!(
+            said(shortage(2, 2, 0, 0, &["udp"]), vec![]),
+            "2 hosts have the missing pages, but none of them speaks http or quic (they speak udp): try --transport \
+             http,quic,udp"
+        );
+        assert_eq!(
+            said(shortage(1, 1, 0, 0, &["carrier"]), vec![]),
+            "1 host has the missing pages, but none of them speaks http or quic (they speak carrier); this iceshare has none \
+             of these"
+        );
+        assert_eq!(
+            said(shortage(4, 1, 1, 1, &["udp"]), vec![failure()]),
+            "4 hosts have the missing pages, 1 of them without http or quic (they speak udp): try --transport http,quic,udp, \
+             1 can not be reached from here: behind a NAT or a firewall a host needs an open port, or a relay that both \
+             ends have set, 1 failed just now and will be tried again, 1 busy with others; host 09090909 over http: no \
+             connection to 192.0.2.1:5: refused\\u{1b}[1m"
+        );
+        assert_eq!(
+            said(shortage(0, 0, 0, 0, &[]), vec![]),
+            "nobody who has the missing pages is connected to the tracker now"
+        );
+        assert!(said(None, vec![]).contains("names nobody"));
+        assert!(said(None, vec![failure()]).ends_with("refused\\u{1b}[1m"));
+        let away = Known { tracker_is_away: true, ..Known::default() };
+        assert!(away.text(&Protocols::default()).contains("tracker does not answer"));
+    }
+}

@@ -1,0 +1,115 @@
+//! What a receiver is told that nothing can be ordered for.
+
+use std::time::Duration;
+
+use icet::message::{Hello, Intent, Outcome, Shortage, ToPeer};
+use icet::{NetAddr, PageRanges};
+
+use super::super::ConnId;
+use super::fixture::{identity, media};
+use super::world::{World, focus, have, hello, join, offer, report, tcp};
+
+/// Somebody at `10.0.0.n:4000` with these protocols, whose address the tracker reaches or not.
+fn peer(w: &mut World, n: u8, protocols: &[&str], reachable: bool) -> ConnId {
+    let at = format!("10.0.0.{n}:4000");
+    let conn = w.connect(&identity(n), &at);
+    let reach: Vec<NetAddr> = if reachable { vec![tcp(&at)] } else { Vec::new() };
+    let offers = protocols.iter().map(|p| offer(p)).collect();
+    w.say(conn, Hello { offers, ..hello(reach) });
+    conn
+}
+
+fn told(w: &mut World, conn: ConnId) -> Vec<Shortage> {
+    let shortages = |m| if let ToPeer::Assign(a) = m { a.shortages } else { None };
+    w.heard(conn).into_iter().filter_map(shortages).flatten().collect()
+}
+
+fn counts(s: &Shortage) -> (u32, u32, u32, u32, String) {
+    let names: Vec<_> = s.protocols.iter().map(ToString::to_string).collect();
+    (s.hosts, s.unshared, s.unreachable, s.failed, names.join(","))
+}
+
+#[test]
+fn a_receiver_is_told_what_keeps_hosts_from_it() {
+    let mut w = World::new();
+    let film = media(&identity(1), "film", 1, 256, 4000);
+    let p = peer(&mut w, 1, &["udp"], true);
+    w.publish(p, &film);
+    let all = |r| icet::message::Join { version: 1, have: PageRanges::one(0, 255), ..r };
+    let both = peer(&mut w, 2, &["udp", "quic"], true);
+    w.say(both, all(join("film", Intent::Share)));
+    let hidden = peer(&mut w, 3, &["http"], false);
+    w.say(hidden, all(join("film", Intent::Share)));
+    // Without a page it is nobody's host.
+    let other = peer(&mut w, 4, &["http"], true);
+    w.join(other, "film", Intent::Share);
+    let r = peer(&mut w, 9, &["http"], true);
+    w.join(r, "film", Intent::Whole);
+    assert!(told(&mut w, r).is_empty(), "not before it is sure");
+    w.pass(Duration::from_secs(2));
+    let first = told(&mut w, r);
+    assert_eq!(first.iter().map(counts).collect::<Vec<_>>(), [(3, 2, 1, 0, "quic,udp".to_owned())]);
+    assert_eq!(first[0].media, film.0.id());
+    w.pass(Duration::from_secs(30));
+    assert!(told(&mut w, r).is_empty(), "once is enough");
+    // Of what changes it hears, and that nobody is left.
+    w.disconnect(hidden);
+    w.disconnect(both);
+    w.pass(Duration::from_secs(3));
+    assert_eq!(told(&mut w, r).iter().map(counts).collect::<Vec<_>>(), [(1, 1, 0, 0, "udp".to_owned())]);
+    w.disconnect(p);
+    w.pass(Duration::from_secs(3));
+    assert_eq!(told(&mut w, r).iter().map(counts).collect::<Vec<_>>(), [(0, 0, 0, 0, String::new())]);
+    // Somebody who fits ends it: what is ordered says so by itself, and the end is told anew.
+    let good = peer(&mut w, 5, &["http"], true);
+    w.say(good, all(join("film", Intent::Share)));
+    w.pass(Duration::from_secs(1));
+    let heard = w.assigned(r);
+    assert!(!heard.is_empty());
+    w.disconnect(good);
+    for a in heard {
+        w.say(r, report(&a, Outcome::Unreachable));
+    }
+    w.pass(Duration::from_secs(3));
+    assert_eq!(told(&mut w, r).len(), 1);
+}
+
+#[test]
+fn a_host_that_failed_and_one_that_is_busy_are_told_apart() {
+    let mut w = World::new();
+    let p = w.peer(1);
+    w.publish(p, &media(&identity(1), "film", 1, 256, 4000));
+    let r = w.peer(2);
+    w.join(r, "film", Intent::Whole);
+    let mut said = Vec::new();
+    for _ in 0..20 {
+        for a in w.heard(r) {
+            let ToPeer::Assign(a) = a else { continue };
+            said.extend(a.shortages.iter().flatten().map(counts));
+            for a in a.assignments {
+                w.say(r, report(&a, Outcome::Unreachable));
+            }
+        }
+        w.pass(Duration::from_millis(500));
+    }
+    assert!(said.len() >= 2, "again after each time that it is tried: {said:?}");
+    assert!(said.iter().all(|s| *s == (1, 0, 0, 1, String::new())), "{said:?}");
+}
+
+#[test]
+fn a_player_that_has_what_it_wants_is_told_nothing() {
+    let mut w = World::new();
+    let p = peer(&mut w, 1, &["udp"], true);
+    let film = media(&identity(1), "film", 1, 4000, 4000);
+    w.publish(p, &film);
+    let r = peer(&mut w, 2, &["http"], true);
+    w.join(r, "film", Intent::Play);
+    w.say(r, have(film.0.id(), 0, 3000));
+    w.say(r, have(film.0.id(), 3900, 3999));
+    w.say(r, focus(film.0.id(), 10, 64 << 10));
+    w.pass(Duration::from_secs(20));
+    assert!(told(&mut w, r).is_empty());
+    w.say(r, focus(film.0.id(), 3500, 64 << 10));
+    w.pass(Duration::from_secs(3));
+    assert_eq!(told(&mut w, r).iter().map(counts).collect::<Vec<_>>(), [(1, 1, 0, 0, "udp".to_owned())]);
+}
