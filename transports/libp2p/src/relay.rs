@@ -1,6 +1,7 @@
 //! A relay for peers behind NATs: circuit relay v2, for whoever runs a tracker. It connects peers that both know it; what
 //! they say to each other is encrypted from end to end.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -31,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Reservations and circuits that a peer or an IP address may ask for at once, and how long until one more.
 const PEER_RATE: (u32, Duration) = (60, Duration::from_secs(5));
 const IP_RATE: (u32, Duration) = (240, Duration::from_secs(1));
+/// How long the addresses of all interfaces are waited for, and how long after the last one.
+const ADDRESSES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
 /// Connections beyond those of reservations: peers that only call others.
 const CALLERS: u32 = 1024;
 
@@ -183,6 +186,12 @@ impl Relay {
         let mut relay =
             Relay { swarm: Swarm::new(stack, behaviour, me, settings), announce: options.announce, me };
         relay.listen(&options.listen).await?;
+        relay.settle().await;
+        for ip in &relay.announce {
+            if relay.swarm.external_addresses().all(|a| wire::socket_of(a).is_none_or(|(at, ..)| at != *ip)) {
+                tracing::warn!(%ip, "nothing listens for what comes to this address: name one of its kind (IPv4, IPv6) too");
+            }
+        }
         Ok(relay)
     }
 
@@ -233,6 +242,25 @@ impl Relay {
         }
     }
 
+    /// Waits until an unspecified address has become those of the interfaces: they come one by one, those of QUIC after those of
+    /// TCP.
+    async fn settle(&mut self) {
+        let deadline = tokio::time::Instant::now() + ADDRESSES.0;
+        loop {
+            let ips = |wanted| {
+                let all = self.swarm.listeners().filter_map(wire::socket_of);
+                all.filter(|(.., udp)| *udp == wanted).map(|(ip, ..)| ip).collect::<BTreeSet<_>>()
+            };
+            let quiet = if ips(true) == ips(false) { ADDRESSES.1 } else { ADDRESSES.0 };
+            let until = deadline.min(tokio::time::Instant::now() + quiet);
+            match tokio::time::timeout_at(until, self.swarm.select_next_some()).await {
+                Ok(SwarmEvent::NewListenAddr { address, .. }) => self.announce(&address),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Tells peers of an address at which we listen, or of those that the operator names instead.
     fn announce(&mut self, address: &Multiaddr) {
         let Some((ip, ..)) = wire::socket_of(address) else { return };
@@ -251,7 +279,8 @@ impl Relay {
         self.me
     }
 
-    /// What peers set as `libp2p.relay`: QUIC first, since only over it a NAT can be punched well.
+    /// What peers set as `libp2p.relay`: QUIC first, since only over it a NAT can be punched well. Loopback only if there is
+    /// nothing else.
     #[must_use]
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let mut all: Vec<_> = self.swarm.external_addresses().cloned().collect();
@@ -260,6 +289,9 @@ impl Relay {
             (Scope::of(ip) == Scope::Loopback, Scope::of(ip) != Scope::Public, !udp, a.to_string())
         };
         all.sort_by_key(rank);
+        if all.iter().any(|a| !rank(a).0) {
+            all.retain(|a| !rank(a).0);
+        }
         all.into_iter().map(|a| a.with(Protocol::P2p(self.me))).collect()
     }
 
@@ -312,5 +344,37 @@ fn log(event: &relay::Event) {
             tracing::info!(from = %src_peer_id, to = %dst_peer_id, error, "circuit ended");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn addresses(listen: &str, announce: &[IpAddr]) -> Vec<(IpAddr, u16, bool)> {
+        let options = Options {
+            identity: Identity::from_seed(&[7; 32]),
+            listen: vec![listen.parse().expect("an address")],
+            announce: announce.to_vec(),
+            limits: Limits::default(),
+        };
+        let relay = Relay::start(options).await.unwrap_or_else(|e| panic!("{e}"));
+        relay.addresses().iter().map(|a| wire::socket_of(a).expect("an IP address")).collect()
+    }
+
+    #[tokio::test]
+    async fn every_address_is_told_over_both_carriers() {
+        // Whatever interfaces this machine has: they come one after the other.
+        let told = addresses("0.0.0.0:0", &[]).await;
+        let over = |wanted| told.iter().filter(|a| a.2 == wanted).map(|a| a.0).collect::<BTreeSet<_>>();
+        assert!(!told.is_empty() && over(true) == over(false), "{told:?}");
+        let loopback = told.iter().filter(|a| Scope::of(a.0) == Scope::Loopback).count();
+        assert!(loopback == 0 || loopback == told.len(), "{told:?}");
+        let public: IpAddr = [203, 0, 113, 9].into();
+        let told = addresses("0.0.0.0:0", &[public]).await;
+        let port = told.first().map_or(0, |a| a.1);
+        assert_eq!(told, [(public, port, true), (public, port, false)]);
+        let told = addresses("127.0.0.1:0", &[]).await;
+        assert_eq!(told.iter().map(|a| a.2).collect::<Vec<_>>(), [true, false], "{told:?}");
     }
 }
