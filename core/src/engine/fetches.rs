@@ -185,18 +185,21 @@ impl Engine {
         }
     }
 
-    /// Turns to the next source that is not known to be bad. False: there is none.
+    /// Turns to the next source that is not known to be bad; if all that are left are silent or could not be reached, to the
+    /// first of them. False: there is none.
     pub(super) fn begin_try(&mut self, now: Now, order: Order) -> bool {
+        let banned = |s: &Source| self.banned.get(&s.host.key).is_some_and(|t| *t > now);
+        let good = |s: &Source| !banned(s) && !self.ways.is_shunned(now, s);
+        let left = self.assigned.get(&order).map(|a| a.sources.iter().skip(a.tries.len()));
+        let picks = left.is_some_and(|mut left| left.any(good));
         let mut found = false;
         while !found {
             let Some(a) = self.assigned.get_mut(&order) else { return false };
             let Some(source) = a.sources.get(a.tries.len()) else { break };
-            let more = a.tries.len() + 1 < a.sources.len();
-            let until = |t: Option<&Now>| t.is_some_and(|t| *t > now);
-            let failed = if until(self.banned.get(&source.host.key)) {
+            let failed = if self.banned.get(&source.host.key).is_some_and(|t| *t > now) {
                 Some(Outcome::Altered)
             } else {
-                (more && self.ways.is_shunned(now, source)).then_some(Outcome::Unreachable)
+                (picks && self.ways.is_shunned(now, source)).then_some(Outcome::Unreachable)
             };
             found = failed.is_none();
             a.tries.push(Try { failed, ..Try::default() });
@@ -238,8 +241,8 @@ impl Engine {
         self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
     }
 
-    /// How long a fetch may bring nothing. Who has nobody else to turn to is more patient; who has somebody over another
-    /// carrier goes over as soon as a way falls silent that brought something before.
+    /// How long a fetch may bring nothing. Who has nobody else to turn to is more patient; who has another host, or the same one
+    /// over another carrier, goes over as soon as a way falls silent that brought something before.
     fn patience(&self, now: Now, order: Order, source: &Source) -> Duration {
         let hurries = |a: &Assigned| a.need == Need::Urgent && a.sources.len() > a.tries.len();
         let most = if self.assigned.get(&order).is_some_and(hurries) {
@@ -252,12 +255,14 @@ impl Engine {
         self.ways.patience(&ways::way(source), least).map_or(most, |p| p.min(most))
     }
 
-    /// Whether a stand-in is left over another carrier than this source's, and one of them is not known to be bad.
+    /// Whether a stand-in is left at another host or over another carrier than this source's, and one of them is not known to
+    /// be bad.
     fn elsewhere(&self, now: Now, order: Order, source: &Source) -> Option<bool> {
         let a = self.assigned.get(&order)?;
         let other = |s: &&Source| {
             let banned = self.banned.get(&s.host.key).is_some_and(|t| *t > now);
-            ways::carrier(s) != ways::carrier(source) && !banned
+            let elsewhere = s.host.key != source.host.key || ways::carrier(s) != ways::carrier(source);
+            elsewhere && !banned
         };
         let left = a.sources.iter().skip(a.tries.len()).filter(other);
         left.map(|s| !self.ways.is_shunned(now, s)).max()

@@ -254,8 +254,8 @@ pub struct Config {
     pub stall: Duration,
     /// The same for urgent pages.
     pub stall_urgent: Duration,
-    /// A way (host and protocol) that brought something before has fallen silent after so long, where somebody can be turned to
-    /// over another carrier; more, the less steadily it brought something.
+    /// A way (host and protocol) that brought something before has fallen silent after so long, where another host can be turned
+    /// to, or the same one over another carrier; more, the less steadily it brought something.
     pub silence: Duration,
     /// Acknowledgements are held back at most so long (the tracker's welcome may lower it).
     pub ack_delay: Duration,

@@ -1,8 +1,8 @@
 //! Ways to fetch, each a host over a protocol: which of them bring something, and which have fallen silent.
 //!
-//! A firewall that begins to drop UDP says nothing. A way that brought something steadily, and then nothing for much longer than
-//! ever lately, is left for another one over another carrier long before it would be given up otherwise; and so are the others of
-//! its carrier where all of them are silent.
+//! A host whose machine dies says nothing, nor does a firewall that begins to drop UDP. A way that brought something steadily, and
+//! then nothing for much longer than ever lately, is left for another host, or for another carrier, long before it would be given
+//! up otherwise; and so are the others of its carrier where all of them are silent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use icet::message::{Need, Outcome, Report};
 use icet::{Abilities, Now, PageNo, PageRanges, Scope};
 
-use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, State, Timer, Tried};
+use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, Run, State, Timer, Tried};
 use super::learn::Sample;
 use super::peer::DISTRUST;
 use super::schedule::Event;
@@ -498,6 +498,7 @@ impl Board {
         let Some(run) = self.runs.get(&id) else { return };
         let (media, receiver, host, made) = (run.media, run.receiver, run.host(), run.made);
         let proto = run.hosts.get(run.with).map(|t| t.proto);
+        let dead = now.since(moved) >= run.lapse;
         let (ignored, silent) = self
             .peers
             .get(&receiver)
@@ -527,8 +528,15 @@ impl Board {
         if let Some(proto) = proto {
             self.avoid_way(now, media, receiver, host, proto);
         }
-        self.cancel(id);
-        self.end(now, id);
+        // Nothing came by the others of the same way either: they would fare no better.
+        let running = self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default();
+        let fares_so = |r: &Run| r.host() == host && r.hosts.get(r.with).map(|t| t.proto) == proto;
+        let others = running.into_iter().filter(|r| self.runs.get(r).is_some_and(fares_so));
+        let all: Vec<_> = if dead && !silent { others.chain([id]).collect() } else { vec![id] };
+        for id in all {
+            self.cancel(id);
+            self.end(now, id);
+        }
     }
 
     /// A member completed its copy: its map takes no memory any more.

@@ -1,4 +1,4 @@
-//! Carriers that fall silent in the middle of a fetch.
+//! Hosts and carriers that fall silent in the middle of a fetch.
 
 use super::*;
 
@@ -57,9 +57,37 @@ fn what_falls_silent_goes_on_over_another_carrier_with_all_that_it_had() {
 }
 
 #[test]
-fn who_has_nobody_over_another_carrier_is_patient() {
+fn a_host_that_falls_silent_is_left_for_another_over_the_same_carrier() {
+    let mut r = Rig::joined_with(Config { per_host: 4, ..config() }, 1000);
+    let others = || vec![over(2, NetKind::Udp), over(3, NetKind::Udp)];
+    r.assign(vec![ordered(1, (0, 99), others()), ordered(2, (100, 199), others())]);
+    let started = r.started();
+    steadily(&mut r, started[0].0, 0..=9);
+    steadily(&mut r, started[1].0, 100..=109);
+    r.clear();
+    r.millis(1050);
+    assert_eq!(r.stops.len(), 2, "both");
+    let moved = r.started();
+    let to: Vec<_> = moved.iter().map(|m| (m.1, m.3)).collect();
+    assert_eq!(
+        to,
+        [(10, 2), (110, 2)],
+        "to the first of them, though nothing comes over the carrier any more"
+    );
+    let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome, r.last)).collect();
+    assert_eq!(told, vec![(1, Outcome::Stalled, false); 2], "and nothing is said of who was not asked");
+    steadily(&mut r, moved[0].0, 10..=19);
+    // What is ordered now from the silent one is asked of the others at once.
+    r.clear();
+    r.assign(vec![ordered(3, (300, 309), others())]);
+    assert_eq!(r.started().iter().map(|s| (s.1, s.3)).collect::<Vec<_>>(), [(300, 2)]);
+    assert_eq!(r.reports().iter().map(|r| r.host.0[0]).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn who_has_nobody_else_is_patient() {
     let mut r = Rig::joined(1000);
-    r.assign(vec![ordered(1, (0, 99), vec![over(2, NetKind::Udp)])]);
+    r.assign(vec![ordered(1, (0, 99), Vec::new())]);
     let id = r.one_started();
     steadily(&mut r, id, 0..=9);
     r.millis(9_900);

@@ -261,7 +261,13 @@ pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order) {
     const OTHERS: usize = 2;
     let carrier = board.carrier(order.host, order.proto);
     let (mut detours, mut others) = (Vec::new(), Vec::new());
-    for host in draw_free(board, now, order.media) {
+    // Who has enough to do now is better than nobody: when a host dies, much may have changed.
+    let mut candidates = draw_free(board, now, order.media);
+    let Board { media: all, rng, .. } = board;
+    let Some(m) = all.get(&order.media) else { return };
+    let busy = m.able.draw(DRAW, rng).into_iter().filter(|h| !candidates.contains(h)).collect::<Vec<_>>();
+    candidates.extend(busy);
+    for host in candidates {
         if detours.len() + others.len() >= OTHERS {
             break;
         }

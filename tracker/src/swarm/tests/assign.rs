@@ -141,6 +141,51 @@ fn what_is_not_taken_up_lapses_and_goes_elsewhere() {
 }
 
 #[test]
+fn when_one_order_from_a_silent_host_lapses_all_of_them_do() {
+    let mut w = World::new();
+    film(&mut w, 4000);
+    let (a, b) = (w.peer(2), w.peer(3));
+    w.say(a, Join { version: 1, have: PageRanges::one(0, 3999), ..join("film", Intent::Share) });
+    w.join(b, "film", Intent::Whole);
+    let (mut running, mut queue) = (BTreeSet::new(), w.assigned(b));
+    let host = identity(2).key();
+    let mine = |all: &[Assignment]| -> Vec<u64> {
+        all.iter().filter(|o| o.source.host.key == host).map(|o| o.id).collect()
+    };
+    // It brings something for a second, so that there are orders of every age.
+    for _ in 0..10 {
+        running.extend(mine(&queue));
+        w.pass(Duration::from_millis(100));
+        let o = queue.remove(0);
+        running.remove(&o.id);
+        w.done(b, &o);
+        queue.extend(w.assigned(b));
+    }
+    running.extend(mine(&queue));
+    assert!(running.len() > 2, "{running:?}");
+    for _ in 0..100 {
+        w.pass(Duration::from_millis(50));
+        w.say(b, icet::message::Ping { nonce: 1 });
+        let (mut cancelled, mut again) = (BTreeSet::new(), Vec::new());
+        for m in w.heard(b) {
+            match m {
+                ToPeer::Cancel(c) => cancelled.extend(c.assignments),
+                ToPeer::Assign(o) => again.extend(o.assignments),
+                _ => {}
+            }
+        }
+        if cancelled.is_disjoint(&running) {
+            running.extend(mine(&again));
+            continue;
+        }
+        assert!(cancelled.is_superset(&running), "{cancelled:?} of {running:?}");
+        assert!(!again.is_empty() && mine(&again).is_empty(), "and others have them at once: {again:?}");
+        return;
+    }
+    panic!("nothing lapses");
+}
+
+#[test]
 fn what_comes_slowly_does_not_lapse_but_not_for_ever() {
     let mut w = World::new();
     film(&mut w, 64);
