@@ -19,3 +19,4 @@ mod sizes;
 mod tones;
 mod transports;
 mod udp;
+mod web;

@@ -261,8 +261,17 @@ impl Tracker {
     /// If it does not get ready.
     #[must_use]
     pub fn start(data: &Path, listen: &str) -> Tracker {
+        Tracker::start_with(data, listen, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn start_with(data: &Path, listen: &str, more: &[&str]) -> Tracker {
         let mut command = Command::new(binary("icetracker"));
-        command.args(["--listen", listen, "--web", "127.0.0.1:0", "--data"]).arg(data);
+        command.args(["--listen", listen, "--web", "127.0.0.1:0", "--data"]).arg(data).args(more);
         let proc = Proc::start(command);
         let (url, web) = proc.line("icetracker ready", |l| {
             let mut words = l.strip_prefix("icetracker ready ")?.split(' ');
@@ -335,8 +344,17 @@ impl Network {
     /// If it does not get ready.
     #[must_use]
     pub fn new() -> Network {
+        Network::with(&[])
+    }
+
+    /// The same with further arguments for the tracker.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn with(tracker: &[&str]) -> Network {
         let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("no temporary folder: {e}"));
-        let tracker = Tracker::start(&dir.path().join("tracker"), "127.0.0.1:0");
+        let tracker = Tracker::start_with(&dir.path().join("tracker"), "127.0.0.1:0", tracker);
         Network { tracker, dir }
     }
 

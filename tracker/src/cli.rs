@@ -29,7 +29,10 @@ struct Cli {
     /// or ~/.local/share/iceshare-tracker]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// TOML file with any of `listen` (a list), `web` and `data`; options given here win
+    /// Keep why recent assignments were made, for /api/media/PATH/why: up to 100 MB
+    #[arg(long)]
+    explain: bool,
+    /// TOML file with any of `listen` (a list), `web`, `data` and `explain`; options given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Log more to stderr; twice for details of sessions. The variable RUST_LOG chooses finer
@@ -45,6 +48,8 @@ struct Config {
     listen: Vec<String>,
     web: Option<String>,
     data: Option<PathBuf>,
+    #[serde(default)]
+    explain: bool,
 }
 
 /// Why the options make no sense.
@@ -87,6 +92,7 @@ fn merge(cli: Cli) -> Result<Options, OptionsError> {
         web: cli.web.or(config.web),
         data,
         quotas: config.quotas,
+        explain: cli.explain || config.explain,
     })
 }
 
@@ -104,6 +110,7 @@ fn config(file: &Path) -> Result<Options, OptionsError> {
         options.listen.push(parse("listen", addr)?);
     }
     options.web = config.web.as_deref().map(|addr| parse("web", addr)).transpose()?;
+    options.explain = config.explain;
     if let Some(data) = config.data {
         // Relative to the file, wherever the program is started.
         options.data = file.parent().unwrap_or(Path::new("")).join(data);

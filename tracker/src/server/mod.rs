@@ -47,13 +47,21 @@ pub struct Options {
     pub data: PathBuf,
     /// Limits on strangers.
     pub quotas: Quotas,
+    /// Whether decisions are kept, so that it can be told later why they were made.
+    pub explain: bool,
 }
 
 impl Options {
     /// With default addresses and quotas, and no web.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Options {
-        Options { listen: Vec::new(), web: None, data: data.into(), quotas: Quotas::default() }
+        Options {
+            listen: Vec::new(),
+            web: None,
+            data: data.into(),
+            quotas: Quotas::default(),
+            explain: false,
+        }
     }
 }
 
@@ -145,6 +153,7 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
     let mut config = SwarmConfig::new(key, contents.secret, contents.epoch, u64::from_le_bytes(seed));
     config.quotas = options.quotas;
+    config.explain = options.explain;
     let mut swarm = Swarm::new(config);
     tracing::info!(%key, epoch = contents.epoch, media = contents.media.len(), "the catalogue is read");
     contents.names.into_iter().for_each(|n| swarm.restore_name(n));

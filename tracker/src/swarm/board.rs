@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 
 use super::bits::Table;
 use super::conduct::Absent;
+use super::explain::Decisions;
 use super::learn::{Expected, ProtoIx, Protocols};
 use super::media::{Media, Member};
 use super::peer::Peer;
@@ -186,6 +187,7 @@ pub(crate) struct Board {
     pub(crate) shortages: BTreeMap<ConnId, Vec<Shortage>>,
     pub(crate) totals: Totals,
     pub(crate) absent: Absent,
+    pub(crate) decisions: Decisions,
     last_ix: u64,
     last_run: u64,
 }
@@ -209,6 +211,7 @@ impl Board {
             shortages: BTreeMap::new(),
             totals: Totals::default(),
             absent: Absent::default(),
+            decisions: Decisions::default(),
             last_ix: 0,
             last_run: 0,
         }
@@ -432,6 +435,7 @@ impl Board {
     /// cannot be (somebody is gone, or the host does not hold the pages).
     pub(crate) fn issue(&mut self, now: Now, order: &Order) -> Option<u64> {
         let id = self.last_run + 1;
+        self.note(now, id, order);
         let m = self.media.get(&order.media)?;
         let conn = self.peers.get(&order.receiver)?.conn?;
         let holds = |h: PeerIx| m.members.get(&h).is_some_and(|x| x.holds.all(order.first, order.last));

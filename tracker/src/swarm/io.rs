@@ -47,13 +47,24 @@ pub struct SwarmConfig {
     pub ack_delay_ms: u32,
     /// Limits on what strangers may make the tracker do.
     pub quotas: Quotas,
+    /// Whether decisions are kept for [`Swarm::why`](super::Swarm::why): the last 32 of at most 2048 receivers, which may
+    /// take 100 MB and costs time at each assignment.
+    pub explain: bool,
 }
 
 impl SwarmConfig {
     /// A configuration with default quotas.
     #[must_use]
     pub fn new(tracker: PeerKey, secret: [u8; 32], epoch: u64, seed: u64) -> SwarmConfig {
-        SwarmConfig { tracker, secret, epoch, seed, ack_delay_ms: 250, quotas: Quotas::default() }
+        SwarmConfig {
+            tracker,
+            secret,
+            epoch,
+            seed,
+            ack_delay_ms: 250,
+            quotas: Quotas::default(),
+            explain: false,
+        }
     }
 }
 
@@ -66,6 +77,7 @@ impl fmt::Debug for SwarmConfig {
             .field("seed", &self.seed)
             .field("ack_delay_ms", &self.ack_delay_ms)
             .field("quotas", &self.quotas)
+            .field("explain", &self.explain)
             .finish_non_exhaustive()
     }
 }

@@ -75,6 +75,7 @@ impl Swarm {
     /// Takes a peer out of a swarm. Its assignments may run on, nobody waits for them.
     pub(crate) fn leave_swarm(&mut self, ix: MediaIx, peer: PeerIx) {
         self.board.detach_all(ix, peer);
+        self.board.decisions.forget(ix, peer);
         let Some(m) = self.board.media.get_mut(&ix) else { return };
         let map = Holds::cost(m);
         let Some(member) = m.remove(peer) else { return };

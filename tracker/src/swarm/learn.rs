@@ -108,8 +108,9 @@ impl Expected {
 }
 
 /// Statistics of a protocol over all hosts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Proto {
+    pub(crate) name: ProtocolName,
     pub(crate) arm: Arm,
     /// Peers with a session that offer it.
     pub(crate) peers: u64,
@@ -151,13 +152,18 @@ impl Protocols {
         self.last += 1;
         let ix = ProtoIx(self.last);
         self.by_name.insert(name.clone(), ix);
-        self.protos.insert(ix, Proto::default());
+        self.protos.insert(ix, Proto::new(name.clone()));
         Some(ix)
     }
 
     /// The number of a name, if it is in use.
     pub(crate) fn find(&self, name: &ProtocolName) -> Option<ProtoIx> {
         self.by_name.get(name).copied()
+    }
+
+    /// The name of a number, if it is in use.
+    pub(crate) fn name(&self, ix: ProtoIx) -> Option<&ProtocolName> {
+        self.protos.get(&ix).map(|p| &p.name)
     }
 
     pub(crate) fn get_mut(&mut self, ix: ProtoIx) -> Option<&mut Proto> {
@@ -195,6 +201,10 @@ impl Protocols {
 }
 
 impl Proto {
+    fn new(name: ProtocolName) -> Proto {
+        Proto { name, arm: Arm::default(), peers: 0, hosts: 0, assigned: 0, done: 0, failed: 0, bytes: 0 }
+    }
+
     /// Decayed share of fetches that end well.
     pub(crate) fn success(&self, now: Now) -> f64 {
         self.arm.success(now, WORLD, 0.9)

@@ -13,6 +13,7 @@ use icet::{MediaId, MediaPath, NetAddr, NetKind, Now, PeerKey};
 mod bits;
 mod board;
 mod conduct;
+mod explain;
 pub mod io;
 mod join;
 mod learn;
@@ -32,6 +33,7 @@ mod table;
 mod tests;
 mod view;
 
+pub use explain::{Considered, Decided, Ordered, Reason, Verdict, Why, WhyError};
 pub use io::*;
 
 use board::{Board, PeerIx, Timer};

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use icet::MediaPath;
 use icet::path::PathError;
+use icet::{MediaPath, SignedManifest};
 use serde::Serialize;
 
 use super::params::Params;
@@ -232,13 +232,21 @@ struct One {
     detail: Option<Detail>,
 }
 
-pub(super) async fn media(State(shared): Site, uri: Uri) -> Result<Response, Refusal> {
-    // From the raw path, so that it is decoded exactly once, by the same rules as in a link.
-    let path = uri.path().strip_prefix("/api/media/").unwrap_or_default();
+/// The media at a raw path, which is decoded exactly once, by the same rules as in a link.
+pub(super) fn find(shared: &Shared, path: &str) -> Result<Arc<SignedManifest>, Refusal> {
     let path =
         MediaPath::from_url_path(path).map_err(|e| Refusal::new(StatusCode::BAD_REQUEST, e.to_string()))?;
     let missing = || Refusal::new(StatusCode::NOT_FOUND, format!("no media {path}"));
-    let manifest = shared.site.index.get(&path).ok_or_else(missing)?;
+    shared.site.index.get(&path).ok_or_else(missing)
+}
+
+pub(super) async fn media(State(shared): Site, uri: Uri, params: Params) -> Result<Response, Refusal> {
+    let path = uri.path().strip_prefix("/api/media/").unwrap_or_default();
+    // A media may be called `why`, but nobody asks about a peer's page there.
+    if let Some(of) = path.strip_suffix("/why").filter(|_| params.has("peer") || params.has("page")) {
+        return super::why::why(&shared, of, &params).await;
+    }
+    let manifest = find(&shared, path)?;
     let id = manifest.id();
     let look = shared.site.observer.ask(move |swarm| Detail::of(swarm, &id));
     let detail = shared.media.get(id, look).await?;

@@ -31,6 +31,7 @@ mod api;
 mod metrics;
 mod params;
 mod views;
+mod why;
 
 /// Connections at once.
 const CONNECTIONS: usize = 512;

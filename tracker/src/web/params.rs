@@ -40,6 +40,11 @@ impl Params {
         }
     }
 
+    /// Whether the parameter `name` is given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name)
+    }
+
     /// The number `name`, if it is given.
     pub(super) fn number(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, Refusal> {
         let Some(text) = self.text(name)? else { return Ok(None) };

@@ -10,4 +10,5 @@ mod session;
 mod shortage;
 mod sim;
 mod trust;
+mod why;
 mod world;
