@@ -147,7 +147,7 @@ fn hellos(to: SocketAddr, tally: &Tally) {
     udp.connect(to).expect("an address");
     udp.set_read_timeout(Some(5 * LISTEN)).expect("a timeout");
     while let Some(n) = tally.next() {
-        let _ = udp.send(&knock(n, 192));
+        let _ = udp.send(&knock(n, 1_200));
         let mut cookie = [0; 200];
         while udp.recv(&mut cookie).is_ok_and(|_| cookie[0] != 161 || cookie[2..10] != n.to_be_bytes()) {}
         let mut hello = noise(1_200, n);
@@ -220,7 +220,7 @@ impl Flood {
                     _ => [begin, &noise(2_000, n)].concat(),
                 }
             }),
-            Kind::Knocks => over_udp(to, &mine, &|n| knock(n, if n % 2 == 0 { 192 } else { 1_200 })),
+            Kind::Knocks => over_udp(to, &mine, &|n| knock(n, 1_200)),
             Kind::Hellos => hellos(to, &mine),
             Kind::Datagrams => over_udp(to, &mine, &|n| {
                 let mut datagram = noise([1, 20, 64, 300, 1_200, 1_500][(n / 256 % 6) as usize], n);

@@ -26,6 +26,8 @@ use crate::wire::datagram::{AssocId, FIRST_BYTES};
 const TAKE: usize = 512;
 /// Calls of the system for sending, before it looks what came.
 const SEND: usize = 16;
+/// Answers to strangers in between: a flood takes no more of the time than what is under way, and half of a full inbox is heard.
+const ANSWERS: usize = TAKE / 2;
 /// Bytes that all fetches together may hold for their readers.
 const HELD: u64 = 64 << 20;
 /// Requests that are served at once: more are refused as busy; and beyond so many each reads little ahead.
@@ -228,6 +230,14 @@ impl Hub {
 
     /// Sends what there is to send; true: there may be more.
     async fn send(&self, sender: &DatagramSender, out: &mut Vec<u8>) -> bool {
+        for _ in 0..ANSWERS {
+            let now = self.now();
+            let answer = self.lock().endpoint.poll_answer(now);
+            let Some((to, datagram)) = answer else { break };
+            if let Err(e) = sender.send_to(&datagram, to).await {
+                tracing::debug!(%to, error = %e, "cannot send");
+            }
+        }
         for _ in 0..SEND {
             out.clear();
             let now = self.now();

@@ -1,6 +1,7 @@
 //! All associations of a peer, sans-IO: tells datagrams apart, makes and answers handshakes, bounds what strangers can take.
 
 mod cookie;
+mod crowd;
 mod dial;
 mod noise;
 mod rate;
@@ -16,15 +17,22 @@ use crate::assoc::{Association, Event, Over};
 use crate::wire::datagram::{AssocId, Datagram};
 use crate::wire::{CloseReason, MAX_DATAGRAM};
 use cookie::{Cookie, Cookies};
+use crowd::Crowd;
 use dial::Dial;
 use noise::{Credentials, EARLY, Entropy};
-use rate::{Bucket, PerAddress};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rate::Bucket;
 
-/// KNOCKs a second that are answered.
-const KNOCKS: u32 = 4096;
-/// HELLOs a second that are taken up, and from one address.
+/// KNOCKs that wait for their answer. It is made when it can be sent, costs less of the line than the question, and keeps
+/// nothing: there is no other limit.
+const KNOCKS: usize = 1024;
+/// HELLOs a second that are taken up: each costs an exchange of keys and a signature, and is remembered.
 const HELLOS: u32 = 512;
-const HELLOS_OF_ONE: u32 = 64;
+/// HELLOs that wait for that.
+const WAITING: usize = 256;
+/// Datagrams that wait to be sent, beyond which no ANSWER is sent again.
+const REPEATED: usize = 1024;
 /// HELLOs that are remembered.
 const REMEMBERED: usize = 8192;
 
@@ -57,6 +65,15 @@ struct Taken {
     answer: Vec<u8>,
 }
 
+/// A HELLO whose cookie is good, and that waits to be taken up.
+struct Waiting {
+    from: SocketAddr,
+    initiator: AssocId,
+    cookie: Cookie,
+    until: Now,
+    noise: Vec<u8>,
+}
+
 /// See the module.
 pub struct Endpoint {
     limits: Limits,
@@ -68,9 +85,10 @@ pub struct Endpoint {
     hellos: HashMap<(SocketAddr, AssocId), Taken>,
     /// In the order of their ends.
     taken: VecDeque<(SocketAddr, AssocId)>,
-    knock_rate: Bucket,
+    knocks: Crowd<(SocketAddr, AssocId)>,
+    waiting: Crowd<Waiting>,
     hello_rate: Bucket,
-    hello_rates: PerAddress,
+    rng: SmallRng,
     out: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Associations that may have something to send.
     stirred: VecDeque<AssocId>,
@@ -91,6 +109,7 @@ impl Endpoint {
     #[must_use]
     pub fn new(limits: Limits, identity: &Identity, seed: [u8; 32]) -> Endpoint {
         let entropy = Entropy::new(seed);
+        let rng = SmallRng::from_seed(entropy.array());
         Endpoint {
             limits,
             credentials: Credentials::new(identity, entropy.clone()),
@@ -100,9 +119,10 @@ impl Endpoint {
             dials: HashMap::new(),
             hellos: HashMap::new(),
             taken: VecDeque::new(),
-            knock_rate: Bucket::new(KNOCKS),
+            knocks: Crowd::new(KNOCKS),
+            waiting: Crowd::new(WAITING),
             hello_rate: Bucket::new(HELLOS),
-            hello_rates: PerAddress::new(HELLOS_OF_ONE),
+            rng,
             out: VecDeque::new(),
             stirred: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -182,14 +202,7 @@ impl Endpoint {
                 a.handle_packet(now, number, ciphertext, &mut self.scratch);
                 self.stir(to);
             }
-            Datagram::Knock { initiator } => {
-                if self.knock_rate.take(now) {
-                    let cookie = self.cookies.issue(now, initiator, from);
-                    let (static_key, signature) = (self.credentials.public, self.credentials.signature);
-                    let answer = Datagram::Cookie { initiator, cookie, static_key, signature };
-                    self.out.push_back((from, answer.write()));
-                }
-            }
+            Datagram::Knock { initiator } => self.knocks.push(&mut self.rng, from.ip(), (from, initiator)),
             Datagram::Hello { initiator, cookie, noise } => self.hello(now, from, initiator, &cookie, noise),
             Datagram::Cookie { initiator, cookie, static_key, signature } => {
                 self.cookie(now, from, initiator, (cookie, static_key, signature));
@@ -201,25 +214,34 @@ impl Endpoint {
     fn hello(&mut self, now: Now, from: SocketAddr, initiator: AssocId, cookie: &Cookie, noise: &[u8]) {
         self.forget_hellos(now);
         if let Some(taken) = self.hellos.get(&(from, initiator)) {
-            if !taken.answer.is_empty() {
+            if !taken.answer.is_empty() && self.out.len() < REPEATED {
                 self.out.push_back((from, taken.answer.clone()));
             }
             return;
         }
         let Some(until) = self.cookies.check(now, cookie, initiator, from) else { return };
-        if self.hellos.len() >= REMEMBERED || !self.room_for(from) {
-            return;
+        let hello = Waiting { from, initiator, cookie: *cookie, until, noise: noise.to_vec() };
+        self.waiting.push(&mut self.rng, from.ip(), hello);
+        self.take_up(now);
+    }
+
+    /// Takes up HELLOs as far as there may be more, neighbourhoods in turn.
+    fn take_up(&mut self, now: Now) {
+        while !self.waiting.is_empty() && self.hello_rate.take(now) {
+            let Some(hello) = self.waiting.pop() else { return };
+            let Waiting { from, initiator, cookie, until, noise } = hello;
+            let again = self.hellos.contains_key(&(from, initiator));
+            if again || until <= now || self.hellos.len() >= REMEMBERED || !self.room_for(from) {
+                continue;
+            }
+            // Taken up, whatever becomes of it: a cookie is good once.
+            self.taken.push_back((from, initiator));
+            let answer = self.introduce(now, from, initiator, &cookie, &noise).unwrap_or_default();
+            if !answer.is_empty() {
+                self.out.push_back((from, answer.clone()));
+            }
+            self.hellos.insert((from, initiator), Taken { until, answer });
         }
-        if !self.hello_rates.take(now, from.ip()) || !self.hello_rate.take(now) {
-            return;
-        }
-        // Taken up, whatever becomes of it: a cookie is good once.
-        self.taken.push_back((from, initiator));
-        let answer = self.introduce(now, from, initiator, cookie, noise).unwrap_or_default();
-        if !answer.is_empty() {
-            self.out.push_back((from, answer.clone()));
-        }
-        self.hellos.insert((from, initiator), Taken { until, answer });
     }
 
     fn forget_hellos(&mut self, now: Now) {
@@ -236,13 +258,12 @@ impl Endpoint {
     fn room_for(&mut self, from: SocketAddr) -> bool {
         let ip = from.ip();
         let of_one = self.associations.values().filter(|a| a.remote().ip() == ip).count();
-        if of_one >= self.limits.per_ip && !ip.is_loopback() {
-            return false;
-        }
-        if self.associations.len() < self.limits.associations {
+        let crowded = of_one >= self.limits.per_ip && !ip.is_loopback();
+        if !crowded && self.associations.len() < self.limits.associations {
             return true;
         }
-        let idle = self.associations.values().filter(|a| a.is_idle() && a.is_open());
+        let fits = |a: &&Association| a.is_idle() && a.is_open() && (!crowded || a.remote().ip() == ip);
+        let idle = self.associations.values().filter(fits);
         let Some(id) = idle.min_by_key(|a| (a.heard(), a.id())).map(Association::id) else { return false };
         self.remove(id);
         true
@@ -344,7 +365,19 @@ impl Endpoint {
                 self.set_timer(id, timeout);
             }
         }
-        None
+        let (to, datagram) = self.poll_answer(now)?;
+        let size = datagram.len();
+        *out = datagram;
+        Some(Transmit { to, size })
+    }
+
+    /// The next answer to a stranger, of whom nothing is kept: neighbourhoods in turn. [`Endpoint::poll_transmit`] gives these
+    /// when there is nothing else; where there is, it takes both, so that a flood and what is under way each have their share.
+    pub fn poll_answer(&mut self, now: Now) -> Option<(SocketAddr, Vec<u8>)> {
+        let (to, initiator) = self.knocks.pop()?;
+        let cookie = self.cookies.issue(now, initiator, to);
+        let (static_key, signature) = (self.credentials.public, self.credentials.signature);
+        Some((to, Datagram::Cookie { initiator, cookie, static_key, signature }.write()))
     }
 
     fn set_timer(&mut self, id: AssocId, at: Option<Now>) {
@@ -374,12 +407,14 @@ impl Endpoint {
     pub fn poll_timeout(&self) -> Option<Now> {
         let dials = self.dials.values().map(Dial::next).min();
         let timers = self.timers.first().map(|(at, _)| *at);
-        dials.into_iter().chain(timers).min()
+        let more = (!self.waiting.is_empty()).then(|| self.hello_rate.refilled());
+        dials.into_iter().chain(timers).chain(more).min()
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.forget_hellos(now);
+        self.take_up(now);
         let due: Vec<AssocId> =
             self.dials.iter().filter(|(_, d)| d.next() <= now).map(|(id, _)| *id).collect();
         for id in due {

@@ -8,8 +8,8 @@ use super::{MIN_DATAGRAM, Reader, WireError};
 pub const FIRST_BYTES: RangeInclusive<u8> = 160..=167;
 /// The version that is spoken here.
 pub const VERSION: u8 = 1;
-/// Smallest KNOCK.
-pub const KNOCK_LEN: usize = 192;
+/// Smallest KNOCK: eight times its answer, so that nobody fills a host's line upwards without filling it downwards first.
+pub const KNOCK_LEN: usize = MIN_DATAGRAM;
 /// Bytes before the ciphertext of a packet.
 pub const PACKET_HEADER: usize = 13;
 /// Bytes of a packet that are not frames: header and authentication tag.
@@ -110,7 +110,7 @@ impl<'a> Datagram<'a> {
         }
     }
 
-    /// Writes it. `Hello` comes out with 1200 bytes or more, `Knock` with 192.
+    /// Writes it. `Hello` comes out with 1200 bytes or more, `Knock` with 1200.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(MIN_DATAGRAM);
