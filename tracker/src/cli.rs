@@ -4,8 +4,8 @@ use std::io::{IsTerminal, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Parser};
-use icetracker::server::Options;
+use clap::{ArgAction, Parser, Subcommand};
+use icetracker::server::{Options, RecordOptions};
 use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -15,8 +15,10 @@ use tracing_subscriber::EnvFilter;
 /// When it is ready it prints `icetracker ready icet://ADDR:PORT web http://ADDR:PORT` (the last two words only with
 /// --web), then `key KEY`. It runs until it is interrupted or terminated.
 #[derive(Debug, Parser)]
-#[command(name = "icetracker", version, max_term_width = 100)]
+#[command(name = "icetracker", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Address for IceT: QUIC on UDP and TLS on TCP at the same port. May be given several times. Port 0 means any
     /// free one [default: 0.0.0.0:4237 and, if the machine has IPv6, [::]:4237]
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
@@ -32,6 +34,13 @@ struct Cli {
     /// Keep why recent assignments were made, for /api/media/PATH/why: up to 100 MB
     #[arg(long)]
     explain: bool,
+    /// Log all that the swarm is told into FILE, which must not be there yet, for `icetracker replay`. It holds peers'
+    /// keys and addresses and what they fetched, but no secret
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// The log ends when it has this many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = RECORD)]
+    record_limit: u64,
     /// TOML file with any of `listen` (a list), `web`, `data` and `explain`; options given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -39,6 +48,27 @@ struct Cli {
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 }
+
+/// What it does instead of running a tracker.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Give a fresh swarm what a log of --record holds, and compare what comes out bit by bit
+    Replay {
+        /// The log
+        file: PathBuf,
+    },
+}
+
+/// What the user wants.
+pub(crate) enum Wanted {
+    /// To run a tracker.
+    Run(Options),
+    /// To replay a log.
+    Replay(PathBuf),
+}
+
+/// Bytes of a log, if the user does not say.
+const RECORD: u64 = 1 << 30;
 
 /// The file has the names of the options.
 #[derive(Debug, Default, Deserialize)]
@@ -65,7 +95,7 @@ pub(crate) enum OptionsError {
 const CONFIG: u64 = 1 << 20;
 
 /// What the user asked for. Ends the program itself for `--help` and (with code 2) for what is no option.
-pub(crate) fn read() -> Result<Options, OptionsError> {
+pub(crate) fn read() -> Result<Wanted, OptionsError> {
     let cli = Cli::parse();
     let level = match cli.verbose {
         // What a socket refuses (a route that is down) is tried otherwise, and no news to an operator.
@@ -77,7 +107,10 @@ pub(crate) fn read() -> Result<Options, OptionsError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    merge(cli)
+    match cli.command {
+        Some(Command::Replay { file }) => Ok(Wanted::Replay(file)),
+        None => merge(cli).map(Wanted::Run),
+    }
 }
 
 fn merge(cli: Cli) -> Result<Options, OptionsError> {
@@ -93,6 +126,7 @@ fn merge(cli: Cli) -> Result<Options, OptionsError> {
         data,
         quotas: config.quotas,
         explain: cli.explain || config.explain,
+        record: cli.record.map(|file| RecordOptions { file, limit: cli.record_limit }),
     })
 }
 

@@ -10,7 +10,8 @@ mod cli;
 
 fn main() -> ExitCode {
     let options = match cli::read() {
-        Ok(options) => options,
+        Ok(cli::Wanted::Run(options)) => options,
+        Ok(cli::Wanted::Replay(file)) => return replay(&file),
         Err(e) => return fail(&e),
     };
     if let Err(e) = iceshare::net::raise_open_files() {
@@ -24,6 +25,22 @@ fn main() -> ExitCode {
     // A disk that hangs must not keep the program.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
+}
+
+/// Exit code 0: all that was compared is the same, also where the log was cut off.
+fn replay(file: &std::path::Path) -> ExitCode {
+    let seen = match server::replay(file) {
+        Ok(seen) => seen,
+        Err(e) => return fail(&e),
+    };
+    let end = match seen.end {
+        server::LogEnd::Stopped => "the log ends with the tracker",
+        server::LogEnd::Full => "the log ends at its limit",
+        server::LogEnd::Cut => "the log is cut off there",
+    };
+    let text = format!("{} inputs, {} comparisons, all the same; {end}\n", seen.inputs, seen.checks);
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 fn fail(e: &dyn std::error::Error) -> ExitCode {

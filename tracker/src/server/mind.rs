@@ -14,9 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::record::Recorder;
 use super::session::{Out, Outbox};
 use super::traffic::{Traffic, add};
 use crate::catalogue::{Durable, Writer};
+use crate::swarm::record::Input;
 use crate::swarm::{ConnId, Contribution, DialId, Effect, Store, Swarm};
 
 /// Events that wait; whoever brings more is made to wait.
@@ -90,6 +92,7 @@ impl Clock {
 
 struct Mind {
     swarm: Swarm,
+    recorder: Option<Recorder>,
     clock: Clock,
     sessions: HashMap<ConnId, Outbox>,
     writer: Writer,
@@ -102,6 +105,7 @@ struct Mind {
 /// Starts the task. It ends when `stop` is cancelled, after it said goodbye to all sessions.
 pub(super) fn start(
     swarm: Swarm,
+    recorder: Option<Recorder>,
     writer: Writer,
     dialer: Dialer,
     traffic: Arc<Traffic>,
@@ -112,6 +116,7 @@ pub(super) fn start(
     let (ask, asks) = mpsc::channel(ASKS);
     let mind = Mind {
         swarm,
+        recorder,
         clock: Clock(Instant::now()),
         sessions: HashMap::new(),
         writer,
@@ -138,9 +143,9 @@ impl Mind {
         loop {
             let now = Instant::now();
             if self.swarm.poll_timeout().is_some_and(|t| self.clock.at(t) <= now) {
-                self.swarm.handle_timeout(self.clock.now(), Clock::wall_ms());
-                self.carry_out();
+                self.feed(Input::Timeout { now: self.clock.now(), wall_ms: Clock::wall_ms() });
             }
+            self.recorder.iter_mut().for_each(Recorder::flush);
             let far = now + Duration::from_secs(3600);
             let due = self.swarm.poll_timeout().map_or(far, |t| self.clock.at(t));
             let open = asks_from <= now;
@@ -153,7 +158,6 @@ impl Mind {
                     }
                     for event in batch.drain(..) {
                         self.handle(event);
-                        self.carry_out();
                     }
                     // A steady stream of events must not keep this thread's other tasks waiting.
                     tokio::task::yield_now().await;
@@ -169,6 +173,15 @@ impl Mind {
         self.goodbye();
     }
 
+    /// Gives the swarm an input, and does what comes of it.
+    fn feed(&mut self, input: Input) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&input);
+        }
+        self.swarm.feed(input);
+        self.carry_out();
+    }
+
     fn handle(&mut self, event: Event) {
         let now = self.clock.now();
         match event {
@@ -176,16 +189,17 @@ impl Mind {
                 // Another session of the key may have ended since it was read.
                 let contribution = self.writer.recent_contribution(&peer).unwrap_or(contribution);
                 self.sessions.insert(conn, outbox);
-                self.swarm.handle_connect(now, conn, peer, remote.at, remote.kind, contribution);
+                let (from, kind) = (remote.at, remote.kind);
+                self.feed(Input::Connect { now, conn, peer, from, kind, contribution });
             }
             Event::Message { conn, message } => {
-                self.swarm.handle_message(now, Clock::wall_ms(), conn, message);
+                self.feed(Input::Message { now, wall_ms: Clock::wall_ms(), conn, message });
             }
             Event::Disconnected { conn } => {
                 self.sessions.remove(&conn);
-                self.swarm.handle_disconnect(now, conn);
+                self.feed(Input::Disconnect { now, conn });
             }
-            Event::Dialed { id, outcome } => self.swarm.handle_dialed(now, id, outcome),
+            Event::Dialed { id, outcome } => self.feed(Input::Dialed { now, id, outcome }),
         }
     }
 
@@ -195,6 +209,9 @@ impl Mind {
         let mut stored: Vec<MediaId> = Vec::new();
         let mut last: Option<Durable> = None;
         while let Some(effect) = self.swarm.poll_effect() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.effect(&effect);
+            }
             let relies = |message: &ToPeer, stored: &[MediaId]| match message {
                 ToPeer::MediaAnswer(m) => stored.contains(&m.media),
                 _ => false,
@@ -221,6 +238,7 @@ impl Mind {
                 }
             }
         }
+        self.recorder.iter_mut().for_each(Recorder::check);
     }
 
     fn push(&self, conn: ConnId, out: Out) {
@@ -245,8 +263,10 @@ impl Mind {
         for conn in sessions {
             self.push(conn, Out::Close("the tracker stops; come back later".to_owned()));
             self.sessions.remove(&conn);
-            self.swarm.handle_disconnect(self.clock.now(), conn);
-            self.carry_out();
+            self.feed(Input::Disconnect { now: self.clock.now(), conn });
+        }
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish();
         }
     }
 }

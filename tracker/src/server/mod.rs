@@ -22,15 +22,20 @@ use tokio_util::task::TaskTracker;
 use crate::catalogue::{
     Announce, CatalogueError, Disk, Index, Journal, Persist, Writer, Written, load_or_create_identity,
 };
+use crate::swarm::record::Input;
 use crate::swarm::{Quotas, Swarm, SwarmConfig};
 use crate::web;
 
 mod mind;
+mod record;
 mod session;
 mod traffic;
 
 pub use mind::{Busy, Observer};
+pub use record::{LogEnd, RecordOptions, ReplayFailure, Replayed, replay};
 pub use traffic::{Traffic, TrafficCounts};
+
+use record::Recorder;
 
 /// How long sessions have to take the goodbye.
 const GRACE: Duration = Duration::from_secs(4);
@@ -49,6 +54,8 @@ pub struct Options {
     pub quotas: Quotas,
     /// Whether decisions are kept, so that it can be told later why they were made.
     pub explain: bool,
+    /// Where all that the swarm is given is logged, so that it can be replayed; none: nowhere.
+    pub record: Option<RecordOptions>,
 }
 
 impl Options {
@@ -61,6 +68,7 @@ impl Options {
             data: data.into(),
             quotas: Quotas::default(),
             explain: false,
+            record: None,
         }
     }
 }
@@ -79,6 +87,14 @@ pub enum RunError {
     Web {
         /// Where.
         addr: SocketAddr,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The log of the swarm.
+    #[error("cannot record into {}: {why}", .file.display())]
+    Record {
+        /// Which file.
+        file: PathBuf,
         /// What the system said.
         why: io::Error,
     },
@@ -154,16 +170,33 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
     let mut config = SwarmConfig::new(key, contents.secret, contents.epoch, u64::from_le_bytes(seed));
     config.quotas = options.quotas;
     config.explain = options.explain;
+    let mut recorder = None;
+    if let Some(record) = options.record {
+        let file = record.file.clone();
+        let fail = |why| RunError::Record { file, why };
+        recorder = Some(Recorder::start(record, &config).map_err(fail)?);
+    }
+    let mut feed = |swarm: &mut Swarm, input: Input| {
+        recorder.iter_mut().for_each(|r| r.input(&input));
+        swarm.feed(input);
+    };
     let mut swarm = Swarm::new(config);
     tracing::info!(%key, epoch = contents.epoch, media = contents.media.len(), "the catalogue is read");
-    contents.names.into_iter().for_each(|n| swarm.restore_name(n));
-    contents.media.into_iter().for_each(|m| swarm.restore_media(m));
+    contents.names.into_iter().for_each(|n| feed(&mut swarm, Input::Name(n)));
+    contents.media.into_iter().for_each(|m| feed(&mut swarm, Input::Media(m)));
 
     let stop = Stop::default();
     let traffic = Arc::new(Traffic::default());
     let tasks = TaskTracker::new();
-    let (events, observer, mind) =
-        mind::start(swarm, writer.clone(), dialer, traffic.clone(), tasks.clone(), stop.mind.clone());
+    let (events, observer, mind) = mind::start(
+        swarm,
+        recorder,
+        writer.clone(),
+        dialer,
+        traffic.clone(),
+        tasks.clone(),
+        stop.mind.clone(),
+    );
     let icet: Vec<SocketAddr> =
         listener.local_addrs().iter().filter(|a| a.kind == NetKind::Udp).map(|a| a.at).collect();
     let accept = session::Accept {

@@ -25,6 +25,7 @@ mod publish;
 mod quota;
 mod rarity;
 mod reach;
+pub mod record;
 mod reserve;
 mod schedule;
 mod session;

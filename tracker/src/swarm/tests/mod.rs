@@ -5,6 +5,7 @@ pub(crate) mod fixture;
 mod play;
 mod publish;
 mod random;
+mod record;
 mod reserve;
 mod session;
 mod shortage;

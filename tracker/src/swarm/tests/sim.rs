@@ -46,7 +46,7 @@ struct Node {
 }
 
 pub(super) struct Sim {
-    w: World,
+    pub(super) w: World,
     nodes: BTreeMap<PeerKey, Node>,
     id: MediaId,
     pages: u64,
@@ -71,7 +71,11 @@ pub(super) struct Outcomes {
 impl Sim {
     /// An origin and receivers with these uploads in bytes a second, and a file of `pages` pages of `page` bytes.
     pub(super) fn new(pages: u64, page: u32, origin: f64, uploads: &[f64]) -> Sim {
-        let mut w = World::new();
+        Sim::within(World::new(), pages, page, origin, uploads)
+    }
+
+    /// The same in a world that is there already.
+    pub(super) fn within(mut w: World, pages: u64, page: u32, origin: f64, uploads: &[f64]) -> Sim {
         let m = media(&identity(1), "film", 1, pages, page);
         let node = |conn, up| Node {
             conn,
@@ -207,7 +211,7 @@ impl Sim {
     }
 
     /// Runs until all receivers are done.
-    pub(super) fn run(mut self, most: Duration) -> Outcomes {
+    pub(super) fn run(&mut self, most: Duration) -> Outcomes {
         let origin = identity(1).key();
         let steps = most.as_millis() / STEP.as_millis();
         for _ in 0..steps {

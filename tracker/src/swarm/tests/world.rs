@@ -13,6 +13,7 @@ use icet::{
     ProvenSlice, SignedManifest,
 };
 
+use super::super::record::{Digest, Input, Record};
 use super::super::{ConnId, Contribution, DialId, Effect, Store, Swarm, SwarmConfig};
 use super::fixture;
 
@@ -61,6 +62,8 @@ pub(crate) struct World {
     last_conn: u64,
     /// Time that the swarm itself took for messages and timers.
     pub(crate) spent: Duration,
+    /// Records of all inputs, if they are kept.
+    pub(crate) log: Option<(Vec<Vec<u8>>, Digest)>,
 }
 
 impl World {
@@ -82,7 +85,23 @@ impl World {
             slices: HashMap::new(),
             last_conn: 0,
             spent: Duration::ZERO,
+            log: None,
         }
+    }
+
+    /// Keeps a log from now on: before anything else.
+    pub(crate) fn record(&mut self) {
+        let made = Record::Made(self.swarm.config().clone()).to_bytes();
+        self.log = Some((vec![made], Digest::default()));
+    }
+
+    fn feed(&mut self, input: Input) {
+        if let Some((records, _)) = &mut self.log {
+            records.push(input.to_bytes());
+        }
+        let began = Instant::now();
+        self.swarm.feed(input);
+        self.spent += began.elapsed();
     }
 
     pub(crate) fn wall(&self) -> u64 {
@@ -90,7 +109,10 @@ impl World {
     }
 
     pub(crate) fn drain(&mut self) {
+        let mut any = false;
         while let Some(effect) = self.swarm.poll_effect() {
+            any = true;
+            self.log.iter_mut().for_each(|(_, digest)| digest.add(&effect));
             match effect {
                 Effect::Send { conn, message } => self.deliver(conn, message),
                 Effect::Answer { conn, mut message, media, version, slices } => {
@@ -111,7 +133,7 @@ impl World {
                 }
                 Effect::Dial { id, addr, key } => {
                     if self.reachable {
-                        self.swarm.handle_dialed(self.now, id, Ok(()));
+                        self.feed(Input::Dialed { now: self.now, id, outcome: Ok(()) });
                     } else {
                         self.dials.push((id, addr, key));
                     }
@@ -123,6 +145,9 @@ impl World {
                     self.stores.push(s);
                 }
             }
+        }
+        if let Some((records, digest)) = self.log.as_mut().filter(|_| any) {
+            records.push(Record::Check(digest.check()).to_bytes());
         }
     }
 
@@ -143,7 +168,8 @@ impl World {
         self.last_conn += 1;
         let conn = ConnId(self.last_conn);
         let from: SocketAddr = from.parse().unwrap();
-        self.swarm.handle_connect(self.now, conn, who.key(), from, NetKind::Udp, known);
+        let (now, peer, kind) = (self.now, who.key(), NetKind::Udp);
+        self.feed(Input::Connect { now, conn, peer, from, kind, contribution: known });
         self.drain();
         conn
     }
@@ -158,15 +184,13 @@ impl World {
     }
 
     pub(crate) fn say(&mut self, conn: ConnId, message: impl Into<ToTracker>) {
-        let (wall, message) = (self.wall(), message.into());
-        let began = Instant::now();
-        self.swarm.handle_message(self.now, wall, conn, message);
-        self.spent += began.elapsed();
+        let (now, wall_ms, message) = (self.now, self.wall(), message.into());
+        self.feed(Input::Message { now, wall_ms, conn, message });
         self.drain();
     }
 
     pub(crate) fn disconnect(&mut self, conn: ConnId) {
-        self.swarm.handle_disconnect(self.now, conn);
+        self.feed(Input::Disconnect { now: self.now, conn });
         self.drain();
     }
 
@@ -175,9 +199,7 @@ impl World {
         let end = self.now + d;
         while let Some(t) = self.swarm.poll_timeout().filter(|t| *t <= end) {
             self.now = self.now.max(t);
-            let began = Instant::now();
-            self.swarm.handle_timeout(self.now, self.wall());
-            self.spent += began.elapsed();
+            self.feed(Input::Timeout { now: self.now, wall_ms: self.wall() });
             self.drain();
         }
         self.now = end;
