@@ -62,7 +62,7 @@ enum Command {
 /// What the user wants.
 pub(crate) enum Wanted {
     /// To run a tracker.
-    Run(Options),
+    Run(Box<Options>),
     /// To replay a log.
     Replay(PathBuf),
 }
@@ -109,7 +109,7 @@ pub(crate) fn read() -> Result<Wanted, OptionsError> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     match cli.command {
         Some(Command::Replay { file }) => Ok(Wanted::Replay(file)),
-        None => merge(cli).map(Wanted::Run),
+        None => merge(cli).map(|o| Wanted::Run(Box::new(o))),
     }
 }
 

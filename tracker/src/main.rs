@@ -10,7 +10,7 @@ mod cli;
 
 fn main() -> ExitCode {
     let options = match cli::read() {
-        Ok(cli::Wanted::Run(options)) => options,
+        Ok(cli::Wanted::Run(options)) => *options,
         Ok(cli::Wanted::Replay(file)) => return replay(&file),
         Err(e) => return fail(&e),
     };

@@ -1,5 +1,6 @@
 //! The tracker's web port with real binaries behind it: what it tells, and what an operator may do there.
 
+mod protocols;
 mod replay;
 mod why;
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use icet::message::{ToPeer, ToTracker};
-use icet::{Identity, MediaId, MediaPath, NetKind, Now, PeerKey, ProvenSlice, SignedManifest};
+use icet::{Identity, MediaId, MediaPath, NetKind, Now, PeerKey, ProtocolName, ProvenSlice, SignedManifest};
 use icetracker::swarm::{
-    ConnId, Contribution, DialId, Effect, KnownMedia, KnownName, SliceMark, Store, Swarm, SwarmConfig,
+    ConnId, Contribution, DialId, Effect, KnownMedia, KnownName, KnownProtocol, SliceMark, Store, Swarm,
+    SwarmConfig,
 };
 
 /// Wall clock at the beginning, milliseconds since 1970.
@@ -25,6 +26,7 @@ struct Catalogue {
     slices: BTreeMap<(MediaId, u64), (SliceMark, ProvenSlice)>,
     hits: BTreeMap<MediaId, u64>,
     contributions: BTreeMap<PeerKey, Contribution>,
+    protocols: BTreeMap<ProtocolName, KnownProtocol>,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Tracker {
                 hits: c.hits.get(id).copied().unwrap_or(0),
             });
         }
+        c.protocols.values().for_each(|known| swarm.restore_protocol(known));
         self.swarm = Some(swarm);
     }
 
@@ -166,6 +169,9 @@ impl Tracker {
                     }
                     Store::Hits { media, hits } => {
                         c.hits.insert(media, hits);
+                    }
+                    Store::Protocol(known) => {
+                        c.protocols.insert(known.name.clone(), known);
                     }
                     Store::Contribution { peer, contribution } => {
                         c.contributions.insert(peer, contribution);

@@ -11,7 +11,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::tables::{self, FORMAT, Raw};
 use super::{CatalogueError, Contents, Persist};
-use crate::swarm::io::{Contribution, KnownMedia, KnownName, SliceMark, Store};
+use crate::swarm::io::{Contribution, KnownMedia, KnownName, KnownProtocol, SliceMark, Store};
 
 /// Name of the catalogue within the data folder.
 const FILE: &str = "catalogue.redb";
@@ -95,6 +95,14 @@ impl Disk {
                 }
             }
             out.media.push(KnownMedia { manifest, slices, hits: raw.hits.get(&id).copied().unwrap_or(0) });
+        }
+        for row in raw.protocols {
+            match frame::decode::<KnownProtocol>(&row) {
+                Ok(known) => out.protocols.push(known),
+                Err(e) => {
+                    tracing::warn!("what was learned of a protocol cannot be read, and is forgotten: {e}")
+                }
+            }
         }
         Ok(out)
     }

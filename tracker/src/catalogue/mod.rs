@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use icet::{MediaId, PeerKey, ProvenSlice};
 use thiserror::Error;
 
-use crate::swarm::io::{Contribution, KnownMedia, KnownName, Store};
+use crate::swarm::io::{Contribution, KnownMedia, KnownName, KnownProtocol, Store};
 
 mod disk;
 mod index;
@@ -81,6 +81,8 @@ pub struct Contents {
     pub names: Vec<KnownName>,
     /// The media; the signatures of their manifests were checked again.
     pub media: Vec<KnownMedia>,
+    /// What was learned of protocols.
+    pub protocols: Vec<KnownProtocol>,
 }
 
 /// What a tracker persists.
@@ -148,12 +150,13 @@ pub struct Written {
     withdrawals: AtomicU64,
     hits: AtomicU64,
     contributions: AtomicU64,
+    protocols: AtomicU64,
 }
 
 impl Written {
     /// Each kind with its count.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 6] {
+    pub fn counts(&self) -> [(&'static str, u64); 7] {
         [
             ("names", &self.names),
             ("manifests", &self.manifests),
@@ -161,6 +164,7 @@ impl Written {
             ("withdrawals", &self.withdrawals),
             ("hits", &self.hits),
             ("contributions", &self.contributions),
+            ("protocols", &self.protocols),
         ]
         .map(|(kind, n)| (kind, n.load(Ordering::Relaxed)))
     }
@@ -175,6 +179,7 @@ impl Announce for Written {
             Store::Withdrawn { .. } => &self.withdrawals,
             Store::Hits { .. } => &self.hits,
             Store::Contribution { .. } => &self.contributions,
+            Store::Protocol(_) => &self.protocols,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use icet::{MediaId, frame};
-use redb::{Database, Error, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Error, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 
-use crate::swarm::io::Store;
+use crate::swarm::io::{KnownProtocol, Store};
 
 type Id = &'static [u8; 32];
 
@@ -26,6 +29,10 @@ pub(super) const SLICES: TableDefinition<(Id, u64, u64), &[u8]> = TableDefinitio
 pub(super) const CONTRIBUTION: TableDefinition<Id, (u64, u64)> = TableDefinition::new("contribution");
 /// Media id to the number of joins.
 const HITS: TableDefinition<Id, u64> = TableDefinition::new("hits");
+
+/// Name of a protocol to CBOR of what was learned of it; at most PROTOCOLS_MOST rows: their names come from strangers.
+const PROTOCOLS: TableDefinition<&str, &[u8]> = TableDefinition::new("protocols");
+const PROTOCOLS_MOST: u64 = 256;
 
 /// A row of NAMES.
 pub(super) struct NameRow {
@@ -53,6 +60,7 @@ pub(super) struct Raw {
     /// In the order of their media.
     pub(super) marks: Vec<MarkRow>,
     pub(super) hits: BTreeMap<[u8; 32], u64>,
+    pub(super) protocols: Vec<Vec<u8>>,
 }
 
 impl Raw {
@@ -78,8 +86,32 @@ impl Raw {
             let (id, hits) = row?;
             raw.hits.insert(*id.value(), hits.value());
         }
+        for row in txn.open_table(PROTOCOLS)?.iter()? {
+            raw.protocols.push(row?.1.value().to_vec());
+        }
         Ok(raw)
     }
+}
+
+/// Keeps what was learned of a protocol; where there are too many, in the place of the one that was learned of least lately.
+fn put_protocol(txn: &WriteTransaction, known: &KnownProtocol) -> Result<(), Error> {
+    let mut table = txn.open_table(PROTOCOLS)?;
+    let name = known.name.as_str();
+    if table.len()? >= PROTOCOLS_MOST && table.get(name)?.is_none() {
+        let mut oldest: Option<(u64, String)> = None;
+        for row in table.iter()? {
+            let (name, row) = row?;
+            let at = frame::decode::<KnownProtocol>(row.value()).map_or(0, |k| k.wall_ms);
+            if oldest.as_ref().is_none_or(|(than, _)| at < *than) {
+                oldest = Some((at, name.value().to_owned()));
+            }
+        }
+        if let Some((_, name)) = oldest {
+            table.remove(name.as_str())?;
+        }
+    }
+    table.insert(name, frame::encode(known).as_slice())?;
+    Ok(())
 }
 
 /// Counts a start, and makes the tables and the secret at the first. Returns format, secret and epoch; changes
@@ -111,6 +143,7 @@ pub(super) fn begin(db: &Database) -> Result<(u64, [u8; 32], u64), Error> {
         txn.open_table(SLICES)?;
         txn.open_table(CONTRIBUTION)?;
         txn.open_table(HITS)?;
+        txn.open_table(PROTOCOLS)?;
     }
     if format == FORMAT {
         txn.commit()?;
@@ -154,6 +187,7 @@ pub(super) fn apply(db: &Database, writes: &[Store]) -> Result<(), Error> {
             Store::Hits { media, hits } => {
                 txn.open_table(HITS)?.insert(&media.0, *hits)?;
             }
+            Store::Protocol(known) => put_protocol(&txn, known)?,
             Store::Contribution { peer, contribution: c } => {
                 txn.open_table(CONTRIBUTION)?.insert(&peer.0, (c.sent, c.received))?;
             }

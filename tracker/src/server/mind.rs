@@ -84,10 +84,12 @@ impl Clock {
     fn at(self, now: Now) -> Instant {
         self.0 + Duration::from_micros(now.0)
     }
-    fn wall_ms() -> u64 {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 struct Mind {
@@ -143,7 +145,7 @@ impl Mind {
         loop {
             let now = Instant::now();
             if self.swarm.poll_timeout().is_some_and(|t| self.clock.at(t) <= now) {
-                self.feed(Input::Timeout { now: self.clock.now(), wall_ms: Clock::wall_ms() });
+                self.feed(Input::Timeout { now: self.clock.now(), wall_ms: wall_ms() });
             }
             self.recorder.iter_mut().for_each(Recorder::flush);
             let far = now + Duration::from_secs(3600);
@@ -193,7 +195,7 @@ impl Mind {
                 self.feed(Input::Connect { now, conn, peer, from, kind, contribution });
             }
             Event::Message { conn, message } => {
-                self.feed(Input::Message { now, wall_ms: Clock::wall_ms(), conn, message });
+                self.feed(Input::Message { now, wall_ms: wall_ms(), conn, message });
             }
             Event::Disconnected { conn } => {
                 self.sessions.remove(&conn);

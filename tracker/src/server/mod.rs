@@ -184,6 +184,8 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
     tracing::info!(%key, epoch = contents.epoch, media = contents.media.len(), "the catalogue is read");
     contents.names.into_iter().for_each(|n| feed(&mut swarm, Input::Name(n)));
     contents.media.into_iter().for_each(|m| feed(&mut swarm, Input::Media(m)));
+    let wall = mind::wall_ms();
+    contents.protocols.into_iter().for_each(|p| feed(&mut swarm, Input::Protocol(p.aged(wall))));
 
     let stop = Stop::default();
     let traffic = Arc::new(Traffic::default());

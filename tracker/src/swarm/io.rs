@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 
 use icet::message::{Intent, ToPeer};
 use icet::{MediaId, MediaPath, NetAddr, Offer, PeerKey, ProtocolName, ProvenSlice, SignedManifest};
+use minicbor::{Decode, Encode};
 
 /// A session, named by the server; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -185,6 +186,71 @@ pub struct Contribution {
     pub received: u64,
 }
 
+/// How near a host and a receiver are, by the addresses that they are seen at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nearness {
+    /// One address: one machine, or behind one NAT.
+    Address,
+    /// One network: /24 of IPv4, /48 of IPv6.
+    Network,
+    /// Neither.
+    Elsewhere,
+}
+
+/// Decayed estimates, as the catalogue keeps them.
+#[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
+#[cbor(array)]
+pub struct KnownArm {
+    /// Fetches that ended well, as they fade.
+    #[n(0)]
+    pub ok: f64,
+    /// Fetches that failed, as they fade.
+    #[n(1)]
+    pub bad: f64,
+    /// Natural logarithm of bytes a second, mean and samples.
+    #[n(2)]
+    pub rate: (f64, f64),
+    /// Natural logarithm of seconds to the first byte, mean and samples.
+    #[n(3)]
+    pub first: (f64, f64),
+}
+
+/// What was learned of a payload protocol, as the catalogue keeps it.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct KnownProtocol {
+    /// Its name.
+    #[n(0)]
+    pub name: ProtocolName,
+    /// When that was: milliseconds since 1970.
+    #[n(1)]
+    pub wall_ms: u64,
+    /// Assignments made for it.
+    #[n(2)]
+    pub assigned: u64,
+    /// Reports of fetches that ended well.
+    #[n(3)]
+    pub done: u64,
+    /// Reports of failures.
+    #[n(4)]
+    pub failed: u64,
+    /// Bytes that receivers acknowledged.
+    #[n(5)]
+    pub bytes: u64,
+    /// Assignments with a deadline that came to it.
+    #[n(6)]
+    pub deadlines: u64,
+    /// Of them, those that were late.
+    #[n(7)]
+    pub missed: u64,
+    /// Estimates over all hosts.
+    #[n(8)]
+    pub world: KnownArm,
+    /// The same by [`Nearness`], in its order.
+    #[n(9)]
+    pub near: Vec<KnownArm>,
+}
+
 /// What the server shall do.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)]
@@ -271,6 +337,8 @@ pub enum Store {
         /// The total.
         hits: u64,
     },
+    /// What was learned of a payload protocol. Written now and then.
+    Protocol(KnownProtocol),
     /// What a key has given and taken (totals, not increments). Written now and then, and when a key disconnects.
     Contribution {
         /// Whose.
@@ -388,6 +456,31 @@ pub struct ProtocolView {
     pub goodput: Option<f64>,
     /// Share of fetches that end well (decayed), 0 to 1.
     pub success: f64,
+    /// Reports that the estimates rest on, as they fade.
+    pub samples: f64,
+    /// Its share of the pages that came lately, 0 to 1.
+    pub share: f64,
+    /// Assignments with a deadline that came to it.
+    pub deadlines: u64,
+    /// Of them, those that were late.
+    pub missed: u64,
+    /// The same by how near host and receiver were, where something is known.
+    pub near: Vec<NearView>,
+}
+
+/// How a payload protocol does between peers that are so near to each other.
+#[derive(Debug, Clone)]
+pub struct NearView {
+    /// How near.
+    pub near: Nearness,
+    /// Reports that the estimates rest on, as they fade.
+    pub samples: f64,
+    /// Share of fetches that end well (decayed), 0 to 1.
+    pub success: f64,
+    /// Time from request to first byte, in milliseconds (decayed mean).
+    pub first_byte_ms: Option<f64>,
+    /// Bytes a second of one assignment (decayed mean).
+    pub goodput: Option<f64>,
 }
 
 /// Figures of the whole tracker.

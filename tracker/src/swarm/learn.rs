@@ -1,12 +1,16 @@
-//! What reports teach about protocols: decayed estimates per (host, protocol), backed by those per (protocol).
+//! What reports teach about protocols: decayed estimates per (host, protocol), backed by those per (protocol). Those per
+//! (protocol, nearness) are kept for people to see, and choose nothing yet.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use icet::message::Need;
 use icet::{Now, ProtocolName};
 
 use super::peer::Fading;
+use super::quota::Prefix;
+use super::{KnownArm, KnownProtocol, Nearness};
 
 /// Number of a protocol's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +19,10 @@ pub(crate) struct ProtoIx(pub(crate) u32);
 /// Half-lives: of what is known of one host's protocol, and of a protocol at large.
 const HOST: Duration = Duration::from_secs(90);
 const WORLD: Duration = Duration::from_secs(600);
+/// Half-life of what tells over which protocol pages come now.
+const NOW: Duration = Duration::from_secs(20);
+/// How often what was learned is written down.
+const STORED: Duration = Duration::from_secs(5);
 /// Samples that the estimate of the level above is worth.
 const PRIOR: f64 = 4.0;
 /// Names that are remembered; strangers choose them.
@@ -79,9 +87,84 @@ impl Arm {
         }
     }
 
+    /// Samples, as they fade.
+    pub(crate) fn weight(&self, now: Now) -> f64 {
+        self.ok.now(now, WORLD) + self.bad.now(now, WORLD)
+    }
+
+    /// Of a protocol at large, or at one nearness: probability that it ends well, bytes a second, seconds to the first byte.
+    pub(crate) fn told(&self, now: Now) -> (f64, Option<f64>, Option<f64>) {
+        (self.success(now, WORLD, 0.9), self.rate.value(), self.first.value())
+    }
+
     fn success(&self, now: Now, half_life: Duration, above: f64) -> f64 {
         let (ok, bad) = (self.ok.now(now, half_life), self.bad.now(now, half_life));
         (ok + PRIOR * above) / (ok + bad + PRIOR)
+    }
+}
+
+impl Nearness {
+    /// How near two peers are, by the addresses that they are seen at.
+    pub(crate) fn of(a: IpAddr, b: IpAddr) -> Nearness {
+        if a == b {
+            Nearness::Address
+        } else if Prefix::of(a) == Prefix::of(b) {
+            Nearness::Network
+        } else {
+            Nearness::Elsewhere
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Nearness::Address => 0,
+            Nearness::Network => 1,
+            Nearness::Elsewhere => 2,
+        }
+    }
+}
+
+impl Arm {
+    fn known(&self, now: Now) -> KnownArm {
+        KnownArm {
+            ok: self.ok.now(now, WORLD),
+            bad: self.bad.now(now, WORLD),
+            rate: (self.rate.mean, self.rate.n),
+            first: (self.first.mean, self.first.n),
+        }
+    }
+
+    fn restored(known: &KnownArm) -> Arm {
+        let mut arm = Arm::default();
+        arm.ok.add(Now::ZERO, WORLD, known.ok);
+        arm.bad.add(Now::ZERO, WORLD, known.bad);
+        arm.rate = Mean { mean: known.rate.0, n: known.rate.1 };
+        arm.first = Mean { mean: known.first.0, n: known.first.1 };
+        arm
+    }
+}
+
+impl KnownArm {
+    fn is_sound(&self) -> bool {
+        let counts = [self.ok, self.bad, self.rate.1, self.first.1];
+        counts.iter().all(|n| n.is_finite() && *n >= 0.0)
+            && self.rate.0.is_finite()
+            && self.first.0.is_finite()
+    }
+}
+
+impl KnownProtocol {
+    /// The same at a later time: reports that it comes from weigh less.
+    #[must_use]
+    pub fn aged(mut self, wall_ms: u64) -> KnownProtocol {
+        let age = Duration::from_millis(wall_ms.saturating_sub(self.wall_ms));
+        let left = (-age.as_secs_f64() / WORLD.as_secs_f64()).exp2();
+        for arm in std::iter::once(&mut self.world).chain(&mut self.near) {
+            arm.ok *= left;
+            arm.bad *= left;
+        }
+        self.wall_ms = self.wall_ms.max(wall_ms);
+        self
     }
 }
 
@@ -120,6 +203,16 @@ pub(crate) struct Proto {
     pub(crate) done: u64,
     pub(crate) failed: u64,
     pub(crate) bytes: u64,
+    /// Assignments with a deadline that came to it, and of them those that were late.
+    pub(crate) deadlines: u64,
+    pub(crate) missed: u64,
+    /// By [`Nearness`].
+    pub(crate) near: [Arm; 3],
+    /// Pages that came lately.
+    recent: Fading,
+    /// Whether something was learned since it was written down, and when that was.
+    changed: bool,
+    stored: Now,
 }
 
 /// All protocols that were ever offered (of which the first 1024 names in use are remembered).
@@ -174,10 +267,43 @@ impl Protocols {
         self.by_name.iter().filter_map(|(n, ix)| Some((n, self.protos.get(ix)?)))
     }
 
-    /// Learns from a report.
-    pub(crate) fn learn(&mut self, now: Now, ix: ProtoIx, host: Option<&mut Arm>, sample: Sample) {
+    /// Gives back what the catalogue kept; what makes no sense is left out.
+    pub(crate) fn restore(&mut self, k: &KnownProtocol) {
+        let sound = k.world.is_sound() && k.near.len() == 3 && k.near.iter().all(KnownArm::is_sound);
+        let Some(p) = self.intern(&k.name).filter(|_| sound).and_then(|ix| self.protos.get_mut(&ix)) else {
+            return;
+        };
+        (p.assigned, p.done, p.failed, p.bytes) = (k.assigned, k.done, k.failed, k.bytes);
+        (p.deadlines, p.missed) = (k.deadlines, k.missed);
+        p.arm = Arm::restored(&k.world);
+        for (arm, known) in p.near.iter_mut().zip(&k.near) {
+            *arm = Arm::restored(known);
+        }
+    }
+
+    /// What was learned and is not written down yet.
+    pub(crate) fn take_changed(&mut self, now: Now, wall_ms: u64) -> Vec<KnownProtocol> {
+        let due = self.protos.values_mut().filter(|p| p.changed && now.since(p.stored) >= STORED);
+        due.map(|p| {
+            (p.changed, p.stored) = (false, now);
+            p.known(now, wall_ms)
+        })
+        .collect()
+    }
+
+    /// Learns from a report about a host that is so near to the receiver.
+    pub(crate) fn learn(
+        &mut self,
+        now: Now,
+        ix: ProtoIx,
+        near: Nearness,
+        host: Option<&mut Arm>,
+        sample: Sample,
+    ) {
         if let Some(p) = self.protos.get_mut(&ix) {
+            p.changed = true;
             p.arm.add(now, WORLD, sample);
+            p.near[near.index()].add(now, WORLD, sample);
             if sample.ok {
                 p.done += 1;
             } else {
@@ -202,7 +328,60 @@ impl Protocols {
 
 impl Proto {
     fn new(name: ProtocolName) -> Proto {
-        Proto { name, arm: Arm::default(), peers: 0, hosts: 0, assigned: 0, done: 0, failed: 0, bytes: 0 }
+        Proto {
+            name,
+            arm: Arm::default(),
+            peers: 0,
+            hosts: 0,
+            assigned: 0,
+            done: 0,
+            failed: 0,
+            bytes: 0,
+            deadlines: 0,
+            missed: 0,
+            near: [Arm::default(); 3],
+            recent: Fading::default(),
+            changed: false,
+            stored: Now::ZERO,
+        }
+    }
+
+    /// Pages came over it.
+    pub(crate) fn delivered(&mut self, now: Now, bytes: u64, pages: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.recent.add(now, NOW, pages as f64);
+    }
+
+    /// An assignment with a deadline ended.
+    pub(crate) fn deadline(&mut self, met: bool) {
+        self.deadlines += 1;
+        self.missed += u64::from(!met);
+        self.changed = true;
+    }
+
+    /// Pages that came lately, as they fade.
+    pub(crate) fn recent(&self, now: Now) -> f64 {
+        self.recent.now(now, NOW)
+    }
+
+    /// Fetches that the estimates rest on, as they fade.
+    pub(crate) fn samples(&self, now: Now) -> f64 {
+        self.arm.weight(now)
+    }
+
+    fn known(&self, now: Now, wall_ms: u64) -> KnownProtocol {
+        KnownProtocol {
+            name: self.name.clone(),
+            wall_ms,
+            assigned: self.assigned,
+            done: self.done,
+            failed: self.failed,
+            bytes: self.bytes,
+            deadlines: self.deadlines,
+            missed: self.missed,
+            world: self.arm.known(now),
+            near: self.near.iter().map(|a| a.known(now)).collect(),
+        }
     }
 
     /// Decayed share of fetches that end well.
@@ -232,8 +411,8 @@ mod tests {
         let (mut good, mut bad) = (Arm::default(), Arm::default());
         let sample = |ok| Sample { ok, weight: 1.0, rate: ok.then_some(2e6), first: ok.then_some(0.02) };
         for i in 0..10 {
-            all.learn(Now(i * 100_000), a, Some(&mut good), sample(true));
-            all.learn(Now(i * 100_000), b, Some(&mut bad), sample(false));
+            all.learn(Now(i * 100_000), a, Nearness::Network, Some(&mut good), sample(true));
+            all.learn(Now(i * 100_000), b, Nearness::Elsewhere, Some(&mut bad), sample(false));
         }
         let now = Now(1_000_000);
         let (ea, eb) = (all.expect(now, a, &good), all.expect(now, b, &bad));
@@ -244,6 +423,45 @@ mod tests {
         // After an hour little of it weighs.
         let later = Now(3_600_000_000);
         assert!(all.expect(later, b, &bad).success > 0.7);
+    }
+
+    #[test]
+    fn what_was_learned_survives_a_restart_and_fades_meanwhile() {
+        let mut all = Protocols::default();
+        let ix = all.intern(&"a".parse().unwrap()).unwrap();
+        for i in 0..20 {
+            let sample = Sample { ok: i % 4 > 0, weight: 1.0, rate: Some(3e6), first: Some(0.03) };
+            all.learn(Now(i * 1000), ix, Nearness::Network, None, sample);
+        }
+        let now = Now(6_000_000);
+        let known = all.take_changed(now, 1_000_000).remove(0);
+        assert!(all.take_changed(now, 1_000_000).is_empty(), "once");
+        let bytes = icet::frame::encode(&known);
+        let known: KnownProtocol = icet::frame::decode(&bytes).unwrap();
+        let before = all.expect(now, ix, &Arm::default());
+        let restored = |known: &KnownProtocol| {
+            let mut all = Protocols::default();
+            all.restore(known);
+            let ix = all.find(&"a".parse().unwrap()).unwrap();
+            (all.expect(Now::ZERO, ix, &Arm::default()), all.protos[&ix].clone())
+        };
+        let (after, p) = restored(&known.clone().aged(1_000_000));
+        assert!((before.success - after.success).abs() < 1e-9, "{before:?} {after:?}");
+        assert!(
+            (before.rate / after.rate - 1.0).abs() < 1e-9 && (before.first / after.first - 1.0).abs() < 1e-9
+        );
+        assert_eq!((p.done, p.failed), (15, 5));
+        assert!(p.near[1].weight(Now::ZERO) > 19.0 && p.near[0].weight(Now::ZERO) == 0.0);
+        // A day later little of it weighs, but rates are the best guess still.
+        let (later, _) = restored(&known.clone().aged(86_400_000));
+        assert!(later.success > 0.89 && later.rate == after.rate, "{later:?}");
+        // What makes no sense is left out.
+        let mut bad = known.clone();
+        bad.world.ok = f64::NAN;
+        let mut all = Protocols::default();
+        all.restore(&bad);
+        let ix = all.find(&"a".parse().unwrap()).unwrap();
+        assert_eq!(all.protos[&ix].done, 0);
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Swarm {
         self.names.put(known, Some(ix), cost);
     }
 
+    /// Gives back what the catalogue kept of a protocol, aged to now ([`KnownProtocol::aged`]). Before any session.
+    pub fn restore_protocol(&mut self, known: &KnownProtocol) {
+        self.board.protocols.restore(known);
+    }
+
     /// A session began whose key is proved. `contribution` is what the catalogue knows of the key.
     pub fn handle_connect(
         &mut self,
@@ -292,6 +297,9 @@ impl Swarm {
             m.hits_stored = m.hits;
             self.effects.push_back(Effect::Store(Store::Hits { media: m.id, hits: m.hits }));
         }
+        let wall = self.board.wall(now);
+        let learned = self.board.protocols.take_changed(now, wall);
+        self.effects.extend(learned.into_iter().map(|p| Effect::Store(Store::Protocol(p))));
         self.board.at(now + FLUSH, Timer::Flush);
     }
 

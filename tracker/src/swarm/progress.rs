@@ -5,6 +5,7 @@ use std::time::Duration;
 use icet::message::{Need, Outcome, Report};
 use icet::{Abilities, Now, PageNo, PageRanges, Scope};
 
+use super::Nearness;
 use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, Run, State, Timer, Tried};
 use super::learn::Sample;
 use super::peer::DISTRUST;
@@ -117,7 +118,7 @@ impl Board {
             }
         }
         if let Some(p) = proto.and_then(|p| self.protocols.get_mut(p)) {
-            p.bytes += bytes;
+            p.delivered(now, bytes, pages);
         }
         if let Some(m) = self.media.get_mut(&media) {
             m.delivered += bytes;
@@ -171,6 +172,11 @@ impl Board {
         run.state = State::Ended;
         let (media, host, receiver) = (run.media, run.host(), run.receiver);
         let (first, last, left, need) = (run.first, run.last, run.left(), run.need);
+        // What was taken back in time says nothing.
+        let met = run.deadline.map(|d| now <= d).filter(|in_time| left == 0 || !in_time);
+        if let (Some(met), Some(tried)) = (met, run.hosts.get(run.with)) {
+            self.protocols.get_mut(tried.proto).into_iter().for_each(|p| p.deadline(met));
+        }
         if attached {
             self.detach(media, receiver, id, first, last);
         }
@@ -366,12 +372,13 @@ impl Board {
                 rate: (bytes >= 16 << 10).then(|| bytes as f64 / seconds),
                 first: report.first_byte.map(|ms| f64::from(ms) / 1000.0),
             };
+            let near = self.nearness(host, by);
             let arm = self
                 .peers
                 .get_mut(&host)
                 .and_then(|h| h.offers.iter_mut().find(|o| o.proto == proto))
                 .map(|o| &mut o.arm);
-            self.protocols.learn(now, proto, arm, sample);
+            self.protocols.learn(now, proto, near, arm, sample);
         }
         // A protocol without order loses some on the way, and that says little of what the host holds: the rest is
         // worth another request there, at once as long as each brings something.
@@ -401,6 +408,13 @@ impl Board {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn nearness(&self, a: PeerIx, b: PeerIx) -> Nearness {
+        match (self.peers.get(&a), self.peers.get(&b)) {
+            (Some(a), Some(b)) => Nearness::of(a.ip(), b.ip()),
+            _ => Nearness::Elsewhere,
         }
     }
 
@@ -514,13 +528,14 @@ impl Board {
             }
             self.at(now + SILENT, Timer::Tick(media));
         } else if !ignored && let Some(proto) = proto {
+            let near = self.nearness(host, receiver);
             let arm = self
                 .peers
                 .get_mut(&host)
                 .and_then(|h| h.offers.iter_mut().find(|o| o.proto == proto))
                 .map(|o| &mut o.arm);
             let sample = Sample { ok: false, weight: 0.5, rate: None, first: None };
-            self.protocols.learn(now, proto, arm, sample);
+            self.protocols.learn(now, proto, near, arm, sample);
             if let Some(h) = self.peers.get_mut(&host) {
                 h.up.disappoint(now);
             }

@@ -17,7 +17,8 @@ use minicbor::{Decoder, Encoder};
 use thiserror::Error;
 
 use super::{
-    ConnId, Contribution, DialId, Effect, KnownMedia, KnownName, Quotas, SliceMark, Store, Swarm, SwarmConfig,
+    ConnId, Contribution, DialId, Effect, KnownMedia, KnownName, KnownProtocol, Quotas, SliceMark, Store,
+    Swarm, SwarmConfig,
 };
 
 /// Version of the format of logs.
@@ -33,6 +34,8 @@ pub enum Input {
     Name(KnownName),
     /// See [`Swarm::restore_media`].
     Media(KnownMedia),
+    /// See [`Swarm::restore_protocol`].
+    Protocol(KnownProtocol),
     /// See [`Swarm::handle_connect`].
     Connect {
         /// When.
@@ -251,6 +254,7 @@ fn write_input(e: &mut Out<'_>, input: &Input) -> Written {
             e.u8(4)?;
             write_media(e, m)
         }
+        Input::Protocol(p) => e.u8(10)?.encode(p)?.ok(),
         Input::Connect { now, conn, peer, from, kind, contribution: c } => {
             e.u8(5)?.u64(now.0)?.u64(conn.0)?.bytes(&peer.0)?;
             e.encode(NetAddr { kind: *kind, at: *from })?.u64(c.sent)?.u64(c.received)?.ok()
@@ -335,6 +339,7 @@ impl Record {
                 Input::Dialed { now, id, outcome: why.map_or(Ok(()), Err) }
             }
             9 => Input::Timeout { now: Now(d.u64()?), wall_ms: d.u64()? },
+            10 => Input::Protocol(d.decode()?),
             other => return Err(bad(format!("kind {other} is not known"))),
         };
         Ok(Record::Input(input))
@@ -358,6 +363,7 @@ impl Input {
         match self {
             Input::Name(n) => format!("path {} from the catalogue", n.path),
             Input::Media(m) => format!("media {} from the catalogue", m.manifest.path),
+            Input::Protocol(p) => format!("protocol {} from the catalogue", p.name),
             Input::Connect { now, conn, peer, .. } => {
                 format!("session {} of {} begins {}", conn.0, peer.short(), at(now))
             }
@@ -380,6 +386,7 @@ impl Swarm {
         match input {
             Input::Name(n) => self.restore_name(n),
             Input::Media(m) => self.restore_media(m),
+            Input::Protocol(p) => self.restore_protocol(&p),
             Input::Connect { now, conn, peer, from, kind, contribution } => {
                 self.handle_connect(now, conn, peer, from, kind, contribution);
             }
@@ -472,6 +479,7 @@ fn write_store(e: &mut Out<'_>, store: &Store) -> Written {
             media(e, id)?;
             e.u64(*hits)?.ok()
         }
+        Store::Protocol(p) => e.u8(7)?.encode(p)?.ok(),
         Store::Contribution { peer, contribution: c } => {
             e.u8(6)?.encode(peer)?.u64(c.sent)?.u64(c.received)?.ok()
         }

@@ -5,7 +5,10 @@ use icet::MediaId;
 use super::board::MediaIx;
 use super::media::{Holds, Media};
 use super::reach::Proof;
-use super::{Availability, MediaDetail, MediaView, MemberView, PeerView, ProtocolView, Swarm, Totals};
+use super::{
+    Availability, MediaDetail, MediaView, MemberView, NearView, Nearness, PeerView, ProtocolView, Swarm,
+    Totals,
+};
 
 /// Most members in a detail, and most parts of availability.
 const MOST: usize = 1000;
@@ -113,7 +116,22 @@ impl Swarm {
     #[must_use]
     pub fn protocols(&self) -> Vec<ProtocolView> {
         let now = self.board.latest();
+        let all: f64 = self.board.protocols.iter().map(|(_, p)| p.recent(now)).sum();
+        let near = |p: &super::learn::Proto| {
+            let kinds = [Nearness::Address, Nearness::Network, Nearness::Elsewhere];
+            let view = |(near, arm): (Nearness, &super::learn::Arm)| {
+                let (samples, (success, goodput, first)) = (arm.weight(now), arm.told(now));
+                NearView { near, samples, success, first_byte_ms: first.map(|s| s * 1000.0), goodput }
+            };
+            kinds.into_iter().zip(&p.near).map(view).filter(|v| v.samples > 0.01).collect()
+        };
         let view = |(name, p): (&icet::ProtocolName, &super::learn::Proto)| ProtocolView {
+            samples: p.samples(now),
+            // Less than a page is nothing.
+            share: if all < 1.0 { 0.0 } else { p.recent(now) / all },
+            deadlines: p.deadlines,
+            missed: p.missed,
+            near: near(p),
             name: name.clone(),
             hosts: p.hosts,
             assigned: p.assigned,

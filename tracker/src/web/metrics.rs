@@ -111,8 +111,26 @@ fn text(
         describe_counter!("icetracker_protocol_assignments_total", "Assignments made for a payload protocol");
         describe_counter!("icetracker_fetches_total", "Reported fetches by payload protocol and outcome");
         describe_counter!("icetracker_protocol_bytes_total", "Bytes acknowledged by payload protocol");
+        describe_gauge!("icetracker_protocol_goodput_bytes", "Bytes a second of a fetch, as learned");
+        describe_gauge!("icetracker_protocol_first_byte_seconds", "Time to the first byte, as learned");
+        describe_gauge!("icetracker_protocol_success_ratio", "Share of fetches that end well, as learned");
+        describe_gauge!("icetracker_protocol_page_share_ratio", "Share of the pages that came lately");
+        describe_counter!("icetracker_protocol_deadlines_total", "Assignments with a deadline, by outcome");
         for p in &summary.protocols {
             let name = || p.name.clone();
+            if let Some(rate) = p.goodput {
+                gauge!("icetracker_protocol_goodput_bytes", "protocol" => name()).set(rate);
+            }
+            if let Some(ms) = p.first_byte_ms {
+                gauge!("icetracker_protocol_first_byte_seconds", "protocol" => name()).set(ms / 1000.0);
+            }
+            gauge!("icetracker_protocol_success_ratio", "protocol" => name()).set(p.success);
+            gauge!("icetracker_protocol_page_share_ratio", "protocol" => name()).set(p.share);
+            let met = p.deadlines.saturating_sub(p.missed);
+            for (outcome, n) in [("met", met), ("missed", p.missed)] {
+                counter!("icetracker_protocol_deadlines_total", "protocol" => name(), "outcome" => outcome)
+                    .absolute(n);
+            }
             gauge!("icetracker_protocol_hosts", "protocol" => name()).set(p.hosts as f64);
             counter!("icetracker_protocol_assignments_total", "protocol" => name()).absolute(p.assigned);
             counter!("icetracker_fetches_total", "protocol" => name(), "outcome" => "done").absolute(p.done);

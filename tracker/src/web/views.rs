@@ -5,7 +5,7 @@ use icet::message::Intent;
 use icet::{Abilities, Kind, Manifest, MediaId, PeerKey, SignedManifest};
 use serde::Serialize;
 
-use crate::swarm::{MediaView, MemberView, PeerView, ProtocolView, Swarm, Totals};
+use crate::swarm::{MediaView, MemberView, Nearness, PeerView, ProtocolView, Swarm, Totals};
 
 /// Parts into which the availability of a media is cut.
 const PARTS: usize = 64;
@@ -48,6 +48,25 @@ pub(super) struct Protocol {
     pub(super) goodput: Option<f64>,
     /// 0 to 1.
     pub(super) success: f64,
+    /// Reports that the estimates rest on, as they fade.
+    pub(super) samples: f64,
+    /// Of the pages that came lately, 0 to 1.
+    pub(super) share: f64,
+    /// Assignments with a deadline that came to it, and of them those that were late.
+    pub(super) deadlines: u64,
+    pub(super) missed: u64,
+    /// By how near host and receiver are.
+    pub(super) classes: Vec<Class>,
+}
+
+/// A payload protocol between peers that are so near to each other.
+#[derive(Debug, Serialize)]
+pub(super) struct Class {
+    class: &'static str,
+    samples: f64,
+    success: f64,
+    first_byte_ms: Option<f64>,
+    goodput: Option<f64>,
 }
 
 impl Protocol {
@@ -62,6 +81,25 @@ impl Protocol {
             first_byte_ms: p.first_byte_ms,
             goodput: p.goodput,
             success: p.success,
+            samples: p.samples,
+            share: p.share,
+            deadlines: p.deadlines,
+            missed: p.missed,
+            classes: p
+                .near
+                .iter()
+                .map(|n| Class {
+                    class: match n.near {
+                        Nearness::Address => "address",
+                        Nearness::Network => "network",
+                        Nearness::Elsewhere => "elsewhere",
+                    },
+                    samples: n.samples,
+                    success: n.success,
+                    first_byte_ms: n.first_byte_ms,
+                    goodput: n.goodput,
+                })
+                .collect(),
         }
     }
 }

@@ -49,7 +49,9 @@ async fn a_start_that_cannot_be() {
 
     refused(&["--listen", "nonsense"], 2, "--listen").await;
     refused(&["--no-such-flag"], 2, "--no-such-flag").await;
-    refused(&["file"], 2, "unexpected argument").await;
+    refused(&["file"], 2, "unrecognized subcommand").await;
+    refused(&["replay", &at("file")], 1, "is no log of a swarm").await;
+    refused(&["replay", &at("none")], 1, "cannot read").await;
     // None of that harmed the one that runs.
     assert_eq!(tracker.request("/healthz").await.1, "ok\n");
 }

@@ -2,6 +2,7 @@
 
 mod assign;
 pub(crate) mod fixture;
+mod learned;
 mod play;
 mod publish;
 mod random;
