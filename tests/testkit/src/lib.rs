@@ -19,7 +19,18 @@
 //! *What is asked* follows from [`PayloadProtocol::abilities`](iceshare::protocol::PayloadProtocol::abilities): cases that
 //! need more are not applicable and pass; an ability that is declared and that the suite could not make use of fails.
 //!
-//! Cases that measure the memory and the descriptors of the process run in one of their own ([`isolated`]).
+//! *What patience costs.* Two cases look whether a host gives up who keeps it waiting: with a part of a request, or with a reader
+//! that takes nothing. They take as long as the transport's deadlines, 45 seconds at most; shorter ones for these cases alone go
+//! like this: `Subject::linked("carrier").hurried("patience", "3")`.
+//!
+//! *What it cannot see.* The suite knows no wire format: it flips bits of what passes, puts digits behind digits, and cuts it
+//! off. Where a carrier encrypts, that reaches the handshake and the frames around, but no length inside: what is read there
+//! wants a fuzz target of its own. Over datagrams there is no connection whose end could be seen: of a host that gets a part of a
+//! request only its tasks are looked at, not what a single task keeps for many. A length of less than four bytes that is believed
+//! costs too little to be told from buffers.
+//!
+//! Cases that measure the memory and the descriptors of the process run in one of their own ([`isolated`]). The suite brings
+//! the global allocator of such a test, which counts; a test that needs another one cannot link it.
 
 mod cases;
 pub mod emulator;

@@ -1,12 +1,39 @@
 //! What the process takes: memory, descriptors, tasks.
 
+use std::alloc::System;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cap::Cap;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Failure;
+
+/// Counts what is allocated, written to or not: a length that was believed shows before anything was written there.
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+/// The most heap that was allocated at any time, over what was when this was made.
+#[derive(Debug)]
+pub struct Heap {
+    before: usize,
+}
+
+impl Heap {
+    /// Begins to watch.
+    #[must_use]
+    pub fn watch() -> Heap {
+        Heap { before: HEAP.allocated() }
+    }
+
+    /// By how much it has grown at most, since then or before: in a process of its own (see [`isolated`](crate::isolated)) there
+    /// is little before.
+    #[must_use]
+    pub fn growth(&self) -> u64 {
+        HEAP.max_allocated().saturating_sub(self.before) as u64
+    }
+}
 
 /// Resident memory of the process in bytes; none where the system does not tell (only Linux does).
 #[must_use]

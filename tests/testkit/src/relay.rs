@@ -1,10 +1,11 @@
 //! A relay between receiver and host that breaks off, alters, adds or swallows what passes.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use iceshare::icet::NetKind;
@@ -30,6 +31,10 @@ pub enum Tamper {
     Swallow(u64),
     /// One byte comes with these bits flipped.
     Flip(u8),
+    /// Digits come in behind one byte: if that is a digit itself, a number gets larger than anything.
+    Raise,
+    /// Nothing more passes, and the connection stays open.
+    Stall,
     /// Random bytes come instead of all others.
     Replace,
     /// Random bytes come without end (up to [`ENDLESS`]).
@@ -70,10 +75,28 @@ pub struct Plan {
 pub struct Relay {
     addr: SocketAddr,
     heard: Heard,
+    told: Heard,
+    open: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
-/// What receivers said so far, as it came: datagrams, or reads of a connection.
+/// Of TCP, a connection to the host that is open.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(count: &Arc<AtomicUsize>) -> Open {
+        count.fetch_add(1, Ordering::Relaxed);
+        Open(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What one end said so far, as it came: datagrams, or reads of a connection.
 type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// Bytes of it that are kept.
@@ -93,18 +116,19 @@ impl Relay {
     /// If there is no socket.
     pub async fn start(kind: NetKind, to: SocketAddr, plan: Plan) -> Result<Relay, Failure> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let heard = Heard::default();
+        let (heard, told, open) = (Heard::default(), Heard::default(), Arc::<AtomicUsize>::default());
+        let both = (heard.clone(), told.clone());
         let (addr, task) = match kind {
             NetKind::Tcp => {
                 let listener = TcpListener::bind(any).await?;
-                (listener.local_addr()?, tokio::spawn(accept(listener, to, plan, heard.clone())))
+                (listener.local_addr()?, tokio::spawn(accept(listener, to, plan, both, open.clone())))
             }
             NetKind::Udp => {
                 let front = UdpSocket::bind(any).await?;
-                (front.local_addr()?, tokio::spawn(datagrams(front, to, plan, heard.clone())))
+                (front.local_addr()?, tokio::spawn(datagrams(front, to, plan, both)))
             }
         };
-        Ok(Relay { addr, heard, task })
+        Ok(Relay { addr, heard, told, open, task })
     }
 
     /// Where to dial.
@@ -113,10 +137,22 @@ impl Relay {
         self.addr
     }
 
+    /// Connections to the host that are open now (of TCP).
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// What receivers said so far, at least the beginning of it: datagrams, or what a connection brought at a time.
     #[must_use]
     pub fn heard(&self) -> Vec<Vec<u8>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same of what the host said.
+    #[must_use]
+    pub fn told(&self) -> Vec<Vec<u8>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -126,12 +162,19 @@ impl Drop for Relay {
     }
 }
 
-async fn accept(listener: TcpListener, to: SocketAddr, plan: Plan, heard: Heard) {
+async fn accept(
+    listener: TcpListener,
+    to: SocketAddr,
+    plan: Plan,
+    (heard, told): (Heard, Heard),
+    open: Arc<AtomicUsize>,
+) {
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        let heard = heard.clone();
+        let (heard, told, open) = (heard.clone(), told.clone(), open.clone());
         connections.spawn(async move {
             let Ok(far) = TcpStream::connect(to).await else { return };
+            let _open = Open::new(&open);
             let _ = (near.set_nodelay(true), far.set_nodelay(true));
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
             let (up, down) = match plan.direction {
@@ -140,27 +183,27 @@ async fn accept(listener: TcpListener, to: SocketAddr, plan: Plan, heard: Heard)
             };
             // Either end closes both: a host that breaks off does not read on.
             tokio::select! {
-                () = copy(near_in, far_out, up, Some(heard)) => {}
-                () = copy(far_in, near_out, down, None) => {}
+                () = copy(near_in, far_out, up, heard) => {}
+                () = copy(far_in, near_out, down, told) => {}
             }
         });
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan>, heard: Option<Heard>) {
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan>, heard: Heard) {
     let mut buf = vec![0; 16 * 1024];
     let mut passed = 0_u64;
     let mut random = Random(plan.map_or(0, |p| p.seed));
     let mut inserted = false;
     loop {
         let n = match from.read(&mut buf).await {
+            // A receiver that is gone closes nothing either.
+            Ok(0) | Err(_) if plan.is_some_and(|p| p.tamper == Tamper::Stall) => pending().await,
             Ok(0) | Err(_) => break,
             Ok(n) => n,
         };
         let Some(mut bytes) = buf.get(..n).map(<[u8]>::to_vec) else { break };
-        if let Some(heard) = &heard {
-            keep(heard, &bytes);
-        }
+        keep(&heard, &bytes);
         if let Some(plan) = plan {
             let clean = usize::try_from(plan.after.saturating_sub(passed)).unwrap_or(usize::MAX).min(n);
             passed += n as u64;
@@ -172,6 +215,7 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan
                         let _ = to.write_all(&bytes).await;
                         return;
                     }
+                    Tamper::Stall => rest.clear(),
                     Tamper::Garble => {
                         let first = behind - rest.len() as u64;
                         for (i, b) in (first..).zip(&mut rest) {
@@ -204,6 +248,8 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan
                             *b ^= bits;
                         }
                     }
+                    Tamper::Raise if behind == rest.len() as u64 => drop(rest.splice(1..1, DIGITS)),
+                    Tamper::Raise => {}
                     Tamper::Insert(_) | Tamper::Nothing => {}
                 }
                 bytes.extend(rest);
@@ -216,15 +262,18 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan
     let _ = to.shutdown().await;
 }
 
+/// What comes in behind a digit.
+const DIGITS: [u8; 8] = *b"99999999";
+
 /// One receiver, one host: the last who spoke from outside is the receiver.
-async fn datagrams(front: UdpSocket, to: SocketAddr, plan: Plan, heard: Heard) {
+async fn datagrams(front: UdpSocket, to: SocketAddr, plan: Plan, (heard, told): (Heard, Heard)) {
     let Ok(far) = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await else { return };
     if far.connect(to).await.is_err() {
         return;
     }
     let near = Mutex::new(None);
     let (front, far) = (Arc::new(front), Arc::new(far));
-    let shared = Shared { front, far, near, passed: AtomicU64::new(0), plan, heard };
+    let shared = Shared { front, far, near, passed: AtomicU64::new(0), plan, heard, told };
     tokio::join!(shared.up(), shared.down(), shared.flood());
 }
 
@@ -236,6 +285,7 @@ struct Shared {
     passed: AtomicU64,
     plan: Plan,
     heard: Heard,
+    told: Heard,
 }
 
 impl Shared {
@@ -264,11 +314,17 @@ impl Shared {
                 *b ^= bits;
             }
         }
+        if self.plan.tamper == Tamper::Raise {
+            let at = self.plan.after.checked_sub(before).and_then(|at| usize::try_from(at).ok());
+            if let Some(at) = at.filter(|at| *at < bytes.len()) {
+                bytes.splice(at + 1..at + 1, DIGITS);
+            }
+        }
         if !over {
             return vec![bytes];
         }
         match self.plan.tamper {
-            Tamper::Cut => Vec::new(),
+            Tamper::Cut | Tamper::Stall => Vec::new(),
             Tamper::Garble => {
                 let at = random.within(0..datagram.len().max(1) as u64);
                 if let Some(b) = usize::try_from(at).ok().and_then(|at| bytes.get_mut(at)) {
@@ -306,6 +362,7 @@ impl Shared {
         let (mut buf, mut random) = (vec![0; 65_535], Random(self.plan.seed ^ 1));
         loop {
             let Ok(n) = self.far.recv(&mut buf).await else { continue };
+            keep(&self.told, buf.get(..n).unwrap_or_default());
             for datagram in self.tampered(Direction::Down, buf.get(..n).unwrap_or_default(), &mut random) {
                 if let Some(near) = self.near() {
                     let _ = self.front.send_to(&datagram, near).await;

@@ -126,6 +126,9 @@ pub fn run(subject: &Subject) -> Report {
 }
 
 fn applicable(subject: &Subject, case: &Case) -> Result<Option<String>, Failure> {
+    if let Some(why) = subject.left_out(case.name) {
+        return Ok(Some(format!("left out: {why}")));
+    }
     let built = subject.build()?;
     let (abilities, dials) = (built.implementation.abilities(), built.implementation.dials());
     if !abilities.has(case.needs) {

@@ -10,6 +10,8 @@ use crate::emulator::Link;
 pub struct Subject {
     registration: Registration,
     settings: Vec<(String, String)>,
+    hurried: Vec<(String, String)>,
+    left_out: Vec<(&'static str, &'static str)>,
     link: Option<Link>,
 }
 
@@ -36,7 +38,7 @@ impl Subject {
     /// The protocol of a registration that is not linked.
     #[must_use]
     pub fn of(registration: Registration) -> Subject {
-        Subject { registration, settings: Vec::new(), link: None }
+        Subject { registration, settings: Vec::new(), hurried: Vec::new(), left_out: Vec::new(), link: None }
     }
 
     /// With a setting, as `--set NAME.key=value` has it.
@@ -44,6 +46,33 @@ impl Subject {
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Subject {
         self.settings.push((key.into(), value.into()));
         self
+    }
+
+    /// With a setting by which it waits less long than it does for users: for the cases alone that look whether a host gives up who
+    /// keeps it waiting. Without, they take as long as that is, [`patience`](crate::world::patience) at most.
+    #[must_use]
+    pub fn hurried(mut self, key: impl Into<String>, value: impl Into<String>) -> Subject {
+        self.hurried.push((key.into(), value.into()));
+        self
+    }
+
+    /// Without a case, and why; the report says so. For one that takes too long in each run, say.
+    #[must_use]
+    pub fn without(mut self, case: &'static str, why: &'static str) -> Subject {
+        self.left_out.push((case, why));
+        self
+    }
+
+    /// Why a case is left out, if it is.
+    pub(crate) fn left_out(&self, case: &str) -> Option<&'static str> {
+        self.left_out.iter().find(|(name, _)| *name == case).map(|(_, why)| *why)
+    }
+
+    /// With those settings.
+    pub(crate) fn in_a_hurry(&self) -> Subject {
+        let mut hurried = self.clone();
+        hurried.settings.append(&mut hurried.hurried);
+        hurried
     }
 
     /// The same over another network than loopback as it is: worlds put an [emulator](crate::emulator) between host and

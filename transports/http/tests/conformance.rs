@@ -2,4 +2,6 @@
 
 use iceshare_transport_http as _;
 
-iceshare_testkit::conformance!("http");
+iceshare_testkit::conformance!(
+    iceshare_testkit::Subject::linked("http").hurried("header-timeout", "3").hurried("stall-timeout", "3")
+);

@@ -30,6 +30,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         default: "1024",
         about: "requests that are answered at once; more are refused as busy",
     },
+    Setting { key: "request-timeout", default: "10", about: "seconds that a receiver's request may take" },
+    Setting {
+        key: "idle-timeout",
+        default: "30",
+        about: "seconds that a connection without requests is kept",
+    },
     Setting {
         key: "stall-timeout",
         default: "30",
@@ -52,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) connections: u32,
     pub(crate) per_ip: usize,
     pub(crate) requests: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) connect_timeout: Duration,
 }
@@ -72,6 +80,8 @@ impl Config {
             connections: read.number("connections", 1..=65_536)?,
             per_ip: read.number("per-ip", 1..=65_536)?,
             requests: read.number("requests", 1..=65_536)?,
+            request_timeout: read.seconds("request-timeout", 600)?,
+            idle_timeout: read.seconds("idle-timeout", 600)?,
             stall_timeout: read.seconds("stall-timeout", 600)?,
             connect_timeout: read.seconds("connect-timeout", 600)?,
         })

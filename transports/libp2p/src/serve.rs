@@ -1,7 +1,6 @@
 //! Serving: each stream that another peer opens is one request.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use iceshare::net::Context;
 use iceshare::shelf::Shelf;
@@ -15,9 +14,6 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::{io, wire};
 
-/// How long a request may take to arrive.
-const REQUEST: Duration = Duration::from_secs(10);
-
 /// Answers what comes in until the peer closes and the last answer has ended; then the node may end too.
 pub(crate) async fn run(
     cx: Context,
@@ -26,7 +22,7 @@ pub(crate) async fn run(
     mut inbound: mpsc::Receiver<(PeerId, Stream)>,
     over: CancellationToken,
 ) {
-    let timing = Timing { request: REQUEST, stall: config.stall_timeout };
+    let timing = Timing { request: config.request_timeout, stall: config.stall_timeout };
     let server = Server { shelf, protocol: cx.protocol().clone(), timing };
     let places = Arc::new(Semaphore::new(config.requests));
     let answers = TaskTracker::new();

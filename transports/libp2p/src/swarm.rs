@@ -37,8 +37,6 @@ use relays::Relays;
 const ORDERS: usize = 256;
 /// Streams of others that wait to be looked at.
 const INBOUND: usize = 128;
-/// How long connections without a stream are kept.
-const IDLE: Duration = Duration::from_secs(30);
 /// Connections that one peer may have to us.
 const PER_PEER: u32 = 8;
 /// Handshakes of others under way.
@@ -139,7 +137,8 @@ impl Node {
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
         };
-        let settings = swarm::Config::with_executor(Tasks(cx.clone())).with_idle_connection_timeout(IDLE);
+        let settings =
+            swarm::Config::with_executor(Tasks(cx.clone())).with_idle_connection_timeout(config.idle_timeout);
         let mut swarm = Swarm::new(stack, behaviour, me, settings);
         let open = listen(&mut swarm, cx, config)?;
         let (quic4, quic6) = timeout(LISTEN_TIME, ports(&mut swarm, &open)).await.unwrap_or_default();

@@ -2,4 +2,9 @@
 
 use iceshare_transport_quic as _;
 
-iceshare_testkit::conformance!("quic");
+iceshare_testkit::conformance!(
+    iceshare_testkit::Subject::linked("quic")
+        .hurried("request-timeout", "3")
+        .hurried("idle-timeout", "3")
+        .hurried("stall-timeout", "3")
+);

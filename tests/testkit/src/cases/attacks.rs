@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::StreamExt;
+use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::{self, TryStreamExt};
 use iceshare::icet::{Abilities, NetAddr, NetKind, PageSet, limits};
 use iceshare::protocol::{ErrorKind, Request};
@@ -20,12 +21,16 @@ use crate::{Failure, Options, Peer, Subject, World, observe};
 
 /// How long a fetch from a bad host may be silent: the driver ends it then.
 const SILENCE: Duration = Duration::from_secs(3);
-/// What bad hosts may cost in memory.
+/// What bad hosts may cost in memory; and in room that is asked for, written to or not. That is more: connections have large
+/// buffers, and some linger. A length of four bytes or more that is believed costs a multiple of it.
 const MEMORY: u64 = 64 << 20;
+const ROOM: u64 = 512 << 20;
 
 /// Bytes of a direction of which bits are flipped, which ones, and how many requests run at once.
 const FLIPPED: u64 = 96;
 const BITS: [u8; 2] = [0xff, 0x41];
+/// Bytes of a direction in which numbers in digits are raised, and how many of them at most.
+const RAISED: (usize, usize) = (1024, 32);
 const AT_ONCE: usize = 48;
 
 /// The host's port of the kind that is dialled.
@@ -107,33 +112,37 @@ async fn tampered(
     let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
     let little = world.unit(&media, PageSet::range(2, 4));
     world.whole(&media, what.clone()).await?;
-    let memory = observe::Peak::watch();
-    let growth = || memory.as_ref().map_or(0, observe::Peak::growth);
+    let (memory, heap) = (observe::Peak::watch(), observe::Heap::watch());
+    // What is resident, and what was asked for, though nothing was written there.
+    let growth = || [memory.as_ref().map_or(0, observe::Peak::growth), heap.growth()];
     // The most that a receiver can know: so many pages, each of the largest size.
     let most = |pages: u64| pages * u64::from(*limits::PAGE_BYTES.end());
-    let one = async |(tamper, after): (Tamper, u64)| {
+    let as_visitor = async |visitor: &Peer, (tamper, after): (Tamper, u64)| {
         let plan = Plan { tamper, after, direction, seed: after ^ 0x5eed };
         let relay = Relay::start(kind, to, plan).await?;
         // An end, or a silence that the driver ends.
         let (what, most, silence) = match tamper {
-            Tamper::Flip(_) => (&little, most(3), SILENCE / 2),
+            Tamper::Flip(_) | Tamper::Raise => (&little, most(3), SILENCE / 2),
             _ => (&what, most(media.pages()), SILENCE),
         };
         let request = through(&relay, kind, world.request(&media, what.clone()));
         let shown = |e: Failure| e.when(format!("{tamper:?} after {after} bytes"));
-        let visitor = world.visitor().await?;
         anything(visitor.fetch(request), most, silence).await.map_err(shown)?;
-        visitor.net.shutdown().await;
         Ok::<_, Failure>(())
     };
-    // What so many receivers take in any case.
-    let good: Vec<_> = (0..AT_ONCE as u64).map(|number| Ok((Tamper::Nothing, number))).collect();
-    stream::iter(good).try_for_each_concurrent(AT_ONCE, &one).await?;
+    // What so many receivers take in any case: some of those below wait for each other.
+    let visitors = try_join_all((0..AT_ONCE).map(|_| world.visitor())).await?;
+    try_join_all((0..).zip(&visitors).map(|(number, v)| as_visitor(v, (Tamper::Nothing, number)))).await?;
     let usual = growth();
+    join_all(visitors.into_iter().map(async |v| v.net.shutdown().await)).await;
     let checked = async |(tamper, after): (Tamper, u64)| {
-        one((tamper, after)).await?;
-        let grown = growth() - usual;
-        ensure!(grown <= MEMORY, "{tamper:?} after {after} bytes: memory has grown by {grown} bytes");
+        let visitor = world.visitor().await?;
+        as_visitor(&visitor, (tamper, after)).await?;
+        visitor.net.shutdown().await;
+        let [resident, room] = growth();
+        let (resident, room) = (resident.saturating_sub(usual[0]), room.saturating_sub(usual[1]));
+        ensure!(resident <= MEMORY, "{tamper:?} after {after} bytes: memory has grown by {resident} bytes");
+        ensure!(room <= ROOM, "{tamper:?} after {after} bytes: room was made in memory for {room} bytes");
         Ok(())
     };
     let mut all = Vec::new();
@@ -144,10 +153,12 @@ async fn tampered(
     world.whole(&media, what.clone()).await.map_err(|e| e.when(format!("after {tampers:?}")))?;
     // Where lengths and kinds stand: each of the first bytes.
     if tampers.len() > 1 {
-        let each: Vec<_> =
-            (0..FLIPPED).flat_map(|at| BITS.map(|bits| Ok((Tamper::Flip(bits), at)))).collect();
-        stream::iter(each).try_for_each_concurrent(AT_ONCE, &checked).await?;
-        world.whole(&media, what).await.map_err(|e| e.when("after flipped bits"))?;
+        let flips = (0..FLIPPED).flat_map(|at| BITS.map(|bits| (Tamper::Flip(bits), at)));
+        let (heard, told) = said(&world, &media).await?;
+        let bytes = if direction == Direction::Up { heard } else { told }.concat();
+        let raised = numbers(&bytes).into_iter().map(|at| (Tamper::Raise, at));
+        stream::iter(flips.chain(raised).map(Ok)).try_for_each_concurrent(AT_ONCE, &checked).await?;
+        world.whole(&media, what).await.map_err(|e| e.when("after flipped bits and raised lengths"))?;
     }
     world.end().await;
     Ok(())
@@ -181,8 +192,15 @@ pub(super) async fn requests_are_garbage(s: &Subject) -> Result<(), Failure> {
     tampered(s, Direction::Up, &tampers, &[0, 1, 20, 60, 200]).await
 }
 
-/// What a receiver says to get a little of a media, as it goes over the wire.
-async fn said(world: &World, media: &Media) -> Result<Vec<Vec<u8>>, Failure> {
+/// Where numbers in digits end.
+fn numbers(bytes: &[u8]) -> Vec<u64> {
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let ends = (0..bytes.len().min(RAISED.0)).filter(|at| digit(*at) && !digit(at + 1));
+    ends.take(RAISED.1).map(|at| at as u64).collect()
+}
+
+/// What a receiver says to get a little of a media, and what the host answers, as it goes over the wire.
+async fn said(world: &World, media: &Media) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), Failure> {
     let (kind, to) = port(world)?;
     let plan = Plan { tamper: Tamper::Nothing, after: 0, direction: Direction::Up, seed: 0 };
     let relay = Relay::start(kind, to, plan).await?;
@@ -191,7 +209,7 @@ async fn said(world: &World, media: &Media) -> Result<Vec<Vec<u8>>, Failure> {
     let (visitor, request) = (world.visitor().await?, through(&relay, kind, world.request(media, what)));
     let (_, end) = world.fetch_as(&visitor, request, &expected).await?;
     end?;
-    Ok(relay.heard())
+    Ok((relay.heard(), relay.told()))
 }
 
 /// Connections that say the beginning of something and then nothing, or nonsense. They stay open.
@@ -244,7 +262,7 @@ async fn senders(at: SocketAddr, said: &[Vec<u8>]) -> Result<(), Failure> {
 pub(super) async fn strangers_at_the_port(s: &Subject) -> Result<(), Failure> {
     let world = World::new(s).await?;
     let media = world.music(300)?;
-    let said = said(&world, &media).await?;
+    let (said, _) = said(&world, &media).await?;
     let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
     world.whole(&media, what.clone()).await?;
     let memory = observe::Peak::watch();
@@ -274,13 +292,65 @@ pub(super) async fn strangers_at_the_port(s: &Subject) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Parts of a request that arrive, and then nothing.
+const PARTS: u64 = 8;
+/// Tasks that may come and go.
+const FEW: usize = 8;
+
+pub(super) async fn half_a_request(s: &Subject) -> Result<(), Failure> {
+    let s = &s.in_a_hurry();
+    let world = World::new(s).await?;
+    let media = world.music(60)?;
+    let (kind, to) = port(&world)?;
+    let all = said(&world, &media).await?.0.iter().map(|b| b.len() as u64).sum::<u64>();
+    let what = world.unit(&media, PageSet::range(2, 4));
+    let tasks = observe::settled(SILENCE / 6, patience(), || observe::tasks() as u64).await?;
+    let one = async |part: u64| {
+        let after = (all * part / PARTS).min(all - 1);
+        let plan = Plan { tamper: Tamper::Stall, after, direction: Direction::Up, seed: part };
+        let relay = Relay::start(kind, to, plan).await?;
+        let visitor = world.visitor().await?;
+        let mut stream = visitor.fetch(through(&relay, kind, world.request(&media, what.clone())));
+        let heard = || relay.heard().iter().map(|b| b.len() as u64).sum::<u64>();
+        // Whatever the receiver makes of it: it is there until its part has passed.
+        let begun = Instant::now();
+        let mut ticks = tokio::time::interval(SILENCE / 60);
+        while heard() <= after && begun.elapsed() < SILENCE {
+            tokio::select! {
+                piece = stream.next() => if piece.is_none() { break },
+                _ = ticks.tick() => {}
+            }
+        }
+        drop(stream);
+        visitor.net.shutdown().await;
+        Ok::<_, Failure>(relay)
+    };
+    let relays = try_join_all((1..=PARTS).map(one)).await?;
+    observe::until(patience(), || match relays.iter().map(Relay::open).sum::<usize>() {
+        0 => Ok(()),
+        open => Err(format!("{open} connections are still open by which a part of a request came")),
+    })
+    .await?;
+    // Where there are no connections to be seen, what works for them: the relays have a task each.
+    let most = usize::try_from(tasks).unwrap_or(0) + relays.len() + FEW;
+    observe::until(patience(), || match observe::tasks() {
+        now if now <= most => Ok(()),
+        now => Err(format!("{now} tasks live, at most {most} should after parts of requests")),
+    })
+    .await?;
+    let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
+    world.whole(&media, what).await.map_err(|e| e.when("after parts of requests"))?;
+    world.end().await;
+    Ok(())
+}
+
 /// Bytes that an address gets for each one that was sent in its name, at most (RFC 9000, section 8.1).
 const AMPLIFIED: u64 = 3;
 
 pub(super) async fn no_amplifier(s: &Subject) -> Result<(), Failure> {
     let world = World::new(s).await?;
     let media = world.music(300)?;
-    let said = said(&world, &media).await?;
+    let (said, _) = said(&world, &media).await?;
     let udp = world.host.port(NetKind::Udp).ok_or_else(|| Failure::new("the host has no UDP port"))?;
     // What a good receiver says, from where nobody ever hears the answers: its first word again and again, and all of it.
     let first: Vec<_> = said.iter().take(1).cycle().take(20).cloned().collect();

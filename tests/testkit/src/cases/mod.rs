@@ -109,6 +109,7 @@ pub static CASES: &[Case] = &[
     case!(pace::one_limit_over_two_transports, "--up holds over all protocols together"),
     case!(pace::a_slow_host, "a host with a thin uplink sends evenly, and nothing times out"),
     case!(pace::a_slow_reader, "a reader that pauses bounds what the host has sent, and its memory").alone(),
+    case!(pace::a_reader_that_never_reads, "a host gives up a reader that takes nothing, in time"),
     case!(tickets::needed, "without a ticket nothing is sent where one is needed"),
     case!(tickets::refused, "forged, expired and foreign tickets are Denied"),
     case!(tickets::used_up, "a ticket buys its bytes once, and one request at a time"),
@@ -126,6 +127,9 @@ pub static CASES: &[Case] = &[
         .alone(),
     case!(attacks::host_never_stops, "a host that sends more and more").dials(Dials::Some).alone(),
     case!(attacks::requests_are_garbage, "requests that arrive altered do the host no harm")
+        .dials(Dials::Some)
+        .alone(),
+    case!(attacks::half_a_request, "who sends a part of a request and then nothing is not kept for ever")
         .dials(Dials::Some)
         .alone(),
     case!(attacks::strangers_at_the_port, "garbage at the host's ports stops nobody")
@@ -157,10 +161,10 @@ macro_rules! __cases {
             }
             arriving { what_is_missing open_ends_wait open_stripes_wait }
             cancel { nothing_before_the_first_poll dropping_stops_the_host dropping_while_the_host_waits }
-            pace { one_limit_over_two_transports a_slow_host a_slow_reader }
+            pace { one_limit_over_two_transports a_slow_host a_slow_reader a_reader_that_never_reads }
             tickets { needed refused used_up of_another_receiver another_host_answers }
             attacks {
-                nobody_is_there host_breaks_off host_sends_garbage host_never_stops requests_are_garbage
+                nobody_is_there host_breaks_off host_sends_garbage host_never_stops requests_are_garbage half_a_request
                 strangers_at_the_port no_amplifier
             }
             leaks { a_thousand_requests a_hundred_at_once }

@@ -1,5 +1,6 @@
 //! Fast and slow: the upload limit, and readers that pause.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use crate::failure::ensure;
 use crate::media;
 use crate::receive::{Expected, Matcher};
-use crate::world::{next, path};
+use crate::world::{next, path, patience};
 use crate::{Failure, Options, Subject, World, observe, reference};
 
 /// The second protocol at the same host.
@@ -144,6 +145,37 @@ pub(super) async fn a_slow_reader(s: &Subject) -> Result<(), Failure> {
     }
     let covered = matcher.finish()?;
     ensure!(!ordered || expected.is_all(&covered), "only {covered:?} came");
+    world.end().await;
+    Ok(())
+}
+
+pub(super) async fn a_reader_that_never_reads(s: &Subject) -> Result<(), Failure> {
+    let world = World::new(&s.in_a_hurry()).await?;
+    let media = world.host.publish(&path("large")?, &media::pages(4, media::even(640, media::LARGEST)))?;
+    let what = world.unit(&media, PageSet::range(0, media.pages() - 1));
+    let mut stream = world.stream(world.request(&media, what.clone()));
+    while !matches!(next(&mut stream).await?, Some(Ok(Piece::Bytes(_) | Piece::Fragment { .. })) | None) {}
+    // Who is served holds the shelf, and lets it go at the end of it. All buffers are full first.
+    let quiet = Duration::from_millis(1000);
+    let sent = observe::settled(quiet, patience(), || world.host.served()).await?;
+    let holders = Arc::strong_count(&world.host.shelf);
+    if sent < media.len() {
+        observe::until(patience(), || {
+            if Arc::strong_count(&world.host.shelf) < holders {
+                Ok(())
+            } else {
+                Err("the host still works for a reader that takes nothing".to_owned())
+            }
+        })
+        .await?;
+    }
+    // Nothing is left that keeps another from being served.
+    let visitor = world.visitor().await?;
+    let little = world.unit(&media, PageSet::range(0, 3));
+    let expected = Expected::of(&media, little.clone());
+    let (_, end) = world.fetch_as(&visitor, world.request(&media, little), &expected).await?;
+    end.map_err(|e| Failure::from(e).when("beside a reader that takes nothing"))?;
+    drop(stream);
     world.end().await;
     Ok(())
 }

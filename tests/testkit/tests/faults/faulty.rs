@@ -42,7 +42,7 @@ faults! {
     None Unpermitted Short Hole Swapped TooMuch WrongMark NoStripes AnyVersion ByPath Decoded Overdeclared Unknown
     ClaimsKeys MissingUntold Impatient Eager Deaf DeafWaiting HostHoards ReceiverHoards Lumps PermitLater NoTicket
     TicketIgnored BreakIsEnd BreakUnseen Believes Insatiable Panics OneByOne LeaksMemory LeaksTasks LeaksSockets
-    Crowded Immortal Stays Lingers
+    Crowded Immortal Stays Lingers HostBelieves Reserves HalfHour Patient
 }
 
 pub(crate) const REGISTRATION: Registration = Registration {
@@ -50,7 +50,14 @@ pub(crate) const REGISTRATION: Registration = Registration {
     krate: env!("CARGO_PKG_NAME"),
     version: env!("CARGO_PKG_VERSION"),
     about: "pages over TCP with a fault on demand",
-    settings: &[Setting { key: "fault", default: "None", about: "what is wrong" }],
+    settings: &[
+        Setting { key: "fault", default: "None", about: "what is wrong" },
+        Setting {
+            key: "patience",
+            default: "20",
+            about: "seconds that a host waits for a request, and for its reader",
+        },
+    ],
     build,
 };
 
@@ -69,43 +76,50 @@ fn build(settings: &Settings) -> Result<Arc<dyn PayloadProtocol>, SettingError> 
         value: name.to_owned(),
         why: "no such fault".to_owned(),
     })?;
-    Ok(Arc::new(Faulty(fault)))
+    let patience =
+        settings.get("patience").and_then(|p| p.parse().ok()).map_or(PATIENCE, Duration::from_secs);
+    Ok(Arc::new(Faulty(fault, patience)))
 }
 
 #[derive(Debug)]
-struct Faulty(Fault);
+struct Faulty(Fault, Duration);
 
 #[derive(Clone)]
 struct Host {
     fault: Fault,
+    patience: Duration,
     cx: Context,
     shelf: Arc<Shelf>,
     open: Arc<AtomicUsize>,
 }
 
 /// Writes pieces.
-struct Out(OwnedWriteHalf);
+struct Out(OwnedWriteHalf, Duration);
 
 impl Out {
+    async fn all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        tokio::time::timeout(self.1, self.0.write_all(bytes)).await?
+    }
+
     async fn page(&mut self, page: u64) -> io::Result<()> {
         let mut head = vec![1];
         head.put_u64(page);
-        self.0.write_all(&head).await
+        self.all(&head).await
     }
 
     async fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         for part in bytes.chunks(PIECE) {
             let mut head = vec![2];
             head.put_u32(u32::try_from(part.len()).unwrap());
-            self.0.write_all(&head).await?;
-            self.0.write_all(part).await?;
+            self.all(&head).await?;
+            self.all(part).await?;
         }
         Ok(())
     }
 
     async fn end(&mut self, kind: Option<ErrorKind>) -> io::Result<()> {
         let code = kind.map_or(0, |k| KINDS.iter().position(|o| *o == k).unwrap_or(4) + 1);
-        self.0.write_all(&[3, u8::try_from(code).unwrap()]).await
+        self.all(&[3, u8::try_from(code).unwrap()]).await
     }
 }
 
@@ -114,8 +128,14 @@ async fn read_request(read: &mut OwnedReadHalf, fault: Fault) -> io::Result<Page
     read.read_exact(&mut hello).await?;
     let mut len = [0; 4];
     let bad = || io::Error::from(io::ErrorKind::InvalidData);
-    let mut begun = Vec::new();
+    let (mut begun, mut room) = (Vec::new(), Vec::new());
     loop {
+        if let (Fault::HostBelieves, true, Some(claimed)) = (fault, room.is_empty(), begun.first_chunk::<4>())
+        {
+            // Nothing is written there, so that it takes no memory.
+            room.reserve((u32::from_be_bytes(*claimed) as usize).min(1 << 30));
+            room.push(0_u8);
+        }
         if let Some((body, _)) = iceshare::icet::stream::split(&begun).map_err(|_| bad())? {
             let request = PagesRequest::from_body(body);
             assert!(fault != Fault::Panics || request.is_ok(), "a request that cannot be read");
@@ -136,7 +156,9 @@ impl Host {
 
     async fn answer(&self, stream: TcpStream) -> io::Result<()> {
         let (mut read, write) = stream.into_split();
-        let mut request = tokio::time::timeout(PATIENCE, read_request(&mut read, self.fault)).await??;
+        let forever = Duration::from_secs(3600);
+        let patience = if self.fault == Fault::HalfHour { forever } else { self.patience };
+        let mut request = tokio::time::timeout(patience, read_request(&mut read, self.fault)).await??;
         match self.fault {
             Fault::LeaksMemory => std::mem::forget(vec![1_u8; 20_000]),
             Fault::LeaksTasks | Fault::Lingers => self.cx.spawn(std::future::pending()),
@@ -158,7 +180,7 @@ impl Host {
             let _ = read.read(&mut [0]).await;
         };
         tokio::select! {
-            written = self.write(Out(write), request) => written,
+            written = self.write(Out(write, if self.fault == Fault::Patient { forever } else { self.patience }), request) => written,
             () = gone => Ok(()),
         }
     }
@@ -322,7 +344,11 @@ impl Answer {
             1 => Ok(Ok(Piece::Page(self.read.read_u64().await?))),
             2 => {
                 let mut len = self.read.read_u32().await? as usize;
-                if self.fault == Fault::Believes {
+                if self.fault == Fault::Reserves {
+                    let mut bytes = Vec::with_capacity(len.min(1 << 30));
+                    (&mut self.read).take(len as u64).read_to_end(&mut bytes).await?;
+                    return Ok(Ok(Piece::Bytes(bytes.into())));
+                } else if self.fault == Fault::Believes {
                     // As far as this machine has it.
                     len = len.min(200 << 20);
                 } else if len > PIECE && self.fault != Fault::Insatiable || len as u64 > self.left {
@@ -399,7 +425,7 @@ impl PayloadProtocol for Faulty {
 
     fn serve(&self, cx: Context, shelf: Arc<Shelf>) -> BoxFuture<'static, Result<String, TransportError>> {
         let mut incoming = cx.accept_tcp(|first| first.starts_with(b"F"));
-        let host = Host { fault: self.0, cx: cx.clone(), shelf, open: Arc::default() };
+        let host = Host { fault: self.0, patience: self.1, cx: cx.clone(), shelf, open: Arc::default() };
         cx.clone().spawn(async move {
             while let Some((stream, _)) = incoming.recv().await {
                 let open = host.open.fetch_add(1, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use iceshare_testkit::{Subject, Verdict, isolated, run, set_patience, verdict};
 #[test]
 fn without_a_fault_every_case_passes() {
     isolated(|| {
-        let report = run(&Subject::of(faulty::REGISTRATION));
+        let report = run(&subject());
         assert!(report.is_good(), "{report}");
         let words: Vec<_> = report.to_string().lines().map(str::to_owned).collect();
         assert!(words.iter().any(|l| l.starts_with("ranges::pages ") && l.contains(" ok ")), "{report}");
@@ -20,7 +20,19 @@ fn without_a_fault_every_case_passes() {
 }
 
 /// What shows by something that does not come: nobody has to wait for it as long as a busy machine may take.
-const IMPATIENT: [Fault; 4] = [Fault::BreakUnseen, Fault::OneByOne, Fault::LeaksTasks, Fault::LeaksSockets];
+const IMPATIENT: [Fault; 6] = [
+    Fault::BreakUnseen,
+    Fault::OneByOne,
+    Fault::LeaksTasks,
+    Fault::LeaksSockets,
+    Fault::HalfHour,
+    Fault::Patient,
+];
+
+/// The faulty transport, which waits less long where that is what is looked at.
+fn subject() -> Subject {
+    Subject::of(faulty::REGISTRATION).hurried("patience", "3")
+}
 
 /// A test of each fault: what the case must say.
 macro_rules! found {
@@ -31,7 +43,7 @@ macro_rules! found {
                 if IMPATIENT.contains(&Fault::$fault) {
                     set_patience(Duration::from_secs(15));
                 }
-                let subject = Subject::of(faulty::REGISTRATION).set("fault", format!("{:?}", Fault::$fault));
+                let subject = subject().set("fault", format!("{:?}", Fault::$fault));
                 let find = || match verdict(&subject, $case) {
                     Verdict::Failed(why) if $word.split('|').any(|w| why.contains(w)) => Ok(()),
                     Verdict::Failed(why) => Err(format!("{} found something else: {why}", $case)),
@@ -72,6 +84,10 @@ found! {
     a_break_taken_for_the_end: BreakIsEnd by "attacks::host_breaks_off": "ended well";
     a_break_not_seen: BreakUnseen by "attacks::host_breaks_off": "neither a piece nor an end";
     a_length_that_is_believed: Believes by "attacks::host_sends_garbage": "memory";
+    a_length_that_is_made_room_for: Reserves by "attacks::host_sends_garbage": "room was made";
+    a_length_of_a_request_that_is_believed: HostBelieves by "attacks::requests_are_garbage": "room was made";
+    a_request_waited_for_without_end: HalfHour by "attacks::half_a_request": "still open";
+    a_reader_waited_for_without_end: Patient by "pace::a_reader_that_never_reads": "still works";
     a_host_that_never_stops: Insatiable by "attacks::host_never_stops": "at most";
     a_panic_at_a_bad_request: Panics by "attacks::requests_are_garbage": "panicked";
     one_after_the_other: OneByOne by "attacks::strangers_at_the_port": "neither a piece nor an end";
