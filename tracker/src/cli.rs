@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser, Subcommand};
+use icet::PeerKey;
 use icetracker::server::{Options, RecordOptions};
 use serde::Deserialize;
 use thiserror::Error;
@@ -27,6 +28,14 @@ struct Cli {
     /// free one [default: no web]
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     web: Option<SocketAddr>,
+    /// File with a token that opens the operator's part of the web: ban keys, withdraw media, say who may publish, set
+    /// limits [default: no such part]
+    #[arg(long, value_name = "FILE")]
+    web_token: Option<PathBuf>,
+    /// Let only this key publish. May be given several times [default: who may publish is what the operator's part said last,
+    /// at first everyone]
+    #[arg(long, value_name = "KEY")]
+    publisher: Vec<PeerKey>,
     /// Folder of the tracker's key and catalogue; made if it is not there [default: $XDG_DATA_HOME/iceshare-tracker,
     /// or ~/.local/share/iceshare-tracker]
     #[arg(long, value_name = "DIR")]
@@ -41,7 +50,7 @@ struct Cli {
     /// The log ends when it has this many bytes
     #[arg(long, value_name = "BYTES", default_value_t = RECORD)]
     record_limit: u64,
-    /// TOML file with any of `listen` (a list), `web`, `data` and `explain`; options given here win
+    /// TOML file with any of `listen` (a list), `web`, `web_token`, `publishers` (a list of keys), `data` and `explain`; options given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Log more to stderr; twice for details of sessions. The variable RUST_LOG chooses finer
@@ -77,6 +86,8 @@ struct Config {
     #[serde(default)]
     listen: Vec<String>,
     web: Option<String>,
+    web_token: Option<PathBuf>,
+    publishers: Option<Vec<String>>,
     data: Option<PathBuf>,
     #[serde(default)]
     explain: bool,
@@ -123,6 +134,8 @@ fn merge(cli: Cli) -> Result<Options, OptionsError> {
     Ok(Options {
         listen: if cli.listen.is_empty() { config.listen } else { cli.listen },
         web: cli.web.or(config.web),
+        web_token: cli.web_token.or(config.web_token),
+        publishers: Some(cli.publisher).filter(|p| !p.is_empty()).or(config.publishers),
         data,
         quotas: config.quotas,
         explain: cli.explain || config.explain,
@@ -145,6 +158,11 @@ fn config(file: &Path) -> Result<Options, OptionsError> {
     }
     options.web = config.web.as_deref().map(|addr| parse("web", addr)).transpose()?;
     options.explain = config.explain;
+    let key = |k: &String| -> Result<PeerKey, OptionsError> {
+        k.parse().map_err(|_| bad(format!("publishers: {k:?} is no key of 64 hexadecimal digits")))
+    };
+    options.publishers = config.publishers.map(|keys| keys.iter().map(key).collect()).transpose()?;
+    options.web_token = config.web_token.map(|f| file.parent().unwrap_or(Path::new("")).join(f));
     if let Some(data) = config.data {
         // Relative to the file, wherever the program is started.
         options.data = file.parent().unwrap_or(Path::new("")).join(data);

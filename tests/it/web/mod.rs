@@ -1,5 +1,8 @@
 //! The tracker's web port with real binaries behind it: what it tells, and what an operator may do there.
 
+mod browser;
+mod operator;
+mod page;
 mod protocols;
 mod replay;
 mod why;

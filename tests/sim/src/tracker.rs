@@ -170,6 +170,8 @@ impl Tracker {
                     Store::Hits { media, hits } => {
                         c.hits.insert(media, hits);
                     }
+                    // There is no operator here.
+                    Store::Rules(_) => {}
                     Store::Protocol(known) => {
                         c.protocols.insert(known.name.clone(), known);
                     }

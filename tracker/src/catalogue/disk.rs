@@ -96,6 +96,11 @@ impl Disk {
             }
             out.media.push(KnownMedia { manifest, slices, hits: raw.hits.get(&id).copied().unwrap_or(0) });
         }
+        if let Some(rules) = raw.rules {
+            // Who is banned must not get in because of a damage.
+            out.rules =
+                frame::decode(&rules).map_err(|e| self.damaged(format!("the operator's rules: {e}")))?;
+        }
         for row in raw.protocols {
             match frame::decode::<KnownProtocol>(&row) {
                 Ok(known) => out.protocols.push(known),

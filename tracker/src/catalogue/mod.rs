@@ -14,6 +14,7 @@ use icet::{MediaId, PeerKey, ProvenSlice};
 use thiserror::Error;
 
 use crate::swarm::io::{Contribution, KnownMedia, KnownName, KnownProtocol, Store};
+use crate::swarm::rules::Rules;
 
 mod disk;
 mod index;
@@ -83,6 +84,8 @@ pub struct Contents {
     pub media: Vec<KnownMedia>,
     /// What was learned of protocols.
     pub protocols: Vec<KnownProtocol>,
+    /// What the operator ruled.
+    pub rules: Rules,
 }
 
 /// What a tracker persists.
@@ -151,12 +154,13 @@ pub struct Written {
     hits: AtomicU64,
     contributions: AtomicU64,
     protocols: AtomicU64,
+    rules: AtomicU64,
 }
 
 impl Written {
     /// Each kind with its count.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 7] {
+    pub fn counts(&self) -> [(&'static str, u64); 8] {
         [
             ("names", &self.names),
             ("manifests", &self.manifests),
@@ -165,6 +169,7 @@ impl Written {
             ("hits", &self.hits),
             ("contributions", &self.contributions),
             ("protocols", &self.protocols),
+            ("rules", &self.rules),
         ]
         .map(|(kind, n)| (kind, n.load(Ordering::Relaxed)))
     }
@@ -180,6 +185,7 @@ impl Announce for Written {
             Store::Hits { .. } => &self.hits,
             Store::Contribution { .. } => &self.contributions,
             Store::Protocol(_) => &self.protocols,
+            Store::Rules(_) => &self.rules,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

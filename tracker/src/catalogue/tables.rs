@@ -34,6 +34,9 @@ const HITS: TableDefinition<Id, u64> = TableDefinition::new("hits");
 const PROTOCOLS: TableDefinition<&str, &[u8]> = TableDefinition::new("protocols");
 const PROTOCOLS_MOST: u64 = 256;
 
+/// CBOR of the operator's rules, under one key.
+const RULES: TableDefinition<&str, &[u8]> = TableDefinition::new("rules");
+
 /// A row of NAMES.
 pub(super) struct NameRow {
     pub(super) owner: [u8; 32],
@@ -61,6 +64,7 @@ pub(super) struct Raw {
     pub(super) marks: Vec<MarkRow>,
     pub(super) hits: BTreeMap<[u8; 32], u64>,
     pub(super) protocols: Vec<Vec<u8>>,
+    pub(super) rules: Option<Vec<u8>>,
 }
 
 impl Raw {
@@ -86,6 +90,7 @@ impl Raw {
             let (id, hits) = row?;
             raw.hits.insert(*id.value(), hits.value());
         }
+        raw.rules = txn.open_table(RULES)?.get("rules")?.map(|r| r.value().to_vec());
         for row in txn.open_table(PROTOCOLS)?.iter()? {
             raw.protocols.push(row?.1.value().to_vec());
         }
@@ -144,6 +149,7 @@ pub(super) fn begin(db: &Database) -> Result<(u64, [u8; 32], u64), Error> {
         txn.open_table(CONTRIBUTION)?;
         txn.open_table(HITS)?;
         txn.open_table(PROTOCOLS)?;
+        txn.open_table(RULES)?;
     }
     if format == FORMAT {
         txn.commit()?;
@@ -186,6 +192,9 @@ pub(super) fn apply(db: &Database, writes: &[Store]) -> Result<(), Error> {
             }
             Store::Hits { media, hits } => {
                 txn.open_table(HITS)?.insert(&media.0, *hits)?;
+            }
+            Store::Rules(rules) => {
+                txn.open_table(RULES)?.insert("rules", frame::encode(rules).as_slice())?;
             }
             Store::Protocol(known) => put_protocol(&txn, known)?,
             Store::Contribution { peer, contribution: c } => {

@@ -19,6 +19,7 @@ use super::session::{Out, Outbox};
 use super::traffic::{Traffic, add};
 use crate::catalogue::{Durable, Writer};
 use crate::swarm::record::Input;
+use crate::swarm::rules::{Operation, OperationError};
 use crate::swarm::{ConnId, Contribution, DialId, Effect, Store, Swarm};
 
 /// Events that wait; whoever brings more is made to wait.
@@ -38,6 +39,62 @@ pub(super) enum Event {
     Message { conn: ConnId, message: ToTracker },
     Disconnected { conn: ConnId },
     Dialed { id: DialId, outcome: Result<(), String> },
+    Operation { operation: Operation, answer: oneshot::Sender<Result<Option<Durable>, OperationError>> },
+}
+
+/// Does for the swarm what only an operator may: whoever has one knows the token, or may check if somebody does. Clone.
+#[derive(Clone)]
+pub struct Operator {
+    /// Hash of the token: hashes are compared in constant time.
+    token: blake3::Hash,
+    events: mpsc::Sender<Event>,
+    writer: Writer,
+}
+
+/// Why an operator's wish is not done, or not for good.
+#[derive(Debug, Clone, Error)]
+pub enum OperateError {
+    /// The tracker has stopped.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// It makes no sense.
+    #[error(transparent)]
+    Refused(#[from] OperationError),
+    /// It is done, but may be gone after a restart.
+    #[error("it is done, but the tracker cannot keep it over a restart: {0}")]
+    NotKept(String),
+}
+
+impl std::fmt::Debug for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Operator(..)")
+    }
+}
+
+impl Operator {
+    pub(super) fn new(token: &[u8], events: mpsc::Sender<Event>, writer: Writer) -> Operator {
+        Operator { token: blake3::hash(token), events, writer }
+    }
+
+    /// Whether this is the token. Takes as long whatever is wrong with it.
+    #[must_use]
+    pub fn knows(&self, token: &[u8]) -> bool {
+        blake3::hash(token) == self.token
+    }
+
+    /// Does something, and returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`OperateError`].
+    pub async fn operate(&self, operation: Operation) -> Result<(), OperateError> {
+        let (answer, answered) = oneshot::channel();
+        self.events.send(Event::Operation { operation, answer }).await.map_err(|_| Busy)?;
+        let written = answered.await.map_err(|_| Busy)??;
+        match written {
+            Some(written) => self.writer.durable(written).await.map_err(OperateError::NotKept),
+            None => Ok(()),
+        }
+    }
 }
 
 type Ask = Box<dyn FnOnce(&Swarm) + Send>;
@@ -202,10 +259,21 @@ impl Mind {
                 self.feed(Input::Disconnect { now, conn });
             }
             Event::Dialed { id, outcome } => self.feed(Input::Dialed { now, id, outcome }),
+            Event::Operation { operation, answer } => {
+                let wall_ms = wall_ms();
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.input(&Input::Operation { now, wall_ms, operation: operation.clone() });
+                }
+                tracing::info!(?operation, "the operator");
+                let result = self.swarm.handle_operation(now, wall_ms, operation);
+                let written = self.carry_out();
+                let _ = answer.send(result.map(|()| written));
+            }
         }
     }
 
-    fn carry_out(&mut self) {
+    /// Does what the swarm wants done; the last write of it.
+    fn carry_out(&mut self) -> Option<Durable> {
         // Manifests stored since the last drain, and the last write since then: who published one is answered
         // when it is durable.
         let mut stored: Vec<MediaId> = Vec::new();
@@ -241,6 +309,7 @@ impl Mind {
             }
         }
         self.recorder.iter_mut().for_each(Recorder::check);
+        last
     }
 
     fn push(&self, conn: ConnId, out: Out) {

@@ -4,9 +4,9 @@
 //! bounded queues of their own: a peer that does not read is disconnected, and never makes the swarm wait. The disk is
 //! the business of the catalogue's thread, dial-backs and slices that of tasks of their own.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ mod record;
 mod session;
 mod traffic;
 
-pub use mind::{Busy, Observer};
+pub use mind::{Busy, Observer, OperateError, Operator};
 pub use record::{LogEnd, RecordOptions, ReplayFailure, Replayed, replay};
 pub use traffic::{Traffic, TrafficCounts};
 
@@ -54,6 +54,11 @@ pub struct Options {
     pub quotas: Quotas,
     /// Whether decisions are kept, so that it can be told later why they were made.
     pub explain: bool,
+    /// File with the token of the operator's part of the web; none: it has no such part.
+    pub web_token: Option<PathBuf>,
+    /// Who may publish from this start on, until the operator says otherwise; none: as it was when the tracker stopped, at first
+    /// everyone.
+    pub publishers: Option<Vec<PeerKey>>,
     /// Where all that the swarm is given is logged, so that it can be replayed; none: nowhere.
     pub record: Option<RecordOptions>,
 }
@@ -68,6 +73,8 @@ impl Options {
             data: data.into(),
             quotas: Quotas::default(),
             explain: false,
+            web_token: None,
+            publishers: None,
             record: None,
         }
     }
@@ -89,6 +96,14 @@ pub enum RunError {
         addr: SocketAddr,
         /// What the system said.
         why: io::Error,
+    },
+    /// The token of the operator.
+    #[error("no token for the operator in {}: {why}", .file.display())]
+    Token {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
     },
     /// The log of the swarm.
     #[error("cannot record into {}: {why}", .file.display())]
@@ -138,6 +153,7 @@ impl Drop for Stop {
 /// # Errors
 /// [`RunError`]; each says what to do.
 pub async fn run(options: Options) -> Result<Running, RunError> {
+    let token = options.web_token.as_deref().map(read_token).transpose()?;
     let data = options.data.clone();
     let open = move || -> Result<_, CatalogueError> {
         let disk = Disk::open(&data)?;
@@ -184,6 +200,11 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
     tracing::info!(%key, epoch = contents.epoch, media = contents.media.len(), "the catalogue is read");
     contents.names.into_iter().for_each(|n| feed(&mut swarm, Input::Name(n)));
     contents.media.into_iter().for_each(|m| feed(&mut swarm, Input::Media(m)));
+    let mut rules = contents.rules;
+    if let Some(publishers) = options.publishers {
+        (rules.listed_only, rules.publishers) = (true, publishers);
+    }
+    feed(&mut swarm, Input::Rules(rules));
     let wall = mind::wall_ms();
     contents.protocols.into_iter().for_each(|p| feed(&mut swarm, Input::Protocol(p.aged(wall))));
 
@@ -201,6 +222,7 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
     );
     let icet: Vec<SocketAddr> =
         listener.local_addrs().iter().filter(|a| a.kind == NetKind::Udp).map(|a| a.at).collect();
+    let operator = token.map(|token| Operator::new(&token, events.clone(), writer.clone()));
     let accept = session::Accept {
         events,
         writer: writer.clone(),
@@ -215,10 +237,28 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
         let port = icet.first().map_or(0, SocketAddr::port);
         let (epoch, started) = (contents.epoch, Instant::now());
         let (observer, writer) = (observer.clone(), writer.clone());
-        let site = web::Site { key, epoch, started, port, observer, index, traffic, writer, written };
+        let site =
+            web::Site { key, epoch, started, port, observer, operator, index, traffic, writer, written };
         tasks.spawn(web::serve(listener, site, stop.web.clone()));
     }
     Ok(Running { key, icet, web, observer, mind, accept, tasks, writer, stop })
+}
+
+/// Least length of a token, in bytes: it can be guessed from afar.
+const TOKEN: usize = 16;
+
+fn read_token(file: &Path) -> Result<Vec<u8>, RunError> {
+    let fail = |why: String| RunError::Token { file: file.to_owned(), why };
+    let mut text = Vec::new();
+    let read = std::fs::File::open(file).and_then(|f| f.take(4096).read_to_end(&mut text));
+    read.map_err(|e| fail(format!("{e} (make one as with: openssl rand -hex 32)")))?;
+    let token = text.trim_ascii();
+    if token.len() < TOKEN || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(fail(format!(
+            "a token has at least {TOKEN} characters, without spaces (make one as with: openssl rand -hex 32)"
+        )));
+    }
+    Ok(token.to_vec())
 }
 
 async fn listen(addrs: &[SocketAddr], identity: &icet::Identity) -> Result<Listener, BindError> {

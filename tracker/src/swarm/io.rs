@@ -25,6 +25,8 @@ use icet::message::{Intent, ToPeer};
 use icet::{MediaId, MediaPath, NetAddr, Offer, PeerKey, ProtocolName, ProvenSlice, SignedManifest};
 use minicbor::{Decode, Encode};
 
+use super::rules::Rules;
+
 /// A session, named by the server; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
@@ -337,6 +339,8 @@ pub enum Store {
         /// The total.
         hits: u64,
     },
+    /// The operator's rules, all of them.
+    Rules(Rules),
     /// What was learned of a payload protocol. Written now and then.
     Protocol(KnownProtocol),
     /// What a key has given and taken (totals, not increments). Written now and then, and when a key disconnects.
@@ -382,6 +386,23 @@ pub struct MediaDetail {
     pub members: Vec<MemberView>,
     /// Copies of pages along the media, cut into as many equal parts as were asked for: least and mean copies of each.
     pub availability: Vec<Availability>,
+    /// Who sends to whom now, among these members; at most 1000.
+    pub flows: Vec<FlowView>,
+}
+
+/// What one member sends another now, over one protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowView {
+    /// Who sends.
+    pub from: PeerKey,
+    /// To whom.
+    pub to: PeerKey,
+    /// Over what.
+    pub protocol: ProtocolName,
+    /// Assignments that run.
+    pub assignments: u32,
+    /// Bytes of them that were not acknowledged yet.
+    pub left: u64,
 }
 
 /// Copies of the pages of one part of a media.
@@ -400,8 +421,13 @@ pub struct MemberView {
     pub peer: PeerKey,
     /// What it wants.
     pub intent: Intent,
+    /// Whether it published the media.
+    pub publisher: bool,
     /// Pages held.
     pub held: u64,
+    /// Of as many equal parts as availability has: share of the pages that it holds, 0 to 1. Empty but for the first 48
+    /// members.
+    pub map: Vec<f64>,
     /// The playhead's page, if it plays.
     pub at: Option<u64>,
     /// Assignments by which it fetches now.

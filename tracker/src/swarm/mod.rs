@@ -27,6 +27,7 @@ mod rarity;
 mod reach;
 pub mod record;
 mod reserve;
+pub mod rules;
 mod schedule;
 mod session;
 mod table;
@@ -40,6 +41,7 @@ pub use io::*;
 use board::{Board, PeerIx, Timer};
 use names::Names;
 use quota::ByAddress;
+use rules::Ruled;
 use schedule::{Greedy, Scheduler};
 use session::{Refused, Session, media_of, refuse, request_of};
 
@@ -60,6 +62,7 @@ pub struct Swarm {
     last_dial: u64,
     effects: VecDeque<Effect>,
     flushing: bool,
+    ruled: Ruled,
 }
 
 impl Swarm {
@@ -76,6 +79,7 @@ impl Swarm {
             last_dial: 0,
             effects: VecDeque::new(),
             flushing: false,
+            ruled: Ruled::default(),
         }
     }
 

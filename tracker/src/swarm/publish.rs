@@ -39,6 +39,7 @@ impl Swarm {
         if manifest.publisher != key {
             return Err(refuse(ErrorCode::FORBIDDEN, "only a manifest's own publisher may publish it"));
         }
+        self.check_publisher(&key, &manifest.path)?;
         if manifest.kind == Kind::Live {
             return Err(refuse(ErrorCode::UNSUPPORTED, "this tracker has no live media yet"));
         }
@@ -230,7 +231,7 @@ impl Swarm {
     }
 
     /// Takes a media off: members are told, its assignments end.
-    fn remove_media(&mut self, now: Now, ix: MediaIx, moved: Option<icet::MediaPath>) {
+    pub(crate) fn remove_media(&mut self, now: Now, ix: MediaIx, moved: Option<icet::MediaPath>) {
         let Some(m) = self.board.media.get(&ix) else { return };
         let (id, members): (_, Vec<_>) = (m.id, m.members.keys().copied().collect());
         self.drop_orders(now, ix);

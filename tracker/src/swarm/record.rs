@@ -16,6 +16,7 @@ use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 use thiserror::Error;
 
+use super::rules::{Operation, Rules};
 use super::{
     ConnId, Contribution, DialId, Effect, KnownMedia, KnownName, KnownProtocol, Quotas, SliceMark, Store,
     Swarm, SwarmConfig,
@@ -34,6 +35,17 @@ pub enum Input {
     Name(KnownName),
     /// See [`Swarm::restore_media`].
     Media(KnownMedia),
+    /// See [`Swarm::restore_rules`].
+    Rules(Rules),
+    /// See [`Swarm::handle_operation`].
+    Operation {
+        /// When.
+        now: Now,
+        /// Milliseconds since 1970.
+        wall_ms: u64,
+        /// What.
+        operation: Operation,
+    },
     /// See [`Swarm::restore_protocol`].
     Protocol(KnownProtocol),
     /// See [`Swarm::handle_connect`].
@@ -255,6 +267,10 @@ fn write_input(e: &mut Out<'_>, input: &Input) -> Written {
             write_media(e, m)
         }
         Input::Protocol(p) => e.u8(10)?.encode(p)?.ok(),
+        Input::Rules(rules) => e.u8(11)?.encode(rules)?.ok(),
+        Input::Operation { now, wall_ms, operation } => {
+            e.u8(12)?.u64(now.0)?.u64(*wall_ms)?.encode(operation)?.ok()
+        }
         Input::Connect { now, conn, peer, from, kind, contribution: c } => {
             e.u8(5)?.u64(now.0)?.u64(conn.0)?.bytes(&peer.0)?;
             e.encode(NetAddr { kind: *kind, at: *from })?.u64(c.sent)?.u64(c.received)?.ok()
@@ -340,6 +356,8 @@ impl Record {
             }
             9 => Input::Timeout { now: Now(d.u64()?), wall_ms: d.u64()? },
             10 => Input::Protocol(d.decode()?),
+            11 => Input::Rules(d.decode()?),
+            12 => Input::Operation { now: Now(d.u64()?), wall_ms: d.u64()?, operation: d.decode()? },
             other => return Err(bad(format!("kind {other} is not known"))),
         };
         Ok(Record::Input(input))
@@ -363,6 +381,8 @@ impl Input {
         match self {
             Input::Name(n) => format!("path {} from the catalogue", n.path),
             Input::Media(m) => format!("media {} from the catalogue", m.manifest.path),
+            Input::Rules(_) => "rules from the catalogue".to_owned(),
+            Input::Operation { now, .. } => format!("the operator's doing {}", at(now)),
             Input::Protocol(p) => format!("protocol {} from the catalogue", p.name),
             Input::Connect { now, conn, peer, .. } => {
                 format!("session {} of {} begins {}", conn.0, peer.short(), at(now))
@@ -387,6 +407,11 @@ impl Swarm {
             Input::Name(n) => self.restore_name(n),
             Input::Media(m) => self.restore_media(m),
             Input::Protocol(p) => self.restore_protocol(&p),
+            Input::Rules(rules) => self.restore_rules(rules),
+            Input::Operation { now, wall_ms, operation } => {
+                // Whoever asked was told.
+                let _ = self.handle_operation(now, wall_ms, operation);
+            }
             Input::Connect { now, conn, peer, from, kind, contribution } => {
                 self.handle_connect(now, conn, peer, from, kind, contribution);
             }
@@ -479,6 +504,7 @@ fn write_store(e: &mut Out<'_>, store: &Store) -> Written {
             media(e, id)?;
             e.u64(*hits)?.ok()
         }
+        Store::Rules(rules) => e.u8(8)?.encode(rules)?.ok(),
         Store::Protocol(p) => e.u8(7)?.encode(p)?.ok(),
         Store::Contribution { peer, contribution: c } => {
             e.u8(6)?.encode(peer)?.u64(c.sent)?.u64(c.received)?.ok()

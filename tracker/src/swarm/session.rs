@@ -83,7 +83,10 @@ impl Swarm {
             since: now,
         };
         self.sessions.insert(conn, session);
-        if counted {
+        if let Err(why) = self.check_ban(&key) {
+            self.send(conn, refuse(ErrorCode::FORBIDDEN, why));
+            self.close(conn, why);
+        } else if counted {
             self.board.at(now + HELLO_WITHIN, Timer::Hello(conn));
         } else {
             self.send(conn, quota("too many sessions from your network", Duration::from_secs(60)));

@@ -6,12 +6,26 @@ use super::board::MediaIx;
 use super::media::{Holds, Media};
 use super::reach::Proof;
 use super::{
-    Availability, MediaDetail, MediaView, MemberView, NearView, Nearness, PeerView, ProtocolView, Swarm,
-    Totals,
+    Availability, FlowView, MediaDetail, MediaView, MemberView, NearView, Nearness, PeerView, ProtocolView,
+    Swarm, Totals,
 };
 
-/// Most members in a detail, and most parts of availability.
+/// Most members in a detail, most parts of availability, and most flows.
 const MOST: usize = 1000;
+/// Members whose page maps are told.
+const MAPS: usize = 48;
+
+/// Shares of `parts` equal parts of a media that a member holds.
+fn map(m: &Media, holds: &Holds, parts: usize) -> Vec<f64> {
+    let parts = (parts.min(MOST) as u64).min(m.units());
+    let Some(part) = holds.part() else { return vec![1.0; usize::try_from(parts).unwrap_or(MOST)] };
+    let share = |i: u64| {
+        let (first, end) = (m.pages() * i / parts, m.pages() * (i + 1) / parts);
+        let held: u64 = part.pages.runs(first, end.max(first + 1) - 1).map(|(a, b)| b - a + 1).sum();
+        held as f64 / (end - first).max(1) as f64
+    };
+    (0..parts).map(share).collect()
+}
 
 fn view(m: &Media) -> MediaView {
     MediaView {
@@ -69,9 +83,11 @@ impl Swarm {
     #[must_use]
     pub fn media_detail(&self, media: &MediaId, parts: usize) -> Option<MediaDetail> {
         let m = self.board.by_id(media)?;
-        let members = m.members.iter().take(MOST).filter_map(|(ix, x)| {
+        let members = m.members.iter().take(MOST).enumerate().filter_map(|(i, (ix, x))| {
             let p = self.board.peers.get(ix)?;
             Some(MemberView {
+                publisher: m.is_publisher(*ix),
+                map: if i < MAPS { map(m, &x.holds, parts) } else { Vec::new() },
                 peer: p.key,
                 intent: x.intent,
                 held: x.holds.part().map_or(m.pages(), |p| p.pages.ones()),
@@ -80,7 +96,29 @@ impl Swarm {
                 serving: p.up.count,
             })
         });
-        Some(MediaDetail { media: view(m), members: members.collect(), availability: availability(m, parts) })
+        Some(MediaDetail {
+            media: view(m),
+            members: members.collect(),
+            availability: availability(m, parts),
+            flows: self.flows(m),
+        })
+    }
+
+    fn flows(&self, m: &Media) -> Vec<FlowView> {
+        let mut flows = std::collections::BTreeMap::new();
+        for (to, member) in m.members.iter().take(MOST) {
+            for run in member.running.iter().filter_map(|id| self.board.runs.get(id)) {
+                let Some(with) = run.hosts.get(run.with) else { continue };
+                let sum = flows.entry((with.peer, *to, with.proto)).or_insert((0, 0));
+                *sum = (sum.0 + 1, run.left().saturating_add(sum.1));
+            }
+        }
+        let told = flows.into_iter().filter_map(|((from, to, proto), (assignments, left))| {
+            let key = |ix| self.board.peers.get(ix).map(|p| p.key);
+            let protocol = self.board.protocols.name(proto)?.clone();
+            Some(FlowView { from: key(&from)?, to: key(&to)?, protocol, assignments, left })
+        });
+        told.take(MOST).collect()
     }
 
     /// Peers with a session, ordered by when they came, from `skip` on, at most `limit`.

@@ -50,6 +50,10 @@ impl IntoResponse for Refusal {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(header::ALLOW, axum::http::HeaderValue::from_static("GET, HEAD"));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = axum::http::HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
         }
@@ -91,6 +95,8 @@ struct Status {
     messages: Messages,
     sessions_opened: Opened,
     page_map_bytes: u64,
+    /// Whether there is an operator's part.
+    operator: bool,
     /// Why the catalogue cannot be written, if so.
     trouble: Option<String>,
 }
@@ -171,6 +177,7 @@ pub(super) async fn status(State(shared): Site) -> Result<Response, Refusal> {
             cut_for_not_reading: traffic.slow,
         },
         page_map_bytes: t.map_bytes,
+        operator: site.operator.is_some(),
         trouble: site.writer.trouble(),
     };
     Ok(Json(status).into_response())

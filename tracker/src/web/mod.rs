@@ -1,7 +1,8 @@
 //! The tracker's web: a page for people, a JSON API for programs, metrics for Prometheus.
 //!
-//! Everything is read only and public: no addresses of peers, no secrets. It looks into the swarm through an
-//! [`Observer`], so that however many clients, however slow, never make the swarm wait.
+//! Everything is read only and public, no addresses of peers, no secrets; but for the operator's part (`operator`), which needs a
+//! token. It looks into the swarm through an [`Observer`], so that however many clients, however slow, never make the swarm
+//! wait.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,11 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn, map_response};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -25,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalogue::{Index, Writer, Written};
-use crate::server::{Busy, Observer, Traffic};
+use crate::server::{Busy, Observer, Operator, Traffic};
 
 mod api;
 mod metrics;
+mod operator;
 mod params;
 mod views;
 mod why;
@@ -41,6 +43,8 @@ const HEADER: Duration = Duration::from_secs(15);
 const CONNECTION: Duration = Duration::from_secs(300);
 /// Longest path and query, in bytes. A media path of 1024 bytes is at most three times as long, escaped.
 const URI: usize = 8 << 10;
+/// Longest body of a request of the operator, in bytes: 10,000 keys.
+const BODY: usize = 1 << 20;
 /// How long what was seen of the swarm stays good enough.
 const FRESH: Duration = Duration::from_millis(500);
 /// Searches at once: each may go through the whole index.
@@ -59,6 +63,8 @@ pub struct Site {
     pub port: u16,
     /// Sees the swarm.
     pub observer: Observer,
+    /// Does what an operator may, if there is a token.
+    pub operator: Option<Operator>,
     /// All media.
     pub index: Arc<Index>,
     /// The server's counters.
@@ -185,16 +191,26 @@ fn router(site: Site) -> Router {
         .route("/api/media/{*path}", get(api::media))
         .route("/api/protocols", get(api::protocols))
         .route("/api/peers", get(api::peers))
+        .route("/api/operator/rules", get(operator::rules))
+        .route("/api/operator/publishers", put(operator::publishers))
+        .route("/api/operator/limits", put(operator::limits))
+        .route("/api/operator/bans/{key}", put(operator::ban).delete(operator::lift))
+        .route("/api/operator/media/{*path}", put(operator::allow).delete(operator::withdraw))
         .fallback(|uri: Uri| async move {
             api::Refusal::new(StatusCode::NOT_FOUND, format!("nothing at {}", uri.path()))
         })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
-            let why =
-                format!("{method} does nothing here: all is read only, ask for {} with GET", uri.path());
+            let path = uri.path();
+            let why = if path.starts_with(operator::PREFIX) {
+                format!("{method} does nothing at {path}")
+            } else {
+                format!("{method} does nothing here: all is read only, ask for {path} with GET")
+            };
             api::Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .layer(from_fn(short))
-        .layer(map_response(headers))
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(from_fn(headers))
         .with_state(Arc::new(shared))
 }
 
@@ -212,10 +228,16 @@ fn asset(kind: &'static str, body: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-/// Headers that every response has. Reading is open to pages from anywhere; nothing here depends on who asks.
-async fn headers(mut response: Response) -> Response {
+/// Headers that every response has. Reading is open to pages from anywhere, since nothing of it depends on who asks; the
+/// operator's part is for this page only.
+async fn headers(request: Request, next: Next) -> Response {
+    let operators = request.uri().path().starts_with(operator::PREFIX);
+    let mut response = next.run(request).await;
+    let (open, keep) = if operators { (None, "no-store") } else { (Some("*"), "no-cache") };
+    if let Some(origin) = open {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static(origin));
+    }
     let set = [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
@@ -224,7 +246,7 @@ async fn headers(mut response: Response) -> Response {
             "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
              base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ),
-        (header::CACHE_CONTROL, "no-cache"),
+        (header::CACHE_CONTROL, keep),
     ];
     for (name, value) in set {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use super::api::Refusal;
-use crate::server::Operator;
+use crate::server::{OperateError, Operator};
 use crate::swarm::rules::{Limits, Operation, OperationError, Rules};
 
 /// Path of all of it.
@@ -37,7 +37,8 @@ impl FromRequestParts<Arc<Shared>> for Admitted {
         };
         let operator = shared.site.operator.as_ref().ok_or_else(none)?;
         let given = parts.headers.get(header::AUTHORIZATION);
-        let given = given.ok_or_else(|| unauthorized("this needs the operator's token: Authorization: Bearer TOKEN"))?;
+        let given = given
+            .ok_or_else(|| unauthorized("this needs the operator's token: Authorization: Bearer TOKEN"))?;
         let token = given.as_bytes().strip_prefix(b"Bearer ").map(<[u8]>::trim_ascii);
         match token {
             Some(token) if operator.knows(token) => Ok(Admitted(operator.clone())),
@@ -104,10 +105,13 @@ async fn shown(shared: &Shared) -> Result<Response, Refusal> {
 }
 
 async fn operate(shared: &Shared, operator: &Operator, operation: Operation) -> Result<Response, Refusal> {
-    operator.operate(operation).await?.map_err(|e| {
+    operator.operate(operation).await.map_err(|e| {
         let status = match e {
-            OperationError::NoMedia | OperationError::NotBanned => StatusCode::NOT_FOUND,
-            OperationError::TooMany | OperationError::Zero => StatusCode::BAD_REQUEST,
+            OperateError::Refused(OperationError::NoMedia | OperationError::NotBanned) => {
+                StatusCode::NOT_FOUND
+            }
+            OperateError::Refused(OperationError::TooMany | OperationError::Zero) => StatusCode::BAD_REQUEST,
+            OperateError::Busy(_) | OperateError::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Refusal::new(status, e.to_string())
     })?;

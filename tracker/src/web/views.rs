@@ -225,8 +225,11 @@ pub(super) struct Item {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Member {
     peer: String,
+    publisher: bool,
     intent: &'static str,
     pages_held: u64,
+    /// A digit for each part of `availability`: 0 none of its pages, 9 all. Of the first 48 members only.
+    map: Option<String>,
     at_page: Option<u64>,
     fetching: u32,
     serving: u32,
@@ -248,6 +251,30 @@ pub(super) struct Detail {
     availability: Vec<Copies>,
     /// At most 200.
     swarm: Vec<Member>,
+    /// Who sends to whom now, among these; at most 1000.
+    flows: Vec<Flow>,
+}
+
+/// What one member sends another.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Flow {
+    from: String,
+    to: String,
+    protocol: String,
+    assignments: u32,
+    bytes_left: u64,
+}
+
+/// Shares as digits: only none is 0, only all is 9.
+fn digits(map: &[f64]) -> Option<String> {
+    let digit = |share: &f64| match *share {
+        s if s <= 0.0 => '0',
+        s if s >= 1.0 => '9',
+        // In range: 0 to 7.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        s => char::from(b'1' + (s * 8.0) as u8),
+    };
+    (!map.is_empty()).then(|| map.iter().map(digit).collect())
 }
 
 impl Detail {
@@ -260,7 +287,9 @@ impl Detail {
                 Intent::Play => "play",
                 Intent::Share => "share",
             },
+            publisher: m.publisher,
             pages_held: m.held,
+            map: digits(&m.map),
             at_page: m.at,
             fetching: m.fetching,
             serving: m.serving,
@@ -273,6 +302,17 @@ impl Detail {
                 .map(|a| Copies { least: a.least, mean: a.mean })
                 .collect(),
             swarm: detail.members.iter().take(MEMBERS).map(member).collect(),
+            flows: detail
+                .flows
+                .iter()
+                .map(|f| Flow {
+                    from: f.from.short(),
+                    to: f.to.short(),
+                    protocol: f.protocol.to_string(),
+                    assignments: f.assignments,
+                    bytes_left: f.left,
+                })
+                .collect(),
         })
     }
 }

@@ -8,6 +8,7 @@ mod publish;
 mod random;
 mod record;
 mod reserve;
+mod rules;
 mod session;
 mod shortage;
 mod sim;

@@ -1,13 +1,24 @@
-// The page asks the JSON API every two seconds. What strangers wrote (paths, titles) only ever becomes text nodes.
+// The page asks the JSON API every two seconds. What strangers wrote (paths, titles, names of protocols) only ever becomes
+// text nodes and attributes' values.
 'use strict';
 
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat('en');
-const state = { q: '', pages: 1, port: null };
+// The media whose swarm is shown, by its API path; the token is kept nowhere else than here.
+const state = { q: '', pages: 1, port: null, shown: null, token: null };
+// The name of SVG, as the page's own picture has it.
+const SVG = $('picture').namespaceURI;
 
 function element(tag, className, ...children) {
   const e = document.createElement(tag);
   if (className) e.className = className;
+  e.append(...children);
+  return e;
+}
+
+function drawn(tag, attributes, ...children) {
+  const e = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) e.setAttribute(name, value);
   e.append(...children);
   return e;
 }
@@ -43,14 +54,16 @@ async function get(path) {
 }
 
 function showStatus(s) {
-  $('key').textContent = s.key;
+  say('key', s.key);
   state.port = s.port;
   const figures = [
-    ['Peers', s.peers], ['Media', s.media], ['Listeners', s.listeners],
-    ['Running assignments', s.assignments.running], ['Pages delivered', s.acknowledged.pages],
+    ['Peers', number.format(s.peers)], ['Media', number.format(s.media)], ['Listeners', number.format(s.listeners)],
+    ['Running assignments', number.format(s.assignments.running)],
+    ['Pages delivered', number.format(s.acknowledged.pages)],
+    ['Saved for publishers', bytes(s.acknowledged.bytes_by_peers)],
   ];
-  $('figures').replaceChildren(...figures.map(([name, n]) =>
-    element('div', '', element('dt', '', name), element('dd', '', number.format(n)))));
+  $('figures').replaceChildren(...figures.map(([name, text]) =>
+    element('div', '', element('dt', '', name), element('dd', '', text))));
   const { bytes_by_peers: peers, bytes_by_publishers: publishers } = s.acknowledged;
   const all = peers + publishers;
   if (all > 0) {
@@ -58,25 +71,41 @@ function showStatus(s) {
       + `${bytes(publishers)} by publishers.`;
     $('bar-peers').style.width = `${100 * peers / all}%`;
     $('bar').setAttribute('aria-label', text);
-    $('share').textContent = text;
+    say('share', text);
   }
+  if ($('operator').hidden === s.operator) $('operator').hidden = !s.operator;
 }
 
+// A cell that says what it is where the table has no head.
+function cell(label, text) {
+  const td = element('td', 'n', text);
+  td.dataset.label = label;
+  return td;
+}
+
+// The path in the API: each segment escaped.
+const apiPath = (path) => path.split('/').map(encodeURIComponent).join('/');
+
 function mediaRow(m) {
-  const name = element('td', '', element('div', 'title', element('bdi', '', m.title || m.path)));
+  const name = element('th', '');
+  name.scope = 'row';
+  const show = element('button', 'name', element('bdi', '', m.title || m.path));
+  show.type = 'button';
+  show.title = 'Show its swarm';
+  show.addEventListener('click', () => { state.shown = m.path; round().then(() => $('swarm').focus()); });
   const host = location.hostname.includes(':') ? `[${location.hostname.replace(/[[\]]/g, '')}]` : location.hostname;
-  const url = `icet://${host}:${state.port}${m.link}`;
   const link = element('a', 'link', element('bdi', '', m.path));
-  link.href = url;
+  link.href = `icet://${host}:${state.port}${m.link}`;
   link.title = 'Link for iceshare play or iceshare get';
-  name.append(link);
+  name.append(show, element('br'), link);
   const d = m.bytes_delivered || { by_peers: 0, by_publisher: 0 };
-  const cell = (text) => element('td', 'n', text);
-  const figure = (n) => cell(n === undefined ? '–' : number.format(n));
-  return element('tr', '', name,
-    element('td', '', m.streams.map((s) => s.codec).join(' + ') || '–'),
-    cell(duration(m.duration_us)), cell(bytes(m.bytes)), figure(m.listeners), figure(m.complete_holders),
-    figure(m.hits), cell(percent(d.by_peers, d.by_peers + d.by_publisher)));
+  const figure = (n) => (n === undefined ? '–' : number.format(n));
+  const codec = cell('Codec', m.streams.map((s) => s.codec).join(' + ') || '–');
+  codec.className = '';
+  return element('tr', '', name, codec,
+    cell('Length', duration(m.duration_us)), cell('Size', bytes(m.bytes)), cell('Listeners', figure(m.listeners)),
+    cell('Whole copies', figure(m.complete_holders)), cell('Hits', figure(m.hits)),
+    cell('From peers', percent(d.by_peers, d.by_peers + d.by_publisher)));
 }
 
 async function showMedia() {
@@ -100,28 +129,248 @@ async function showMedia() {
     ? `${number.format(total)} media match${after === null ? '' : `, the first ${number.format(items.length)} are shown`}.`
     : total ? `${number.format(items.length)} of ${number.format(total)} media.`
       : 'Nothing is published here yet. Try: iceshare publish FILE');
+  if (q === '' && after === null && !items.some((m) => m.path === state.shown)) state.shown = null;
+  if (state.shown === null && items.length) {
+    // The one where most is going on.
+    const busy = (m) => (m.assignments_running || 0) * 1e6 + (m.members || 0);
+    state.shown = items.reduce((a, b) => (busy(b) > busy(a) ? b : a)).path;
+  }
 }
 
-function protocolRow(p) {
-  const cell = (text) => element('td', 'n', text);
-  const th = element('th', '', p.name);
-  th.scope = 'row';
-  return element('tr', '', th, cell(number.format(p.hosts)), cell(number.format(p.assigned)),
-    cell(number.format(p.failed)), cell(bytes(p.bytes)), cell(p.goodput === null ? '–' : `${bytes(p.goodput)}/s`),
-    cell(p.first_byte_ms === null ? '–' : `${Math.round(p.first_byte_ms)} ms`));
+// Each protocol keeps its colour while the page is open.
+const colours = new Map();
+function colour(protocol) {
+  if (!colours.has(protocol)) colours.set(protocol, Math.min(colours.size, 5));
+  return `p${colours.get(protocol)}`;
+}
+
+const MOST_NODES = 24;
+
+function showPicture(m) {
+  const members = m.swarm.slice(0, MOST_NODES);
+  const at = new Map();
+  const n = members.length;
+  // On a phone as high as wide, so that names can be read.
+  const [width, across] = $('picture').clientWidth < 480 ? [340, 118] : [640, 235];
+  $('picture').setAttribute('viewBox', `0 0 ${width} 400`);
+  members.forEach((x, i) => {
+    const angle = -Math.PI / 2 + 2 * Math.PI * i / Math.max(n, 1);
+    at.set(x.peer, n === 1 ? [width / 2, 200] : [width / 2 + across * Math.cos(angle), 200 + 145 * Math.sin(angle)]);
+  });
+  const flows = m.flows.filter((f) => at.has(f.from) && at.has(f.to));
+  const lines = flows.map((f) => {
+    const [a, b] = [at.get(f.from), at.get(f.to)];
+    // Bent towards the middle, and from side to side, so that both directions are seen.
+    const [x, y] = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
+    const bend = 0.15;
+    const c = [x + (b[1] - a[1]) * bend, y - (b[0] - a[0]) * bend];
+    const line = drawn('path', { d: `M${a} Q${c} ${b}`, class: `flow ${colour(f.protocol)}`,
+      'stroke-width': Math.min(2 + Math.log2(1 + f.assignments), 6) });
+    line.append(drawn('title', {}, `${f.from} sends to ${f.to} over ${f.protocol}`));
+    return line;
+  });
+  const nodes = members.flatMap((x) => {
+    const [cx, cy] = at.get(x.peer);
+    const share = m.pages ? x.pages_held / m.pages : 0;
+    const round = 2 * Math.PI * 17;
+    const node = drawn('circle', { cx, cy, r: 17, class: x.publisher ? 'node publisher' : 'node' });
+    node.append(drawn('title', {}, `${x.peer}: ${percent(x.pages_held, m.pages)} of the pages`));
+    const held = drawn('circle', { cx, cy, r: 17, class: 'held', 'stroke-dasharray': `${round * share} ${round}`,
+      transform: `rotate(-90 ${cx} ${cy})` });
+    // Names stand outside, away from the lines.
+    const label = drawn('text', { x: cx, y: cy > 200 ? cy + 38 : cy - 28 }, x.peer);
+    return [node, held, label];
+  });
+  $('picture').replaceChildren(...lines, ...nodes);
+  const senders = new Set(m.flows.map((f) => f.from)).size;
+  const receivers = new Set(m.flows.map((f) => f.to)).size;
+  const left = m.members - n;
+  say('picture-text', `${m.flows.length
+    ? `${senders} ${senders === 1 ? 'peer sends' : 'peers send'} to ${receivers} now`
+    : 'Nobody is sending now'}; the publisher is filled, a ring shows how much a peer holds.${
+    left > 0 ? ` ${number.format(left)} more members are not drawn.` : ''}`);
+  const names = [...new Set(flows.map((f) => f.protocol))].sort();
+  $('legend').replaceChildren(...names.map((name) => element('li', '', element('i', colour(name)), name)));
+}
+
+// `map` has a digit for each part: 0 none of its pages, 9 all.
+function mapRow(m, x) {
+  const parts = x.map.length || 1;
+  const svg = drawn('svg', { viewBox: `0 0 ${parts} 1`, preserveAspectRatio: 'none', role: 'img',
+    'aria-label': `${x.peer} holds ${percent(x.pages_held, m.pages)}` });
+  for (let i = 0; i < x.map.length;) {
+    let end = i;
+    while (end < x.map.length && x.map[end] === x.map[i]) end++;
+    if (x.map[i] !== '0') svg.append(drawn('rect', { x: i, y: 0, width: end - i, height: 1, opacity: (Number(x.map[i]) + 1) / 10 }));
+    i = end;
+  }
+  if (x.at_page !== null && m.pages) {
+    svg.append(drawn('rect', { class: 'head', x: Math.min(parts * x.at_page / m.pages, parts - 0.4), y: 0, width: 0.4, height: 1 }));
+  }
+  const does = x.publisher ? 'publishes' : { whole: 'fetches', play: 'plays', share: 'shares' }[x.intent];
+  return element('li', '', element('span', '', element('code', '', x.peer), ` ${does}`), svg,
+    element('span', 'n', percent(x.pages_held, m.pages)));
+}
+
+async function showSwarm() {
+  const path = state.shown;
+  if (path === null) { $('swarm').hidden = true; return; }
+  const response = await fetch(`api/media/${apiPath(path)}`);
+  if (response.status === 404) { state.shown = null; $('swarm').hidden = true; return; }
+  if (!response.ok) throw new Error(`the tracker answers ${response.status}`);
+  const m = await response.json();
+  if (path !== state.shown || !m.swarm) return;
+  say('swarm-title', `Swarm of ${m.title || m.path}`);
+  say('swarm-facts', `Members: ${number.format(m.members)}; listeners among them: ${number.format(m.listeners)}; `
+    + `whole copies: ${number.format(m.complete_holders)}. ${bytes(m.bytes_delivered.by_publisher)} came from the publisher, `
+    + `${bytes(m.bytes_delivered.by_peers)} from peers.`);
+  $('swarm').hidden = false;
+  showPicture(m);
+  const rows = m.swarm.filter((x) => x.map).slice(0, MOST_NODES);
+  $('maps').replaceChildren(...rows.map((x) => mapRow(m, x)));
+  const left = m.members - rows.length;
+  say('maps-more', left > 0 ? `And ${number.format(left)} more.` : '');
+}
+
+const CLASSES = { address: 'behind one address', network: 'within a network', elsewhere: 'across networks' };
+
+function protocolRows(p) {
+  const rate = (n) => (n === null ? '–' : `${bytes(n)}/s`);
+  const ms = (n) => (n === null ? '–' : n < 10 ? `${n.toFixed(1)} ms` : `${Math.round(n)} ms`);
+  const row = (className, name, cells) => {
+    const th = element('th', '', name);
+    th.scope = 'row';
+    return element('tr', className, th, ...cells);
+  };
+  const late = p.deadlines ? `${percent(p.missed, p.deadlines)} of ${number.format(p.deadlines)}` : '–';
+  const rows = [row('', element('bdi', '', p.name), [
+    cell('Hosts', number.format(p.hosts)), cell('Pages now', percent(p.share, 1)), cell('Rate', rate(p.goodput)),
+    cell('First byte', ms(p.first_byte_ms)), cell('Ends well', percent(p.success, 1)), cell('Late', late),
+    cell('Fetches', `${number.format(p.done + p.failed)}${p.failed ? `, ${number.format(p.failed)} failed` : ''}`),
+    cell('Delivered', bytes(p.bytes))])];
+  for (const c of p.classes) {
+    rows.push(row('class', CLASSES[c.class] || c.class, [
+      cell('Hosts', ''), cell('Pages now', ''), cell('Rate', rate(c.goodput)), cell('First byte', ms(c.first_byte_ms)),
+      cell('Ends well', percent(c.success, 1)), cell('Late', ''), cell('Fetches', c.samples < 10 ? `about ${c.samples.toFixed(1)} lately` : `about ${Math.round(c.samples)} lately`),
+      cell('Delivered', '')]));
+  }
+  rows.forEach((r) => r.querySelectorAll('td').forEach((td) => { if (!td.textContent) delete td.dataset.label; }));
+  return rows;
+}
+
+async function showProtocols() {
+  const { protocols } = await get('api/protocols');
+  $('protocols').replaceChildren(...protocols.flatMap(protocolRows));
+  $('no-protocols').hidden = protocols.length > 0;
 }
 
 async function round() {
   try {
     showStatus(await get('api/status'));
     await showMedia();
-    $('protocols').replaceChildren(...(await get('api/protocols')).protocols.map(protocolRow));
+    await showSwarm();
+    await showProtocols();
     $('trouble').hidden = true;
   } catch (e) {
     say('trouble', `No news: ${e.message}. Trying again.`);
     $('trouble').hidden = false;
   }
 }
+
+// The operator's part. The token goes into a header only: never into an address, a cookie or the browser's store.
+async function operate(method, path, body) {
+  const headers = { Authorization: `Bearer ${state.token}` };
+  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  const response = await fetch(`api/operator${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error || `the tracker answers ${response.status}`);
+  return answer;
+}
+
+const LIMITS = {
+  sessions: 'Sessions in all', sessions_per_prefix: 'Sessions from one network', media: 'Media in all',
+  media_per_key: 'Media of one key', publishes_per_minute: 'Publications a minute of one key',
+  joins_per_minute: 'Joins a minute of one key',
+};
+
+function showRules(rules) {
+  $('limit-fields').replaceChildren(...Object.entries(LIMITS).map(([name, label]) => {
+    const input = element('input', '');
+    input.type = 'number';
+    input.min = '0';
+    input.name = name;
+    input.value = rules.limits[name] ?? '';
+    return element('label', '', label, input);
+  }));
+  $('withdrawn').replaceChildren(...rules.withdrawn.map((path) => {
+    const allow = element('button', '', 'Allow');
+    allow.type = 'button';
+    allow.setAttribute('aria-label', `Allow ${path} again`);
+    allow.addEventListener('click', () => act(async () => {
+      showRules(await operate('PUT', `/media/${apiPath(path)}`));
+      return 'It may be published again.';
+    }));
+    return element('li', '', element('bdi', '', path), allow);
+  }));
+  for (const radio of document.getElementsByName('publish')) radio.checked = radio.value === rules.publish;
+  $('allowed').value = rules.allowed.join('\n');
+  $('bans').replaceChildren(...rules.banned.map((key) => {
+    const lift = element('button', '', 'Lift');
+    lift.type = 'button';
+    lift.setAttribute('aria-label', `Lift the ban of ${key}`);
+    lift.addEventListener('click', () => act(async () => {
+      showRules(await operate('DELETE', `/bans/${key}`));
+      return 'The ban is lifted.';
+    }));
+    return element('li', '', element('code', '', key), lift);
+  }));
+  $('unlock').hidden = true;
+  $('controls').hidden = false;
+}
+
+async function act(what) {
+  try {
+    say('answer', await what());
+    $('answer').classList.remove('trouble');
+  } catch (e) {
+    $('answer').classList.add('trouble');
+    say('answer', `Not done: ${e.message}`);
+  }
+}
+
+function onSubmit(id, what) {
+  $(id).addEventListener('submit', (e) => { e.preventDefault(); act(what); });
+}
+
+onSubmit('unlock', async () => {
+  state.token = $('token').value.trim();
+  $('token').value = '';
+  showRules(await operate('GET', '/rules'));
+  return 'Unlocked.';
+});
+onSubmit('policy', async () => {
+  const publish = [...document.getElementsByName('publish')].find((r) => r.checked)?.value;
+  const allowed = $('allowed').value.split(/\s+/).filter((k) => k);
+  showRules(await operate('PUT', '/publishers', { publish, allowed }));
+  return 'Who may publish is set.';
+});
+onSubmit('ban', async () => {
+  showRules(await operate('PUT', `/bans/${encodeURIComponent($('banned').value.trim())}`));
+  $('banned').value = '';
+  return 'Banned.';
+});
+onSubmit('withdraw', async () => {
+  showRules(await operate('DELETE', `/media/${apiPath($('path').value.trim())}`));
+  $('path').value = '';
+  round();
+  return 'Withdrawn.';
+});
+
+onSubmit('limits', async () => {
+  const filled = [...$('limit-fields').querySelectorAll('input')].filter((i) => i.value !== '');
+  showRules(await operate('PUT', '/limits', Object.fromEntries(filled.map((i) => [i.name, Number(i.value)]))));
+  return 'The limits are set.';
+});
 
 async function loop() {
   if (!document.hidden) await round();

@@ -1,0 +1,149 @@
+//! The web page in a real browser, before a real tracker with a swarm.
+
+use iceshare_tests::{Network, media, same};
+use serde_json::Value;
+
+use super::browser::Browser;
+
+/// A title that would do something if it were not taken as text.
+const TITLE: &str = "<img src=x onerror=\"document.title='owned'\"><b>Ünïcode & co</b>";
+const TOKEN: &str = "0123456789abcdef-operator";
+
+fn nothing_overflows(browser: &mut Browser, width: u32) {
+    let wide = browser.eval("document.documentElement.scrollWidth");
+    assert!(wide.as_u64() <= Some(u64::from(width)), "{wide} pixels on a screen of {width}");
+}
+
+#[test]
+fn the_page_shows_the_swarm_and_does_what_its_operator_says() {
+    let Some(mut browser) = Browser::start() else { return };
+    let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let token = dir.path().join("token");
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap_or_else(|e| panic!("{e}"));
+    let net = Network::with(&["--web-token", &token.to_string_lossy()]);
+    let (file, slow) = (net.path("song one.opus"), net.path("slow.opus"));
+    for (file, seed, bytes) in [(&file, 10, 2_000_000), (&slow, 12, 4_000_000)] {
+        media::opus_like(file, bytes, 4200, seed).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let (_publisher, url) = net.publish("publisher", &file, &["--title", TITLE]);
+    // So slow that it is under way until the end of the test.
+    let (_slow, slow_url) = net.publish("slow", &slow, &["--up", "15kB"]);
+    let (_never, _) = net.get("never", &slow_url, &[]);
+    let share = ["--share-for", "10m"];
+    let (first, out) = net.get("first", &url, &share);
+    let (second, _) = net.get("second", &url, &share);
+
+    browser.screen(1280, 900, false);
+    browser.prefers("light", "no-preference");
+    browser.open(&net.tracker.web);
+    browser.until("both media", "document.querySelectorAll('#list tr').length === 2");
+    let row = |path: &str| {
+        format!(
+            "[...document.querySelectorAll('#list tr')].find((r) => r.querySelector('.link').textContent === '{path}')"
+        )
+    };
+    let title = browser.eval(&format!("{}.querySelector('.name').textContent", row("song one.opus")));
+    assert_eq!(title, TITLE, "a title is text");
+    browser.eval(&format!("{}.querySelector('.name').click()", row("slow.opus")));
+    browser
+        .until("that swarm", "document.getElementById('swarm-title').textContent === 'Swarm of slow.opus'");
+    browser.until("who sends to whom", "document.querySelectorAll('#picture .flow').length > 0");
+    browser.until("page maps", "document.querySelectorAll('#maps li').length === 2");
+    browser.until(
+        "a peer that holds a part",
+        "[...document.querySelectorAll('#maps .n')].some((n) => /^[1-9]\\d? %$/.test(n.textContent))",
+    );
+    for get in [&first, &second] {
+        get.error_line("that it is complete and shares", |l| l.contains("sharing").then_some(()));
+    }
+    assert!(same(&file, &out));
+    browser.until(
+        "a protocol with a rate",
+        "[...document.querySelectorAll('#protocols [data-label=Rate]')].some((td) => td.textContent.includes('B/s'))",
+    );
+    browser.until(
+        "what was delivered",
+        "/\\d % from peer to peer/.test(document.getElementById('share').textContent)",
+    );
+    // Rows are not changed under somebody's focus.
+    browser.eval("document.activeElement.blur()");
+    let copies = format!(
+        "{}.querySelector('[data-label=\"Whole copies\"]').textContent === '3'",
+        row("song one.opus")
+    );
+    browser.until("whole copies", &copies);
+    browser.eval(&format!("{}.querySelector('.name').click()", row("song one.opus")));
+    browser.until("the other swarm", "document.querySelectorAll('#maps li').length === 3");
+    browser.until("that nobody sends there", "document.querySelectorAll('#picture .flow').length === 0");
+    nothing_overflows(&mut browser, 1280);
+
+    // A search that finds nothing, and one that does.
+    let search = |text: &str| {
+        format!(
+            "(() => {{ const q = document.getElementById('q'); q.value = '{text}'; q.dispatchEvent(new Event('input')); }})()"
+        )
+    };
+    browser.eval(&search("nothing like this"));
+    browser.until(
+        "that nothing matches",
+        "document.getElementById('count').textContent.startsWith('0 media match')",
+    );
+    browser.eval(&search(""));
+    browser.until("the media again", "document.querySelectorAll('#list tr').length === 2");
+
+    // On a phone, in the dark, without motion.
+    browser.prefers("dark", "reduce");
+    browser.screen(360, 800, true);
+    nothing_overflows(&mut browser, 360);
+    let animation = browser.eval("getComputedStyle(document.getElementById('bar-peers')).transitionDuration");
+    assert_eq!(animation, "0s");
+    let ground = browser.eval("getComputedStyle(document.body).backgroundColor");
+    assert_eq!(ground, "rgb(16, 22, 28)", "dark");
+    let landmarks = browser
+        .eval("['header', 'main', 'footer', 'h1', '[role=search]'].every((s) => document.querySelector(s))");
+    assert_eq!(landmarks, true);
+    let unnamed = browser.eval(
+        "[...document.querySelectorAll('input, textarea')].filter((i) => !i.labels.length).map((i) => i.id)",
+    );
+    assert_eq!(unnamed, Value::Array(Vec::new()), "fields without a label");
+    let unnamed = browser.eval("[...document.querySelectorAll('button, svg[role=img]')].filter((b) => !(b.textContent.trim() || b.getAttribute('aria-label') || b.getAttribute('aria-labelledby'))).length");
+    assert_eq!(unnamed, 0, "buttons and pictures without a name");
+    assert_eq!(browser.complaints, Vec::<String>::new(), "the console is clean");
+    assert_eq!(browser.eval("document.title"), "IceShare tracker", "no stranger's script ran");
+    let kept = browser.eval("document.cookie + localStorage.length + sessionStorage.length");
+    assert_eq!(kept, "00", "nothing is kept in the browser");
+
+    // The operator: a wrong token, the right one, and a withdrawal.
+    let unlock = |token: &str| {
+        format!(
+            "document.getElementById('token').value = '{token}'; document.getElementById('unlock').requestSubmit()"
+        )
+    };
+    browser.eval(&unlock("wrong-wrong-wrong-wrong"));
+    browser.until(
+        "that it is wrong",
+        "document.getElementById('answer').textContent.includes('not the operator')",
+    );
+    browser.complaints.clear(); // the browser itself notes the 401
+    browser.eval(&unlock(TOKEN));
+    browser.until("the controls", "!document.getElementById('controls').hidden");
+    nothing_overflows(&mut browser, 360);
+    browser.eval("document.getElementById('path').value = 'song one.opus'; document.getElementById('withdraw').requestSubmit()");
+    browser.until("that it is withdrawn", "document.getElementById('answer').textContent === 'Withdrawn.'");
+    browser.until("that it is gone", "document.querySelectorAll('#list tr').length === 1");
+    browser.until(
+        "what is withdrawn",
+        "document.querySelector('#withdrawn li').textContent.startsWith('song one.opus')",
+    );
+    browser.eval("document.querySelector('[name=media_per_key]').value = '7'; document.getElementById('limits').requestSubmit()");
+    browser.until(
+        "that limits are set",
+        "document.getElementById('answer').textContent === 'The limits are set.'",
+    );
+    assert_eq!(browser.eval("document.querySelector('[name=media_per_key]').value"), "7");
+    nothing_overflows(&mut browser, 360);
+    // The page may have asked for it just when it went.
+    browser.complaints.retain(|c| !(c.contains("status of 404") && c.contains("/api/media/song%20one.opus")));
+    assert_eq!(browser.complaints, Vec::<String>::new(), "the console is clean");
+    assert!(browser.eval("location.href").as_str().is_some_and(|u| !u.contains(TOKEN)));
+}
