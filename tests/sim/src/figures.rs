@@ -46,6 +46,21 @@ pub struct Figures {
     pub classes: Vec<Class>,
     /// Why peers were refused, if any were: the first reason.
     pub refused: Option<String>,
+    /// How well uploads were used over the run.
+    pub course: Vec<Used>,
+}
+
+/// How well uploads were used, in a part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Used {
+    /// Its end, in seconds from the start.
+    pub to: f64,
+    /// Share of the origin's upload that was used.
+    pub origin: f64,
+    /// Share of the uploads that the crowd has, of who was there at its end.
+    pub crowd: f64,
+    /// Peers that had everything at its end.
+    pub done: usize,
 }
 
 /// When a crowd had everything.
@@ -167,6 +182,26 @@ pub struct Sample {
     pub done: usize,
     /// Players that wait for more.
     pub dry: usize,
+    /// Bytes a second that the crowd can upload.
+    pub up: f64,
+}
+
+/// What was used between notes.
+fn course(samples: &[Sample], origin: f64) -> Vec<Used> {
+    let used = |bytes: u64, rate: f64, time: f64| if rate > 0.0 { bytes as f64 / (rate * time) } else { 0.0 };
+    let parts = samples.windows(2).filter(|w| w[1].at > w[0].at);
+    parts
+        .map(|w| {
+            let (a, b) = (w[0], w[1]);
+            let (time, from_origin) = (b.at - a.at, b.origin - a.origin);
+            Used {
+                to: b.at,
+                origin: used(from_origin, origin, time),
+                crowd: used(b.all - a.all - from_origin, b.up, time),
+                done: b.done,
+            }
+        })
+        .collect()
 }
 
 impl Sample {
@@ -178,6 +213,7 @@ impl Sample {
             all: (0..sim.peers.len()).map(|n| sim.sent(n)).sum(),
             done: (1..sim.peers.len()).filter(|n| sim.done(*n).is_some()).count(),
             dry: players.filter(|p| p.is_dry()).count(),
+            up: (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| gives(sim, n)).sum(),
         }
     }
 }
@@ -201,7 +237,13 @@ fn mean(of: &[f64]) -> Option<f64> {
 }
 
 impl Figures {
-    pub(crate) fn of(scenario: &Scenario, sim: &Sim, start: Now, local: Option<&Local>) -> Figures {
+    pub(crate) fn of(
+        scenario: &Scenario,
+        sim: &Sim,
+        start: Now,
+        local: Option<&Local>,
+        samples: &[Sample],
+    ) -> Figures {
         let receivers = 1..sim.peers.len();
         let bytes = sim.media.manifest.bytes;
         let sent: u64 = (0..sim.peers.len()).map(|n| sim.sent(n)).sum();
@@ -232,6 +274,7 @@ impl Figures {
             },
             classes: scenario.crowd.class.iter().enumerate().map(|(i, c)| class(sim, i, &c.name)).collect(),
             refused: sim.peers.iter().find_map(|p| p.refused.clone()),
+            course: course(samples, sim.peers[0].spec.line.up),
         }
     }
 

@@ -178,10 +178,10 @@ pub fn plot(scenario: &Scenario, out: &Outcome) -> String {
         p.lines.push((String::new(), out.samples.iter().map(|s| (s.at, s.dry as f64)).collect()));
         panels.push(p);
     } else {
-        let mut p = Panel::new("Copies made", "seconds", "% of all bytes that the crowd wants");
-        let wanted = size * out.figures.peers as f64;
-        let made = out.samples.iter().map(|s| (s.at, 100.0 * s.all as f64 / wanted));
-        p.lines.push(("sent".to_owned(), made.collect()));
+        let mut p = Panel::new("Uploads in use", "seconds", "%");
+        let course = &out.figures.course;
+        p.lines.push(("of the crowd".to_owned(), course.iter().map(|u| (u.to, 100.0 * u.crowd)).collect()));
+        p.lines.push(("of the origin".to_owned(), course.iter().map(|u| (u.to, 100.0 * u.origin)).collect()));
         panels.push(p);
     }
     let mut p = Panel::new("Contribution and service", "copies given", "seconds until it had everything");

@@ -7,8 +7,10 @@ use icet::message::Intent;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::bounds::{self, Member};
 use crate::figures::{Figures, Sample};
 use crate::net::Death;
+use crate::peer::Spec;
 use crate::queue::Queue;
 use crate::rarest::{self, Local};
 use crate::scenario::Scenario;
@@ -16,8 +18,8 @@ use crate::world::{Sim, Wire};
 
 /// Time that the publisher has before the crowd comes.
 const PUBLISH: Duration = Duration::from_secs(1);
-/// Notes taken of a run that goes on to the end.
-const SAMPLES: f64 = 200.0;
+/// Notes taken of a run that takes no longer than its bound.
+const SAMPLES: f64 = 150.0;
 
 #[derive(Debug)]
 enum Plan {
@@ -62,7 +64,8 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
     for (i, (at, _)) in crowd.iter().enumerate() {
         crew.plan.push(start + *at, Plan::Join(i));
     }
-    let pause = Duration::from_secs_f64((scenario.seconds / SAMPLES).clamp(0.1, 1.0));
+    let lasts = if scenario.is_open_ended() { scenario.seconds } else { expected(scenario, &crowd) };
+    let pause = Duration::from_secs_f64((lasts / SAMPLES).clamp(0.05, 60.0));
     crew.plan.push(start, Plan::Note);
     let mut samples = Vec::new();
     let mut coming = crowd.len();
@@ -91,7 +94,7 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
     samples.push(Sample::of(&sim, start));
     let local =
         (scenario.yardstick.run && !scenario.is_open_ended()).then(|| rarest::run(scenario, &sim.media));
-    let figures = Figures::of(scenario, &sim, start, local.as_ref());
+    let figures = Figures::of(scenario, &sim, start, local.as_ref(), &samples);
     let receivers = || 1..sim.peers.len();
     let time = |n: usize| Some(sim.done(n)?.since(sim.peers[n].joined).as_secs_f64());
     let stall = |n: usize| {
@@ -109,6 +112,17 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
         local,
         events: sim.made(),
     }
+}
+
+/// About how long it takes, in seconds: the bound.
+fn expected(scenario: &Scenario, crowd: &[(Duration, Spec)]) -> f64 {
+    let member = |(at, spec): &(Duration, Spec)| Member {
+        arrives: at.as_secs_f64(),
+        up: spec.line.up,
+        down: spec.line.down,
+    };
+    let members: Vec<Member> = crowd.iter().map(member).collect();
+    bounds::fluid(scenario.media.bytes as f64, scenario.publisher().line.up, &members)
 }
 
 /// What the crowd is up to.
