@@ -108,6 +108,8 @@ pub(crate) struct Member {
     pub(crate) fed: Now,
     /// When it gets a new reserve.
     pub(crate) reserve_due: Now,
+    /// It starved: a publisher that rests helps it until then.
+    pub(crate) helped_until: Now,
     /// Why it gets nothing, as it was told since it last was given something; and when that is looked at again.
     pub(crate) told: Option<Shortage>,
     pub(crate) look_at: Now,
@@ -174,6 +176,8 @@ pub(crate) struct Media {
     pub(crate) waiting: Pool<PeerIx>,
     /// Whether a tick is due for hungry receivers.
     pub(crate) ticking: bool,
+    /// About how many bytes a second its hosts can upload, the publisher aside: smoothed, of those that were looked at.
+    pub(crate) upload: f64,
     pub(crate) running: u64,
     pub(crate) delivered: u64,
     pub(crate) delivered_by_publisher: u64,
@@ -200,6 +204,7 @@ impl Media {
             hungry: Pool::default(),
             waiting: Pool::default(),
             ticking: false,
+            upload: 0.0,
             running: 0,
             delivered: 0,
             delivered_by_publisher: 0,
@@ -269,6 +274,7 @@ impl Media {
             refuses_until: now,
             fed: now,
             reserve_due: now,
+            helped_until: now,
             told: None,
             look_at: now,
         };

@@ -2,16 +2,18 @@
 //!
 //! Whenever a host or a receiver has room, it looks at a few receivers or hosts drawn at random, and orders the rarest
 //! pages between the best of them. A publisher sends what nobody else has; once all of it is out, it helps only where
-//! nobody else has room. Urgent pages go before all that, see [`super::urgent`].
+//! nobody else has room, and rests where the crowd uploads so much that its help makes no difference. Urgent pages go before all that, see [`super::urgent`].
 
 use std::time::Duration;
 
 use icet::Now;
 use icet::message::{Intent, Need};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 
 use super::choose::{self, Use};
 use super::{Event, Scheduler, shortage, urgent};
-use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Run, State, Timer};
+use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Run, State, Timer, UNKNOWN_RATE};
 
 /// Most orders for one peer in one turn.
 const TURN: usize = 8;
@@ -23,6 +25,13 @@ const TICK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_m
 const TOO_SLOW: f64 = 15.0;
 /// A host that would take as long is tried so often all the same: it may have become faster.
 const PROBE: Duration = Duration::from_secs(20);
+
+/// A publisher that would add less than this share to what the crowd uploads rests once others have what it has.
+const HELP: f64 = 0.05;
+/// It helps all the same who was given nothing for so long: perhaps nobody else reaches it. From then on for as long again.
+const STARVED: Duration = Duration::from_secs(5);
+/// How much a new look at the crowd's upload counts.
+const LOOKED: f64 = 0.1;
 
 /// Greedy with true counts. Has no state of its own.
 #[derive(Debug, Default)]
@@ -67,6 +76,7 @@ impl Scheduler for Greedy {
             Event::Tick { media } => {
                 let Some(m) = board.media.get_mut(&media) else { return };
                 m.ticking = false;
+                survey(now, board, media);
                 urgent::feed_waiting(now, board, media);
                 let Board { media: all, rng, .. } = board;
                 let Some(m) = all.get(&media) else { return };
@@ -125,9 +135,42 @@ fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
 fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> bool {
     choose::hosts(board, now, media, receiver).into_iter().any(|(host, route)| {
         let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(host));
-        let ways: &[Use] = if publisher { &[Use::Fresh, Use::Help] } else { &[Use::Any] };
+        let ways: &[Use] = match publisher {
+            false => &[Use::Any],
+            true if helps(now, board, media, host, receiver) => &[Use::Fresh, Use::Help],
+            true => &[Use::Fresh],
+        };
         ways.iter().any(|how| order_bulk(now, board, media, host, receiver, Some(route.proto), *how))
     })
+}
+
+/// Looks at what some hosts can upload, to know about how much all can.
+fn survey(now: Now, board: &mut Board, media: MediaIx) {
+    let Board { media: all, peers, .. } = board;
+    let Some(m) = all.get_mut(&media) else { return };
+    // Of its own, so that what is drawn here changes nothing of what is ordered.
+    let mut rng = SmallRng::seed_from_u64(now.0 ^ media.0);
+    let mut drawn = m.able.draw(choose::DRAW, &mut rng);
+    drawn.retain(|h| m.publisher != Some(*h));
+    let rate = |h: &PeerIx| peers.get(h).map_or(0.0, |p| p.up.known_rate().unwrap_or(UNKNOWN_RATE));
+    let sum: f64 = drawn.iter().map(rate).sum();
+    let hosts = m.able.len() - usize::from(m.publisher.is_some_and(|p| m.able.has(p)));
+    let all = if drawn.is_empty() { 0.0 } else { sum / drawn.len() as f64 * hosts as f64 };
+    m.upload += (all - m.upload) * LOOKED;
+}
+
+/// Whether a publisher should send what others have, too: if that makes a difference to the crowd, or to who starves.
+fn helps(now: Now, board: &mut Board, media: MediaIx, publisher: PeerIx, receiver: PeerIx) -> bool {
+    let own = board.peers.get(&publisher).and_then(|p| p.up.known_rate()).unwrap_or(UNKNOWN_RATE);
+    let Some(m) = board.media.get_mut(&media) else { return false };
+    if own >= HELP * (own + m.upload) {
+        return true;
+    }
+    let Some(r) = m.members.get_mut(&receiver) else { return false };
+    if now.since(r.fed) > STARVED {
+        r.helped_until = now + STARVED;
+    }
+    now < r.helped_until
 }
 
 /// Gives a host something to send, as long as it has room.
