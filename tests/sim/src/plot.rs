@@ -19,12 +19,14 @@ struct Panel {
     dots: Vec<(String, Vec<(f64, f64)>)>,
     /// Vertical lines with their names.
     marks: Vec<(String, f64)>,
+    /// The end of the vertical axis, if it is given.
+    most: Option<f64>,
 }
 
 impl Panel {
     fn new(title: &str, x: &str, y: &str) -> Panel {
         let [title, x, y] = [title, x, y].map(str::to_owned);
-        Panel { title, x, y, lines: Vec::new(), dots: Vec::new(), marks: Vec::new() }
+        Panel { title, x, y, lines: Vec::new(), dots: Vec::new(), marks: Vec::new(), most: None }
     }
 
     fn draw(&self, out: &mut String, at: (f64, f64)) {
@@ -33,9 +35,9 @@ impl Panel {
         let points = || self.lines.iter().chain(&self.dots).flat_map(|(_, p)| p.iter().copied());
         let marks = self.marks.iter().map(|(_, x)| *x);
         let most_x = nice(points().map(|p| p.0).chain(marks).fold(0.0, f64::max));
-        let most_y = nice(points().map(|p| p.1).fold(0.0, f64::max));
+        let most_y = self.most.unwrap_or_else(|| nice(points().map(|p| p.1).fold(0.0, f64::max)));
         let px = |x: f64| left + x / most_x * w;
-        let py = |y: f64| top + h - y / most_y * h;
+        let py = |y: f64| top + h - (y / most_y).min(1.0) * h;
         let _ = write!(out, r#"<g transform="translate({:.0} {:.0})">"#, at.0, at.1);
         let _ = write!(out, r#"<text x="{left}" y="18" class="t">{}</text>"#, escape(&self.title));
         for i in 0..=4 {
@@ -90,6 +92,8 @@ impl Panel {
                 );
             }
         }
+        // Where there are dots, they begin at the left.
+        let from = if self.dots.is_empty() { left + 10.0 } else { left + w - 110.0 };
         let names: Vec<&String> = self.lines.iter().chain(&self.dots).map(|(n, _)| n).collect();
         for (i, name) in names.into_iter().enumerate().filter(|(_, n)| !n.is_empty()) {
             let y = top + 14.0 + 15.0 * i as f64;
@@ -97,9 +101,9 @@ impl Panel {
             let _ = write!(
                 out,
                 r#"<rect x="{:.1}" y="{:.1}" width="10" height="10" fill="{colour}"/><text class="l" x="{:.1}" y="{:.1}">{}</text>"#,
-                left + 10.0,
+                from,
                 y - 9.0,
-                left + 25.0,
+                from + 15.0,
                 y,
                 escape(name)
             );
@@ -151,6 +155,7 @@ pub fn plot(scenario: &Scenario, out: &Outcome) -> String {
     let mut panels = Vec::new();
     if let Some(c) = &out.figures.completion {
         let mut p = Panel::new("Completion", "seconds after joining", "% of peers that have everything");
+        p.most = Some(100.0);
         p.lines.push((
             "IceShare".to_owned(),
             cumulated(out.done.iter().flatten().copied().collect(), out.done.len()),
@@ -162,11 +167,13 @@ pub fn plot(scenario: &Scenario, out: &Outcome) -> String {
         p.marks.push((format!("fluid bound {:.1} s", c.bound), c.bound));
         panels.push(p);
     }
-    let mut p = Panel::new("Origin", "seconds", "copies that the origin sent, and % of all bytes / 100");
     let size = out.figures.bytes as f64;
-    p.lines.push(("copies".to_owned(), out.samples.iter().map(|s| (s.at, s.origin as f64 / size)).collect()));
-    let share = out.samples.iter().filter(|s| s.all > 0).map(|s| (s.at, s.origin as f64 / s.all as f64));
-    p.lines.push(("share".to_owned(), share.collect()));
+    let title = format!("The origin's share ({:.2} copies in all)", out.figures.origin.copies);
+    let mut p = Panel::new(&title, "seconds", "% of all bytes sent so far");
+    let share =
+        out.samples.iter().filter(|s| s.all > 0).map(|s| (s.at, 100.0 * s.origin as f64 / s.all as f64));
+    p.lines.push((String::new(), share.collect()));
+    p.most = Some(100.0);
     panels.push(p);
     if out.figures.playback.is_some() {
         let mut p = Panel::new("Stalls", "% of play time stalled", "% of players");
@@ -179,6 +186,7 @@ pub fn plot(scenario: &Scenario, out: &Outcome) -> String {
         panels.push(p);
     } else {
         let mut p = Panel::new("Uploads in use", "seconds", "%");
+        p.most = Some(100.0);
         let course = &out.figures.course;
         p.lines.push(("of the crowd".to_owned(), course.iter().map(|u| (u.to, 100.0 * u.crowd)).collect()));
         p.lines.push(("of the origin".to_owned(), course.iter().map(|u| (u.to, 100.0 * u.origin)).collect()));

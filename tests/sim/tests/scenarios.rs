@@ -56,6 +56,21 @@ fn another_seed_is_another_run() {
     assert_ne!(run(&scenario, Wire::Types).done, run(&other, Wire::Types).done);
 }
 
+#[test]
+fn an_origin_rests_beside_a_crowd_that_needs_no_help() {
+    let text = |up: f64| {
+        format!(
+            "media = {{ bytes = 4_194_304 }}
+            origin = {{ up = 4.0 }}
+            yardstick = {{ run = false }}
+            crowd = {{ peers = 40, class = [{{ up = {up:?} }}] }}"
+        )
+    };
+    let copies = |up| run(&Scenario::parse(&text(up)).unwrap(), Wire::Types).figures.origin.copies;
+    assert!(copies(4.0) < 1.1, "a fortieth more would not be felt");
+    assert!(copies(0.5) > 2.0, "a fifth more is");
+}
+
 /// Some alter pages, some take requests and send nothing, some give nothing, and all come and go: who stays has everything.
 #[test]
 fn a_crowd_with_liars_free_riders_and_churn_completes() {
