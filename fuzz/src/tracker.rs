@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use icet::frame;
 use icet::message::{Assignment, Got, Have, Outcome, Report, ToPeer, ToTracker};
 use icet::{Identity, NetKind, Now, PageRanges, limits};
+use icetracker::swarm::record::{Record, Replay};
 use icetracker::swarm::{ConnId, Contribution, DialId, Effect, Swarm, SwarmConfig};
 
 /// Keys with sessions: those of the golden vectors (publisher 1, tracker 2, host 3, receiver 4), and where they come from.
@@ -202,6 +203,23 @@ impl World {
                 }
                 Effect::Store(_) => {}
             }
+        }
+    }
+}
+
+/// A log of a swarm's inputs: for each record its length (two bytes, little endian) and its body.
+pub fn record(data: &[u8]) {
+    let mut replay = Replay::default();
+    let mut rest = data;
+    while let Some((len, more)) = rest.split_first_chunk::<2>() {
+        let (body, more) = more.split_at(more.len().min(usize::from(u16::from_le_bytes(*len))));
+        rest = more;
+        let Ok(record) = Record::from_bytes(body) else { continue };
+        let bytes = record.to_bytes();
+        let again = Record::from_bytes(&bytes).expect("what was written can be read");
+        assert_eq!(again.to_bytes(), bytes);
+        if replay.take(record).is_err() {
+            break;
         }
     }
 }

@@ -13,3 +13,8 @@ use replay::replay;
 fn swarm() {
     replay("tracker_swarm", targets::swarm);
 }
+
+#[test]
+fn record() {
+    replay("tracker_record", targets::record);
+}

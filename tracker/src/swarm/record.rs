@@ -7,6 +7,7 @@
 //! The secret of the tickets is not in a log, nor what is derived from it: a replay makes tickets with a secret of its own, and
 //! the digest leaves out their MACs, hosts' ticket keys and the numbers of reserves. Nothing that comes in depends on them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use icet::media::Signed;
@@ -537,6 +538,8 @@ pub struct Replay {
     digest: Digest,
     inputs: u64,
     checks: u64,
+    now: Now,
+    open: BTreeSet<ConnId>,
     /// The last input, and effects since the last check.
     last: String,
     since: Vec<Effect>,
@@ -547,8 +550,11 @@ pub struct Replay {
 #[derive(Debug, Error)]
 pub enum ReplayError {
     /// A log begins with how the swarm was made, and has that once.
-    #[error("a log begins with how the swarm was made")]
+    #[error("a log begins with how the swarm was made, and has that once")]
     Order,
+    /// No tracker gives its swarm such a thing: time that runs backwards or is no time, a session that is there already.
+    #[error("{0} makes no sense there")]
+    Senseless(String),
     /// Other effects than in the log.
     #[error(
         "after input {input} ({what}) the effects are others than in the log: {got} instead of {logged}; these are:\n{effects}"
@@ -565,6 +571,26 @@ pub enum ReplayError {
         /// The effects since the last check that was the same, cut off after some.
         effects: String,
     },
+}
+
+/// Latest time that a log may tell, microseconds of a clock or milliseconds since 1970: a thousand years.
+const TIME: u64 = 31_556_952_000_000_000;
+
+/// Whether a tracker could give its swarm this input: the swarm relies on it.
+fn sensible(input: &Input, last: &mut Now, open: &mut BTreeSet<ConnId>) -> bool {
+    let (now, wall_ms) = match input {
+        Input::Name(_) | Input::Media(_) | Input::Protocol(_) | Input::Rules(_) => return *last == Now::ZERO,
+        Input::Connect { now, conn, .. } => (*now, if open.insert(*conn) { 0 } else { u64::MAX }),
+        Input::Disconnect { now, conn } => {
+            open.remove(conn);
+            (*now, 0)
+        }
+        Input::Message { now, wall_ms, .. }
+        | Input::Timeout { now, wall_ms }
+        | Input::Operation { now, wall_ms, .. } => (*now, *wall_ms),
+        Input::Dialed { now, .. } => (*now, 0),
+    };
+    now >= std::mem::replace(last, now) && now.0 <= TIME && wall_ms <= TIME
 }
 
 /// Effects that are kept to show where a difference is.
@@ -584,6 +610,9 @@ impl Replay {
             (Record::Input(input), Some(swarm)) => {
                 self.inputs += 1;
                 self.last = input.describe();
+                if !sensible(&input, &mut self.now, &mut self.open) {
+                    return Err(ReplayError::Senseless(self.last.clone()));
+                }
                 swarm.feed(input);
                 while let Some(effect) = swarm.poll_effect() {
                     self.digest.add(&effect);
