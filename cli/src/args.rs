@@ -30,9 +30,9 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
     /// Payload protocols to use [default: all; see `iceshare protocols`]
-    #[arg(long, global = true, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    #[arg(long, global = true, value_name = "NAME[,NAME]", value_delimiter = ',', value_parser = parse_name)]
     pub(crate) transport: Vec<String>,
-    /// Setting of a payload protocol (see `iceshare protocols`)
+    /// Setting of a payload protocol (see `iceshare protocols`); each once, over what the configuration says
     #[arg(long, global = true, value_name = "NAME.key=value")]
     pub(crate) set: Vec<Set>,
     /// Upload limit over all protocols together: 1MB is bytes a second, 8mbit is bits
@@ -53,7 +53,7 @@ pub(crate) struct Common {
     /// Where to listen for other peers, UDP and TCP; port 0 means any [default: all addresses, any port]
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     pub(crate) listen: Vec<SocketAddr>,
-    /// What requests without a ticket may have of the upload: deny, allow, or a share like 20%
+    /// What requests without a ticket may have of the upload: deny, allow, or a share like 20% [default: allow]
     #[arg(long, global = true, value_name = "SHARE", value_parser = parse_anonymous)]
     pub(crate) anonymous: Option<Anonymous>,
     /// Tell more; twice: everything
@@ -259,6 +259,14 @@ impl FromStr for Set {
     }
 }
 
+/// A name in a list, which may have blanks around it.
+fn parse_name(s: &str) -> Result<String, String> {
+    match s.trim() {
+        "" => Err("a name is missing: NAME or NAME,NAME, as `iceshare protocols` lists them".into()),
+        name => Ok(name.into()),
+    }
+}
+
 /// A time as people write it.
 fn parse_time(s: &str) -> Result<Duration, String> {
     humantime::parse_duration(s)
@@ -323,6 +331,16 @@ mod tests {
         assert_eq!("my.own.key=".parse(), set("my.own", "key", ""));
         for bad in ["http", "http.key", "key=value", ".key=value", "http.=value", "HTTP.key=value", "=", ""] {
             assert!(bad.parse::<Set>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_of_names_may_have_blanks() {
+        let cli = |list| Cli::try_parse_from(["iceshare", "protocols", "--transport", list]);
+        let names = cli("http, quic").map(|c| c.common.transport).map_err(|e| e.to_string());
+        assert_eq!(names, Ok(vec!["http".to_owned(), "quic".to_owned()]));
+        for bad in ["", "http,", " , quic"] {
+            assert!(cli(bad).is_err_and(|e| e.to_string().contains("a name is missing")), "{bad:?}");
         }
     }
 

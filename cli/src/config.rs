@@ -58,7 +58,7 @@ impl OneOrMore {
     fn list(self) -> Vec<String> {
         match self {
             OneOrMore::One(one) => one.split(',').map(|s| s.trim().to_owned()).collect(),
-            OneOrMore::More(more) => more,
+            OneOrMore::More(more) => more.iter().map(|s| s.trim().to_owned()).collect(),
         }
     }
 }
@@ -68,7 +68,7 @@ impl OneOrMore {
 pub(crate) struct Settings {
     /// Names of payload protocols; empty: all.
     pub(crate) transport: Vec<String>,
-    /// (protocol, key, value); the last of a key counts.
+    /// (protocol, key, value); each key once.
     pub(crate) set: Vec<(String, String, String)>,
     pub(crate) up: Option<Rate>,
     pub(crate) down: Option<Rate>,
@@ -98,7 +98,17 @@ impl Settings {
             None => default_data()?,
         };
         let mut set = file.set;
-        set.extend(flags.set.iter().cloned().map(|s| (s.protocol, s.key, s.value)));
+        for (i, s) in flags.set.iter().enumerate() {
+            if flags.set.iter().take(i).any(|t| (&t.protocol, &t.key) == (&s.protocol, &s.key)) {
+                return Err(Failure::usage(format!(
+                    "--set {}.{} is given twice: say it once",
+                    s.protocol, s.key
+                )));
+            }
+            // What is said on the command line goes over the file.
+            set.retain(|(p, k, _)| (p, k) != (&s.protocol, &s.key));
+            set.push((s.protocol.clone(), s.key.clone(), s.value.clone()));
+        }
         let or = |flag: &Vec<_>, file| if flag.is_empty() { file } else { flag.clone() };
         Ok(Settings {
             transport: if flags.transport.is_empty() { file.transport } else { flags.transport.clone() },
@@ -136,6 +146,17 @@ struct Given {
     tracker: Option<IcetUrl>,
 }
 
+/// A value as it would stand behind `--set`.
+fn plain(value: toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(s) => Some(s),
+        toml::Value::Integer(n) => Some(n.to_string()),
+        toml::Value::Float(n) => Some(n.to_string()),
+        toml::Value::Boolean(b) => Some(b.to_string()),
+        _ => None,
+    }
+}
+
 /// Paths in the file are relative to its folder.
 fn parse(text: &str, folder: &Path) -> Result<Given, String> {
     fn read<T, E: ToString>(
@@ -154,17 +175,18 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
     let mut set = Vec::new();
     for (protocol, keys) in file.set {
         for (key, value) in keys {
+            // Of several, as a list or as one text.
             let value = match value {
-                toml::Value::String(s) => s,
-                toml::Value::Integer(n) => n.to_string(),
-                toml::Value::Float(n) => n.to_string(),
-                toml::Value::Boolean(b) => b.to_string(),
-                _ => {
-                    return Err(format!(
-                        "set.{protocol}.{key}: a setting is a text, a number, or true or false"
-                    ));
+                toml::Value::Array(all) if !all.is_empty() => {
+                    all.into_iter().map(plain).collect::<Option<Vec<_>>>().map(|all| all.join(","))
                 }
+                value => plain(value),
             };
+            let value = value.ok_or_else(|| {
+                format!(
+                    "set.{protocol}.{key}: a setting is a text, a number, true or false, or a list of them"
+                )
+            })?;
             set.push((protocol.clone(), key, value));
         }
     }
@@ -219,6 +241,8 @@ mod tests {
         assert_eq!(given.anonymous, Some(Anonymous::Share(0.2)));
         let set: Vec<_> = given.set.iter().map(|(p, k, v)| format!("{p}.{k}={v}")).collect();
         assert_eq!(set, ["http.anonymous-share=0.2", "http.name=x", "http.plain=true", "http.window=16"]);
+        let list = parse("[set.libp2p]\nrelay = [\"/a\", \"/b\"]", Path::new("")).expect("a good file");
+        assert_eq!(list.set, [("libp2p".into(), "relay".into(), "/a,/b".into())]);
         assert_eq!(parse("", Path::new("")), Ok(Given::default()));
         // A number means what it means behind the flag.
         let plain = parse("up = 100\ndown = 5e3", Path::new("")).expect("a good file");
@@ -238,6 +262,8 @@ mod tests {
             ("tracker = \"icet://h/path\"", "no path"),
             ("anonymous = \"maybe\"", "deny"),
             ("[set.http]\nx = []", "set.http.x"),
+            ("[set.http]\nx = [[1]]", "set.http.x"),
+            ("[set.http]\nx = { y = 1 }", "set.http.x"),
             ("transport = ", "transport"),
         ];
         for (text, word) in cases {
@@ -259,6 +285,12 @@ mod tests {
         assert_eq!(settings.set.last(), Some(&("http".into(), "name".into(), "y".into())));
         assert_eq!(settings.listen.len(), 1);
         assert_eq!(settings.data, dir.path().join("media"));
+        // Of one setting, once, and over the file's.
+        let values: Vec<_> = settings.set.iter().filter(|(_, k, _)| k == "name").collect();
+        assert_eq!(values.len(), 1, "{values:?}");
+        flags.set.push("http.name=z".parse().expect("a setting"));
+        let twice = Settings::load(&flags).expect_err("twice");
+        assert!(twice.text().is_some_and(|t| t.contains("--set http.name is given twice")));
         let missing = Common { config: Some(dir.path().join("none")), ..Common::default() };
         assert!(Settings::load(&missing).expect_err("no file").text().is_some_and(|t| t.contains("none")));
         let plain = Common { data: Some("/d".into()), ..Common::default() };

@@ -159,6 +159,27 @@ fn protocols_are_listed_and_unknown_ones_are_told_from_them() {
         assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.err);
         assert!(ended.err.contains("pigeon") && ended.err.contains("this build has: http"), "{}", ended.err);
     }
+    // What holds, beside what would; and what it takes.
+    let args = ["protocols", "--transport", "http, quic", "--set", "http.connections=7"];
+    let given = iceshare(&args);
+    let shown = "--set http.connections=7 [default: 512]: connections that may be open to us at once (a whole number from 1 to 65536)";
+    assert!(given.out.contains(shown) && given.out.contains("quic "), "{}{}", given.out, given.err);
+    let json = iceshare(&[&args[..], &["--json"]].concat());
+    let entries: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    let all = entries[0]["settings"].as_array().expect("settings").clone();
+    let one = all.iter().find(|s| s["key"] == "connections").expect("the setting");
+    assert_eq!((&one["value"], &one["default"]), (&"7".into(), &"512".into()));
+    // Also of what is not used; and each once.
+    for (args, word) in [
+        (&["--transport", "quic", "--set", "http.connections=0"][..], "from 1 to 65536"),
+        (&["--transport", "quic", "--set", "http.speed=1"], "it has: "),
+        (&["--set", "http.per-ip=1", "--set", "http.per-ip=2"], "--set http.per-ip is given twice"),
+        (&["--transport", "http,"], "a name is missing"),
+    ] {
+        let ended = iceshare(&[&["protocols"], args].concat());
+        assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.err);
+        assert!(ended.err.contains(word), "{args:?}: {}", ended.err);
+    }
     let setting = iceshare(&["protocols", "--set", "http.speed=1"]);
     assert_eq!(setting.code, Some(2));
     assert!(setting.err.contains("speed") && setting.err.contains("it has: "), "{}", setting.err);

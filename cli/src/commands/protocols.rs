@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::args;
 use crate::config::Settings;
+use crate::escape::printable;
 use crate::failure::Outcome;
 use crate::{output, transports};
 
@@ -25,8 +26,12 @@ struct Entry {
 #[derive(Serialize)]
 struct Setting {
     key: &'static str,
+    /// What holds in this run.
+    value: String,
     default: &'static str,
     about: &'static str,
+    /// What it takes, in words, if that is not any text.
+    takes: Option<String>,
 }
 
 pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome {
@@ -48,7 +53,18 @@ pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome 
                     .registration
                     .settings
                     .iter()
-                    .map(|s| Setting { key: s.key, default: s.default, about: s.about })
+                    .map(|s| {
+                        let mine =
+                            |(n, k, _): &&(String, String, String)| n == p.registration.name && k == s.key;
+                        let given = settings.set.iter().rfind(mine);
+                        Setting {
+                            key: s.key,
+                            value: given.map_or(s.default, |(_, _, v)| v).to_owned(),
+                            default: s.default,
+                            about: s.about,
+                            takes: p.registration.takes(s.key),
+                        }
+                    })
                     .collect(),
             }
         })
@@ -63,8 +79,15 @@ pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome 
         let dials = e.dials.as_deref().unwrap_or("no network address");
         output::result(format!("{:<10} dials {dials}; from {} {}", "", e.krate, e.version))?;
         for s in &e.settings {
-            let default = if s.default.is_empty() { "none" } else { s.default };
-            output::result(format!("{:<10} --set {}.{}={default}: {}", "", e.name, s.key, s.about))?;
+            let shown = |text: &str| if text.is_empty() { "none".to_owned() } else { printable(text) };
+            let changed = s.value != s.default;
+            let default = if changed { format!(" [default: {}]", shown(s.default)) } else { String::new() };
+            let takes = s.takes.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
+            let value = shown(&s.value);
+            output::result(format!(
+                "{:<10} --set {}.{}={value}{default}: {}{takes}",
+                "", e.name, s.key, s.about
+            ))?;
         }
     }
     Ok(())

@@ -188,6 +188,18 @@ pub struct Registration {
     pub build: fn(&Settings) -> Result<Arc<dyn PayloadProtocol>, SettingError>,
 }
 
+impl Registration {
+    /// What one of its settings takes, in words, as in "a whole number from 1 to 64": what it says of a value that nothing takes.
+    /// None if it takes any text, or does not say.
+    #[must_use]
+    pub fn takes(&self, key: &str) -> Option<String> {
+        match (self.build)(&Settings(vec![(key.to_owned(), "\0".to_owned())])) {
+            Err(SettingError::Value { why, .. }) => why.strip_prefix("it takes ").map(str::to_owned),
+            _ => None,
+        }
+    }
+}
+
 inventory::collect!(Registration);
 
 /// Registers a payload protocol: name, one line about it, its settings (`&'static [Setting]`), and the function that builds it.
@@ -296,7 +308,8 @@ impl Registry {
         &self.0
     }
 
-    /// Builds the protocols `names` (all if empty) with `settings`: `(protocol, key, value)` each.
+    /// Builds the protocols `names` (all if empty) with `settings`: `(protocol, key, value)` each. Settings of those that are not
+    /// named must be right, too.
     ///
     /// # Errors
     /// See [`RegistryError`]; an unknown name lists what is there, and so does an unknown setting.
@@ -318,11 +331,7 @@ impl Registry {
         }
         chosen.sort_by_key(|r| r.name);
         chosen.dedup_by_key(|r| r.name);
-        for (name, _, _) in settings {
-            find(name)?;
-        }
-        let mut out = Vec::new();
-        for r in chosen {
+        let build = |r: &Registration| -> Result<Protocol, RegistryError> {
             let mine: Vec<_> = settings
                 .iter()
                 .filter(|(n, _, _)| n == r.name)
@@ -334,8 +343,13 @@ impl Registry {
                 return Err(SettingError::Unknown { protocol: r.name, key: key.clone(), known }.into());
             }
             let name = r.name.parse().map_err(|_| RegistryError::BadName { name: r.name, krate: r.krate })?;
-            out.push(Protocol { name, registration: *r, implementation: (r.build)(&Settings(mine))? });
+            Ok(Protocol { name, registration: *r, implementation: (r.build)(&Settings(mine))? })
+        };
+        for (name, _, _) in settings {
+            // What is not used is built only to be looked at.
+            build(find(name)?)?;
         }
+        let out = chosen.into_iter().map(build).collect::<Result<Vec<_>, _>>()?;
         if out.is_empty() { Err(RegistryError::None) } else { Ok(out) }
     }
 }

@@ -238,7 +238,10 @@ fn listen(
             match swarm.listen_on(addr) {
                 Ok(id) => open.push(id),
                 Err(e) if port == 0 => tracing::warn!(%ip, error = %e, "no UDP port for libp2p"),
-                Err(e) => return Err(local(format!("UDP port {port} for libp2p cannot be had")).because(e)),
+                Err(e) => {
+                    let what = format!("libp2p.quic-port={port} cannot be had (0 is any free one, off none)");
+                    return Err(local(what).because(e));
+                }
             }
         }
         if config.punch && !config.relays.is_empty() {
