@@ -3,6 +3,7 @@
 mod assign;
 pub(crate) mod fixture;
 mod learned;
+mod pair;
 mod play;
 mod publish;
 mod random;

@@ -1,0 +1,39 @@
+//! One host and one receiver that share several protocols.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use icet::message::{Assignment, Hello, Intent};
+
+use super::fixture::{identity, media};
+use super::world::{World, hello, offer, tcp};
+
+/// The tracker learns of a host's other protocols by trying them now and then: beside the best, so that nobody waits for it.
+#[test]
+fn a_pair_carries_one_media_over_two_protocols_at_once() {
+    let mut w = World::new();
+    let mut peer = |n: u8| {
+        let at = format!("10.0.0.{n}:4000");
+        let conn = w.connect(&identity(n), &at);
+        let offers = ["http", "quic"].map(offer).to_vec();
+        w.say(conn, Hello { offers, ..hello(vec![tcp(&at)]) });
+        conn
+    };
+    let (p, r) = (peer(1), peer(2));
+    w.publish(p, &media(&identity(1), "film", 1, 20_000, 4000));
+    w.join(r, "film", Intent::Whole);
+    let mut running: Vec<Assignment> = w.assigned(r);
+    let (mut at_once, mut pages) = (0, BTreeMap::<String, u64>::new());
+    while !running.is_empty() {
+        let over = |name: &str| running.iter().any(|a| a.source.host.protocol.as_str() == name);
+        at_once += u64::from(over("http") && over("quic"));
+        let a = running.remove(0);
+        let count = a.pages.last.expect("an end") - a.pages.first + 1;
+        *pages.entry(a.source.host.protocol.to_string()).or_default() += count;
+        w.pass(Duration::from_millis(20));
+        w.done(r, &a);
+        running.extend(w.assigned(r));
+    }
+    assert_eq!(pages.values().sum::<u64>(), 20_000, "{pages:?}");
+    assert!(pages.len() == 2 && at_once > 0, "{pages:?}, both at once {at_once} times");
+}
