@@ -33,6 +33,7 @@ pub fn engine(data: &[u8]) {
         hello,
         fetches: 8,
         per_host: 2,
+        connects_each: std::collections::BTreeSet::new(),
         stall: Duration::from_secs(5),
         stall_urgent: Duration::from_secs(1),
         silence: Duration::from_millis(500),

@@ -1,6 +1,6 @@
 //! The peer: its ports, its media, its sessions with trackers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -362,6 +362,11 @@ impl Inner {
         self.protocols.get(name).cloned()
     }
 
+    fn connects_each(&self) -> BTreeSet<ProtocolName> {
+        let each = self.protocols.iter().filter(|(_, (p, _))| p.implementation.connects_each());
+        each.map(|(name, _)| name.clone()).collect()
+    }
+
     /// For a session with the tracker at `tracker`.
     pub(crate) fn engine_config(&self, tracker: Option<IpAddr>) -> Config {
         let mut seed = [0; 8];
@@ -375,6 +380,7 @@ impl Inner {
             hello,
             fetches: 24,
             per_host: 6,
+            connects_each: self.connects_each(),
             stall: Duration::from_secs(4),
             // Not shorter: a thin uplink shared by a few urgent requests is slow, not dead.
             stall_urgent: Duration::from_secs(4),

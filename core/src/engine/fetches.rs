@@ -76,7 +76,7 @@ impl Engine {
                 };
                 let Some(key) = next.copied() else { break };
                 at = Some(key);
-                if matches!(self.room(key.0, None), Room::Nowhere) {
+                if matches!(self.room(now, key.0, None), Room::Nowhere) {
                     break;
                 }
                 self.advance(now, key.2);
@@ -84,15 +84,22 @@ impl Engine {
         }
     }
 
-    fn room(&self, need: Need, host: Option<PeerKey>) -> Room {
+    fn room(&self, now: Now, need: Need, source: Option<&Source>) -> Room {
         // Urgent work finds a slot even when slow work has taken all.
         let (more, more_there) =
             if need == Need::Urgent { ((self.config.fetches / 4).max(1), 1) } else { (0, 0) };
         if self.fetches.len() >= self.config.fetches.max(1) + more {
             return Room::Nowhere;
         }
-        let there = host.map_or(0, |h| self.fetches.values().filter(|f| f.host == h).count());
-        if there >= self.config.per_host.max(1) + more_there { Room::NotThere } else { Room::Yes }
+        let Some(source) = source else { return Room::Yes };
+        let there = || self.fetches.values().filter(|f| f.host == source.host.key);
+        let mut full = there().count() >= self.config.per_host.max(1) + more_there;
+        if need != Need::Urgent && self.config.connects_each.contains(&source.host.protocol) {
+            let way = ways::way(source);
+            let most = self.ways.lanes(now, &way, self.config.per_host);
+            full |= there().filter(|f| f.way == way).count() >= most;
+        }
+        if full { Room::NotThere } else { Room::Yes }
     }
 
     /// Sets of the media's fetches whose pages a try need not ask for. A tracker that orders pages which it knows to be
@@ -165,7 +172,7 @@ impl Engine {
                     pages.next_run(&a.set, a.low, &busy, m.bridge)
                 };
                 let Some(run) = run else { continue };
-                match self.room(a.need, a.sources.get(source).map(|s| s.host.key)) {
+                match self.room(now, a.need, a.sources.get(source)) {
                     Room::Yes => {
                         start = Some((source, run));
                         break;
@@ -328,6 +335,7 @@ impl Engine {
                 t.again = 0;
                 let number = a.credited();
                 let (handle, order, source) = (f.handle, f.order, f.source);
+                self.ways.page(now, &f.way, len, self.config.per_host);
                 if self.page(now, handle, number, page, len, Some(id)) {
                     self.fetched(order, source, page, len);
                 }

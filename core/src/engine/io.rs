@@ -1,9 +1,10 @@
 //! What goes into the engine and what comes out of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use icet::message::{Focus, Intent, MediaAnswer, Need, Outcome, Position, Source, ToTracker};
-use icet::{MediaPath, Now, PageMap, PageNo, PageRanges, PageSet, PeerKey, ProvenSlice};
+use icet::{MediaPath, Now, PageMap, PageNo, PageRanges, PageSet, PeerKey, ProtocolName, ProvenSlice};
 
 /// A fetch that the engine ordered: one try at one host for (the rest of) an assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -250,6 +251,8 @@ pub struct Config {
     pub fetches: usize,
     /// Most fetches at once from one host.
     pub per_host: usize,
+    /// Protocols whose requests have a connection each: no more of them are made to one host at once than keep a line busy.
+    pub connects_each: BTreeSet<ProtocolName>,
     /// A fetch without a byte for so long has stalled (first byte and later ones alike).
     pub stall: Duration,
     /// The same for urgent pages.

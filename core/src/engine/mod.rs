@@ -29,6 +29,7 @@ mod assignments;
 mod errors;
 mod fetches;
 pub mod io;
+mod lanes;
 mod media;
 mod pages;
 mod reserve;

@@ -11,6 +11,7 @@ use icet::message::Source;
 use icet::{NetKind, Now, PeerKey, ProtocolName};
 
 use super::fetches::{HOSTS, remember};
+use super::lanes::Lanes;
 
 /// A way that could not be reached, or fell silent, comes last for so long.
 const SHUNNED: Duration = Duration::from_secs(5);
@@ -18,6 +19,9 @@ const SHUNNED: Duration = Duration::from_secs(5);
 const PAUSES: u32 = 3;
 /// A pause fades by this part of the time that passes.
 const FADES: u32 = 4;
+
+/// What was idle for so long begins anew.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A host and a protocol.
 pub(super) type Way = (PeerKey, ProtocolName);
@@ -43,6 +47,7 @@ struct State {
     since: Now,
     /// The longest pause lately.
     pause: Duration,
+    lanes: Lanes,
     /// Whether it ever brought something.
     proven: bool,
     /// It fell silent, and has brought nothing since.
@@ -70,11 +75,16 @@ impl Ways {
             busy: 0,
             since: now,
             pause: Duration::ZERO,
+            lanes: Lanes::new(now),
             proven: false,
             silent: false,
         });
         state.carrier = carrier(source);
         if state.busy == 0 {
+            // From one fetch to the next is no pause.
+            if now.since(state.since) > IDLE {
+                state.lanes.begin(now);
+            }
             state.since = now;
         }
         state.busy += 1;
@@ -105,6 +115,18 @@ impl Ways {
         if std::mem::take(&mut s.silent) {
             self.shunned.remove(way);
         }
+    }
+
+    /// A page came by it, of at most `most` connections.
+    pub(super) fn page(&mut self, now: Now, way: &Way, len: u32, most: usize) {
+        if let Some(s) = self.states.get_mut(way) {
+            s.lanes.page(now, len, most);
+        }
+    }
+
+    /// How many fetches at once are worth their while, if each has a connection of its own.
+    pub(super) fn lanes(&self, now: Now, way: &Way, most: usize) -> usize {
+        self.states.get(way).map_or_else(|| Lanes::new(now).count(most), |s| s.lanes.count(most))
     }
 
     /// When it last brought something, or after that became busy.

@@ -68,6 +68,12 @@ pub trait PayloadProtocol: fmt::Debug + Send + Sync + 'static {
     /// Long work goes to [`Context::spawn`], and ends when [`Context::closed`] says so.
     fn serve(&self, cx: Context, shelf: Arc<Shelf>) -> BoxFuture<'static, Result<String, TransportError>>;
 
+    /// Whether each request under way has a connection of its own, with a congestion control of its own, as in HTTP/1.1. Then no more
+    /// are made to one host at once than keep its line busy: others' traffic shares that line (RFC 9112, section 9.4).
+    fn connects_each(&self) -> bool {
+        false
+    }
+
     /// Requests one range. Nothing is sent until the stream is polled; dropping it cancels. The stream ends after
     /// the range, or with one error; so it does when the peer shuts down ([`Context::while_open`]).
     fn fetch(&self, cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>>;

@@ -102,6 +102,7 @@ impl Peer {
             hello,
             fetches: 24,
             per_host: 6,
+            connects_each: std::collections::BTreeSet::new(),
             stall: Duration::from_secs(4),
             stall_urgent: Duration::from_millis(1500),
             silence: Duration::from_secs(1),

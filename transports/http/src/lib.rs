@@ -76,6 +76,10 @@ impl PayloadProtocol for Http {
         })
     }
 
+    fn connects_each(&self) -> bool {
+        true
+    }
+
     fn fetch(&self, cx: Context, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
         fetch::fetch(self.pool.clone(), cx, request)
     }

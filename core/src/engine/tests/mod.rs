@@ -39,6 +39,7 @@ pub(super) fn config() -> Config {
         },
         fetches: 4,
         per_host: 2,
+        connects_each: std::collections::BTreeSet::new(),
         stall: Duration::from_secs(10),
         stall_urgent: Duration::from_secs(2),
         silence: Duration::from_secs(1),

@@ -1,5 +1,7 @@
 //! Hosts and carriers that fall silent in the middle of a fetch.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const B: Need = Need::Bulk;
@@ -153,4 +155,35 @@ fn a_carrier_that_is_back_is_used_again() {
     r.millis(1100);
     assert!(r.stops.contains(&other));
     assert!(r.started().iter().any(|s| s.1 == 206));
+}
+
+/// Host 1 over TCP, of which each request takes a connection.
+fn few(pages: u64) -> Rig {
+    let connects_each = BTreeSet::from(["http".parse().unwrap()]);
+    Rig::joined_with(Config { fetches: 20, per_host: 6, connects_each, ..config() }, pages)
+}
+
+fn by_http(id: u64, pages: (PageNo, PageNo), need: Need) -> Assignment {
+    Assignment { source: over(1, NetKind::Tcp), need, ..ordered(id, pages, Vec::new()) }
+}
+
+#[test]
+fn of_requests_with_a_connection_each_few_are_made_at_once_and_urgent_ones() {
+    let mut r = few(1000);
+    r.assign((0..8).map(|i| by_http(i + 1, (i * 10, i * 10 + 9), B)).collect());
+    let running = r.started();
+    assert_eq!(running.len(), 4);
+    r.assign(vec![by_http(20, (500, 509), Need::Urgent)]);
+    let urgent = r.one_started();
+    r.pages(urgent, 500..=509);
+    r.ended(urgent, Outcome::Done);
+    assert!(r.starts.is_empty(), "what somebody waits for does not wait, nor does it make room");
+    let (id, first, last, _) = running[0];
+    r.pages(id, first..=last.unwrap());
+    r.ended(id, Outcome::Done);
+    assert_eq!(r.started().len(), 1, "one after the other");
+    // Over a protocol that shares a connection, as many as ever.
+    let mut r = few(1000);
+    r.assign((0..8).map(|i| ordered(i + 1, (i * 10, i * 10 + 9), Vec::new())).collect());
+    assert_eq!(r.started().len(), 6);
 }

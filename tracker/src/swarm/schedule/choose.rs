@@ -16,6 +16,8 @@ pub(super) const DRAW: usize = 12;
 pub(super) const PER_PAIR: usize = 8;
 /// Most pages of an assignment of bulk; at least it is a unit, since a part of one is no copy that could be passed on.
 const PAGES: u64 = 4096;
+/// No assignment takes more than such a part of what is left to order.
+const ENDGAME: f64 = 8.0;
 /// Most bytes of an assignment.
 const MOST_BYTES: f64 = 16e6;
 /// Words of a bitmap (64 units, about 4 MB, each) that are searched at most for one class of copies.
@@ -45,7 +47,10 @@ pub(super) fn size(board: &Board, media: &Media, host: PeerIx, receiver: PeerIx)
     let crowd = (8 * media.listeners().clamp(1, 16)) as f64;
     let by_crowd =
         if media.listeners() > 1 { (media.manifest.bytes as f64 / crowd).max(unit) } else { f64::MAX };
-    let bytes = by_host.min(by_receiver).min(by_crowd).clamp(1.0, MOST_BYTES);
+    // The last ones are small, so that they end at about the same time, whichever goes slowly.
+    let open = media.members.get(&receiver).and_then(|x| x.holds.part()).map_or(0, |p| p.open.ones());
+    let by_rest = (open as f64 * unit / ENDGAME).max(unit);
+    let bytes = by_host.min(by_receiver).min(by_crowd).min(by_rest).clamp(1.0, MOST_BYTES);
     // In range: at most 16e6.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let bytes = bytes as u64;
