@@ -151,6 +151,10 @@ impl Meter {
             return;
         }
         let sample = self.acked as f64 / span.as_secs_f64();
+        // What waits longer than it takes to hear of it is a queue, however wide the window (Little's law): one that came of a
+        // rate taken too high is never filled, since receivers who wait for this host have no room for more.
+        let lag = self.lag.unwrap_or(UNKNOWN_LAG).max(HORIZON.1 / 2.0);
+        self.was_full |= self.bytes as f64 >= 2.0 * sample * lag;
         self.rising &= self.rate.is_none_or(|r| sample > r || !self.was_full);
         self.rate = Some(match self.rate {
             None => sample,
