@@ -47,7 +47,7 @@ pub use media::{Kind, Manifest, PageFlags, PageRecord, ProvenSlice, Signed, Sign
 pub use net::{Abilities, HostAddr, Limits, NetAddr, NetKind, Offer, ProtocolName};
 pub use pages::{PageMap, PageNo, PageRanges, PageSet, Stripe};
 pub use path::{MediaId, MediaPath};
-pub use scope::Scope;
+pub use scope::{Prefix, Scope};
 pub use ticket::{Ticket, TicketKey};
 pub use time::Now;
 pub use url::IcetUrl;

@@ -55,6 +55,32 @@ impl Scope {
     }
 }
 
+/// The neighbourhood that an address counts for where strangers are limited: /24 of IPv4 (mapped into IPv6 or not), /48 of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Prefix {
+    /// Of IPv4.
+    V4([u8; 3]),
+    /// Of IPv6.
+    V6([u8; 6]),
+}
+
+impl Prefix {
+    /// That of `ip`.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Prefix {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                Prefix::V4([a, b, c])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, ..] = ip.octets();
+                Prefix::V6([a, b, c, d, e, f])
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

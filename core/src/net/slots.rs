@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use icet::Now;
+use icet::{Now, Prefix};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
@@ -43,24 +43,6 @@ pub struct SlotLimits {
     pub all: usize,
     /// For one IP address; loopback aside, where a whole swarm may run.
     pub each: usize,
-}
-
-/// The neighbourhood that an address counts for: /24 of IPv4, /48 of IPv6.
-type Prefix = [u8; 7];
-
-fn prefix(ip: IpAddr) -> Prefix {
-    let mut out = [0; 7];
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            out[0] = 4;
-            out[1..4].copy_from_slice(&ip.octets()[..3]);
-        }
-        IpAddr::V6(ip) => {
-            out[0] = 6;
-            out[1..].copy_from_slice(&ip.octets()[..6]);
-        }
-    }
-    out
 }
 
 #[derive(Debug)]
@@ -102,7 +84,7 @@ impl Table {
         *self.by_ip.entry(ip).or_default() += 1;
         let taken = CancellationToken::new();
         let entry = Entry { number: self.last, ip, since: now, taken: taken.clone() };
-        self.levels[0].entry(prefix(ip)).or_default().push_back(entry);
+        self.levels[0].entry(Prefix::of(ip)).or_default().push_back(entry);
         Some((self.last, taken))
     }
 
@@ -111,7 +93,7 @@ impl Table {
         let mut found = None;
         for (level, entries) in self.levels.iter().enumerate() {
             let group = match ip {
-                Some(ip) => entries.get_key_value(&prefix(ip)),
+                Some(ip) => entries.get_key_value(&Prefix::of(ip)),
                 // The order of a HashMap is arbitrary: equally many must not mean chance outside of `rng`.
                 None => entries.iter().max_by_key(|(prefix, group)| (group.len(), **prefix)),
             };
@@ -234,7 +216,7 @@ impl Slot {
         }
         let now = Now::from_origin(self.slots.origin.elapsed());
         let (table, _) = &mut *self.slots.lock();
-        let prefix = prefix(self.ip);
+        let prefix = Prefix::of(self.ip);
         let entry = match mine.1.take() {
             Some(entry) => entry,
             None => match table.remove(mine.0 as usize, prefix, self.number) {
@@ -290,7 +272,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mine = self.standing.get_mut().unwrap_or_else(PoisonError::into_inner);
         let (table, _) = &mut *self.slots.lock();
-        let entry = mine.1.take().or_else(|| table.remove(mine.0 as usize, prefix(self.ip), self.number));
+        let entry = mine.1.take().or_else(|| table.remove(mine.0 as usize, Prefix::of(self.ip), self.number));
         if entry.is_some() {
             table.forget(self.ip);
         }
@@ -411,10 +393,10 @@ mod tests {
 
     #[test]
     fn neighbours_share_a_prefix() {
-        assert_eq!(prefix(ip("192.0.2.1")), prefix(ip("::ffff:192.0.2.200")));
-        assert_ne!(prefix(ip("192.0.2.1")), prefix(ip("192.0.3.1")));
-        assert_eq!(prefix(ip("2001:db8:1:2::1")), prefix(ip("2001:db8:1:3::1")));
-        assert_ne!(prefix(ip("2001:db8:1::1")), prefix(ip("2001:db8:2::1")));
+        assert_eq!(Prefix::of(ip("192.0.2.1")), Prefix::of(ip("::ffff:192.0.2.200")));
+        assert_ne!(Prefix::of(ip("192.0.2.1")), Prefix::of(ip("192.0.3.1")));
+        assert_eq!(Prefix::of(ip("2001:db8:1:2::1")), Prefix::of(ip("2001:db8:1:3::1")));
+        assert_ne!(Prefix::of(ip("2001:db8:1::1")), Prefix::of(ip("2001:db8:2::1")));
     }
 
     proptest! {

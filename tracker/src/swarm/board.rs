@@ -435,7 +435,6 @@ impl Board {
     /// cannot be (somebody is gone, or the host does not hold the pages).
     pub(crate) fn issue(&mut self, now: Now, order: &Order) -> Option<u64> {
         let id = self.last_run + 1;
-        self.note(now, id, order);
         let m = self.media.get(&order.media)?;
         let conn = self.peers.get(&order.receiver)?.conn?;
         let holds = |h: PeerIx| m.members.get(&h).is_some_and(|x| x.holds.all(order.first, order.last));
@@ -459,6 +458,7 @@ impl Board {
         let behind = if order.need == Need::Urgent { up.urgent } else { up.bytes };
         let wait = up.eta(bytes, order.need).min(8.0);
         let lapse = LAPSE + Duration::from_secs_f64(wait);
+        self.note(now, id, order);
         self.last_run = id;
         let host = self.peers.get_mut(&order.host)?;
         host.up.begin(now, bytes, order.need);

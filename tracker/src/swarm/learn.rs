@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use icet::message::Need;
-use icet::{Now, ProtocolName};
+use icet::{Now, Prefix, ProtocolName};
 
 use super::peer::Fading;
-use super::quota::Prefix;
 use super::{KnownArm, KnownProtocol, Nearness};
 
 /// Number of a protocol's name.

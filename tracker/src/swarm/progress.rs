@@ -467,9 +467,7 @@ impl Board {
         let (key, ip, trust) = (reporter.key, reporter.ip(), reporter.trust(now));
         let Some(h) = self.peers.get_mut(&host) else { return };
         h.conduct.accusers.retain(|(_, _, at)| now.since(*at) < 3 * DISTRUST);
-        let near = |a, b| {
-            Scope::of(a) == Scope::Public && super::quota::Prefix::of(a) == super::quota::Prefix::of(b)
-        };
+        let near = |a, b| Scope::of(a) == Scope::Public && icet::Prefix::of(a) == icet::Prefix::of(b);
         let heard = h.conduct.accusers.iter().any(|(k, from, _)| *k == key || near(*from, ip));
         if spent || heard || h.conduct.accusers.len() >= 16 {
             return;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Duration;
 
-use icet::Now;
+use icet::{Now, Prefix};
 
 use super::ConnId;
 
@@ -35,28 +35,6 @@ impl Bucket {
             Ok(())
         } else {
             Err(Duration::from_secs_f64(((n - self.level) / rate.max(1e-6)).min(3600.0)))
-        }
-    }
-}
-
-/// The neighbourhood that an address counts for: /24 of IPv4, /48 of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Prefix {
-    V4([u8; 3]),
-    V6([u8; 6]),
-}
-
-impl Prefix {
-    pub(crate) fn of(ip: IpAddr) -> Prefix {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => {
-                let [a, b, c, _] = ip.octets();
-                Prefix::V4([a, b, c])
-            }
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, ..] = ip.octets();
-                Prefix::V6([a, b, c, d, e, f])
-            }
         }
     }
 }

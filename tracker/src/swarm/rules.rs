@@ -3,6 +3,7 @@
 use icet::message::ErrorCode;
 use icet::{MediaPath, Now, PeerKey};
 use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::board::MediaIx;
@@ -15,8 +16,9 @@ pub const LISTED: usize = 10_000;
 const BANNED: &str = "the operator of this tracker has banned this key";
 
 /// Limits that an operator may change while the tracker runs; none: as it was started.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, Deserialize)]
 #[cbor(map)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Sessions in all.
     #[n(0)]

@@ -53,44 +53,18 @@ struct Shown {
     allowed: Vec<String>,
     banned: Vec<String>,
     withdrawn: Vec<String>,
-    limits: ShownLimits,
-}
-
-/// None: as the tracker was started.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ShownLimits {
-    #[serde(default)]
-    sessions: Option<u64>,
-    #[serde(default)]
-    sessions_per_prefix: Option<u64>,
-    #[serde(default)]
-    media: Option<u64>,
-    #[serde(default)]
-    media_per_key: Option<u64>,
-    #[serde(default)]
-    publishes_per_minute: Option<u64>,
-    #[serde(default)]
-    joins_per_minute: Option<u64>,
+    limits: Limits,
 }
 
 impl Shown {
     fn of(r: &Rules) -> Shown {
         let texts = |keys: &[PeerKey]| keys.iter().map(ToString::to_string).collect();
-        let l = &r.limits;
         Shown {
             publish: if r.listed_only { "listed" } else { "everyone" },
             allowed: texts(&r.publishers),
             banned: texts(&r.banned),
             withdrawn: r.withdrawn.iter().map(ToString::to_string).collect(),
-            limits: ShownLimits {
-                sessions: l.sessions,
-                sessions_per_prefix: l.sessions_per_prefix,
-                media: l.media,
-                media_per_key: l.media_per_key,
-                publishes_per_minute: l.publishes_per_minute,
-                joins_per_minute: l.joins_per_minute,
-            },
+            limits: r.limits.clone(),
         }
     }
 }
@@ -198,14 +172,6 @@ pub(super) async fn limits(
     State(shared): State<Arc<Shared>>,
     bytes: Bytes,
 ) -> Result<Response, Refusal> {
-    let l: ShownLimits = body(&bytes, r#"{"media_per_key": 100, …}"#)?;
-    let limits = Limits {
-        sessions: l.sessions,
-        sessions_per_prefix: l.sessions_per_prefix,
-        media: l.media,
-        media_per_key: l.media_per_key,
-        publishes_per_minute: l.publishes_per_minute,
-        joins_per_minute: l.joins_per_minute,
-    };
+    let limits: Limits = body(&bytes, r#"{"media_per_key": 100, …}"#)?;
     operate(&shared, &operator, Operation::Limits(limits)).await
 }

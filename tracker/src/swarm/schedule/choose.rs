@@ -4,10 +4,10 @@ use icet::message::{Intent, Need, Position};
 use icet::{Now, PageNo};
 use rand::Rng;
 
+use crate::swarm::Nearness;
 use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Route, UNKNOWN_RATE};
 use crate::swarm::media::{Holds, Media, Member};
 use crate::swarm::peer::{Meter, Peer};
-use crate::swarm::quota::Prefix;
 use crate::swarm::rarity::CLASSES;
 
 /// Candidates looked at in one decision.
@@ -154,12 +154,10 @@ fn extend(
 
 /// How well a host and a receiver fit, room aside: trust and nearness, 0 to about 1.5.
 fn affinity(now: Now, h: &Peer, r: &Peer) -> f64 {
-    let near = if h.ip() == r.ip() {
-        1.5
-    } else if Prefix::of(h.ip()) == Prefix::of(r.ip()) {
-        1.3
-    } else {
-        1.0
+    let near = match Nearness::of(h.ip(), r.ip()) {
+        Nearness::Address => 1.5,
+        Nearness::Network => 1.3,
+        Nearness::Elsewhere => 1.0,
     };
     h.trust(now) * near
 }

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use icet::Now;
 use icet::message::{Intent, Need};
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 
 use super::choose::{self, Use};
 use super::{Event, Scheduler, shortage, urgent};
@@ -76,7 +74,7 @@ impl Scheduler for Greedy {
             Event::Tick { media } => {
                 let Some(m) = board.media.get_mut(&media) else { return };
                 m.ticking = false;
-                survey(now, board, media);
+                survey(board, media);
                 urgent::feed_waiting(now, board, media);
                 let Board { media: all, rng, .. } = board;
                 let Some(m) = all.get(&media) else { return };
@@ -145,12 +143,10 @@ fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> b
 }
 
 /// Looks at what some hosts can upload, to know about how much all can.
-fn survey(now: Now, board: &mut Board, media: MediaIx) {
-    let Board { media: all, peers, .. } = board;
+fn survey(board: &mut Board, media: MediaIx) {
+    let Board { media: all, peers, rng, .. } = board;
     let Some(m) = all.get_mut(&media) else { return };
-    // Of its own, so that what is drawn here changes nothing of what is ordered.
-    let mut rng = SmallRng::seed_from_u64(now.0 ^ media.0);
-    let mut drawn = m.able.draw(choose::DRAW, &mut rng);
+    let mut drawn = m.able.draw(choose::DRAW, rng);
     drawn.retain(|h| m.publisher != Some(*h));
     let rate = |h: &PeerIx| peers.get(h).map_or(0.0, |p| p.up.known_rate().unwrap_or(UNKNOWN_RATE));
     let sum: f64 = drawn.iter().map(rate).sum();

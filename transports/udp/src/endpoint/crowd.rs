@@ -3,25 +3,8 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
+use iceshare::icet::Prefix;
 use rand::Rng;
-
-/// The neighbourhood that an address counts for: /24 of IPv4, /48 of IPv6.
-type Prefix = [u8; 7];
-
-fn prefix(ip: IpAddr) -> Prefix {
-    let mut out = [0; 7];
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            out = [4, a, b, c, 0, 0, 0];
-        }
-        IpAddr::V6(ip) => {
-            out[0] = 6;
-            out[1..].copy_from_slice(&ip.octets()[..6]);
-        }
-    }
-    out
-}
 
 /// Who waits. Prefixes have their turns one after the other; where all places are taken, one goes by chance of the prefix that
 /// has most, so that in any flood each newcomer has a chance, and another one with the next try.
@@ -52,7 +35,7 @@ impl<T> Crowd<T> {
     }
 
     pub(super) fn push(&mut self, rng: &mut impl Rng, ip: IpAddr, one: T) {
-        let prefix = prefix(ip);
+        let prefix = Prefix::of(ip);
         let mine = self.waiting.entry(prefix).or_default();
         if mine.is_empty() {
             self.turns.push_back(prefix);
