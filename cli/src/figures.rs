@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use iceshare::{Flow, Progress};
+use iceshare::{Flow, Progress, Standing};
 use indicatif::DecimalBytes;
 use serde::Serialize;
 
@@ -32,6 +32,8 @@ pub(crate) struct Figures {
     pub(crate) bad_pages: u64,
     /// Pages that came twice.
     pub(crate) duplicate_pages: u64,
+    /// How our key stood with the tracker at the end; null if it does not tell.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// Of one host over one protocol.
@@ -47,7 +49,12 @@ pub(crate) struct FlowFigures {
 }
 
 impl Figures {
-    pub(crate) fn new(progress: &Progress, bytes: u64, elapsed: Duration) -> Figures {
+    pub(crate) fn new(
+        progress: &Progress,
+        bytes: u64,
+        elapsed: Duration,
+        standing: Option<Standing>,
+    ) -> Figures {
         let (mut by_protocol, mut by_host) = (BTreeMap::new(), BTreeMap::new());
         let (mut pages_by_protocol, mut flows) = (BTreeMap::new(), Vec::new());
         for ((host, protocol), flow) in progress.flows.iter().filter(|(_, f)| f.bytes > 0) {
@@ -70,6 +77,7 @@ impl Figures {
             flows,
             bad_pages: progress.bad,
             duplicate_pages: progress.duplicates,
+            standing,
         }
     }
 
@@ -84,6 +92,15 @@ impl Figures {
     /// One line for people: of a fetch that went along with a player.
     pub(crate) fn played_line(&self) -> String {
         self.details(format!("{} of {} fetched", DecimalBytes(self.fetched()), DecimalBytes(self.bytes)))
+    }
+
+    /// Lines for people on how we stand with the tracker.
+    pub(crate) fn standing_lines(&self) -> Vec<String> {
+        let Some(s) = &self.standing else { return Vec::new() };
+        let (given, received) = (DecimalBytes(s.given), DecimalBytes(s.received));
+        let counted =
+            format!("the tracker counts {given} given and {received} received for this key; {}", s.effect());
+        std::iter::once(counted).chain(s.doubts()).collect()
     }
 
     fn fetched(&self) -> u64 {
@@ -156,7 +173,23 @@ mod tests {
             ]
             .into(),
         };
-        let figures = Figures::new(&progress, 4000, Duration::from_secs(2));
+        let standing = Standing {
+            given: 5000,
+            received: 3000,
+            weight: 1.0,
+            peers: 2,
+            ahead: 0,
+            trust: 1.0,
+            marks: Vec::new(),
+        };
+        let figures = Figures::new(&progress, 4000, Duration::from_secs(2), Some(standing));
+        assert_eq!(
+            figures.standing_lines(),
+            [
+                "the tracker counts 5.00 kB given and 3.00 kB received for this key; where uploads are scarce we count as a \
+                 newcomer; none of the 2 other peers comes before us"
+            ]
+        );
         assert_eq!(figures.resumed_pages, 2);
         assert_eq!(figures.by_protocol, [("http".to_owned(), 3000)].into());
         assert_eq!(figures.pages_by_protocol, [("http".to_owned(), 8)].into());

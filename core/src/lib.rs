@@ -18,6 +18,6 @@ pub mod verify;
 
 pub use driver::{
     FetchFailure, Flow, Info, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats,
-    Progress, StartError,
+    Progress, Standing, StartError,
 };
 pub use icet;

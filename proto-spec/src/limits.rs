@@ -36,6 +36,8 @@ pub const PROOF: usize = 40;
 pub const ITEMS: usize = 1024;
 /// Most stand-ins of an assignment.
 pub const STAND_INS: usize = 4;
+/// Marks of a standing.
+pub const MARKS: usize = 16;
 /// Largest ticket, in bytes.
 pub const TICKET: usize = 512;
 /// Smallest and largest Ogg page, in bytes (RFC 3533, section 6).

@@ -69,6 +69,7 @@ fn the_limits_are_those_of_the_code() {
         format!("| {} · {} · {} |", limits::SLICES, limits::SLICE, limits::PROOF),
         format!("| {} |", limits::ITEMS),
         format!("| stand-ins | {} |", limits::STAND_INS),
+        format!("| marks of a standing | {} |", limits::MARKS),
         format!("| ticket body | {} bytes |", limits::TICKET),
     ];
     for row in rows {

@@ -165,6 +165,7 @@ MESSAGES = {
     11: ("info-request", {1: ("request", num), 2: ("path", same)}),
     12: ("ping", {1: ("nonce", num)}),
     13: ("reach", {1: ("reach", many(addr))}),
+    14: ("standing-request", {1: ("request", num)}),
     100: ("welcome", {
         1: ("version", same), 2: ("epoch", num), 3: ("time", num), 4: ("observed", addr), 5: ("ticket_key", hexed),
         6: ("ack_delay", same),
@@ -187,6 +188,10 @@ MESSAGES = {
     110: ("invite", {1: ("assignment", num), 2: ("media", hexed), 3: ("receiver", host), 4: ("dial", dial), 5: ("lapse", same)}),
     111: ("newer", {1: ("manifest", signed)}),
     112: ("reserve", {1: ("assignments", many(assignment))}),
+    113: ("standing", {
+        1: ("request", num), 2: ("sent", num), 3: ("received", num), 4: ("weight", same), 5: ("peers", num), 6: ("ahead", num),
+        7: ("trust", same), 8: ("marks", many(record(("reason", same), ("count", num)))),
+    }),
 }
 
 

@@ -16,6 +16,7 @@ mod mixed;
 mod players;
 mod quic;
 mod sizes;
+mod standing;
 mod tones;
 mod transports;
 mod udp;

@@ -24,6 +24,8 @@ use crate::waiting::{Protocols, last_reason};
 
 /// So long without a good page, and the fetch is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So long is waited for the tracker's word on how we stand.
+pub(super) const STANDING: Duration = Duration::from_secs(1);
 /// Read at once for a pipe.
 const BLOCK: usize = 256 * 1024;
 
@@ -162,8 +164,10 @@ async fn fetch(
         () = tell(media), if args.progress == ProgressKind::Lines => {}
         () = say_when_quiet(media, &protocols, true) => {}
     }
-    let figures = Figures::new(&media.progress(), bytes, started.elapsed());
+    let (progress, elapsed) = (media.progress(), started.elapsed());
+    let figures = Figures::new(&progress, bytes, elapsed, media.ask_standing(STANDING).await);
     note(format!("{}: {}", printable(&name_of(output, media)), figures.line()));
+    figures.standing_lines().iter().for_each(note);
     if args.json {
         output::json(&figures)?;
     }

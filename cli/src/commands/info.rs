@@ -1,6 +1,6 @@
 //! `iceshare info`: what a tracker knows of a media.
 
-use iceshare::Info;
+use iceshare::{Info, Standing};
 use indicatif::DecimalBytes;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ struct Report<'a> {
     /// Bytes of ours that the tracker could confirm.
     sent: u64,
     received: u64,
+    /// How our key stands with the tracker; null if it does not tell.
+    standing: Option<&'a Standing>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +107,7 @@ fn report(info: &Info) -> Report<'_> {
         alternatives: a.alternatives.iter().map(|p| p.as_str()).collect(),
         sent: a.sent,
         received: a.received,
+        standing: info.standing.as_ref(),
     }
 }
 
@@ -141,7 +144,12 @@ fn show(r: &Report<'_>) -> Outcome {
         format!("{} listeners, {} hits, {} with all of it", r.listeners, r.hits, r.complete),
     ));
     lines.extend(r.alternatives.iter().map(|a| ("also as", printable(a))));
-    lines.push(("we", format!("sent {} and received {}", DecimalBytes(r.sent), DecimalBytes(r.received))));
+    let (given, got) = (DecimalBytes(r.sent), DecimalBytes(r.received));
+    lines.push(("we", format!("gave {given} and received {got} at this tracker, as both ends confirmed it")));
+    if let Some(standing) = r.standing {
+        lines.push(("standing", standing.effect()));
+        lines.extend(standing.doubts().map(|doubts| ("trust", doubts)));
+    }
     for (name, value) in lines {
         output::result(format!("{name:<10} {value}"))?;
     }

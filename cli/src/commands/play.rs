@@ -9,6 +9,7 @@ use iceshare_gateway::Gateway;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use super::get::STANDING;
 use crate::args;
 use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
@@ -79,7 +80,11 @@ async fn with(
         () = say_when_quiet(media, protocols, false) => Ok(()),
     };
     bar.finish_and_clear();
-    note(Figures::new(&media.progress(), media.manifest().bytes, started.elapsed()).played_line());
+    let (progress, elapsed) = (media.progress(), started.elapsed());
+    let figures =
+        Figures::new(&progress, media.manifest().bytes, elapsed, media.ask_standing(STANDING).await);
+    note(figures.played_line());
+    figures.standing_lines().iter().for_each(note);
     outcome
 }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use icet::message::{Focus, Intent, Position, Shortage};
 use icet::{IcetUrl, MediaId, MediaPath, PeerKey, ProtocolName, SignedManifest};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::OpenError;
 use super::assemble::Fragments;
 use super::proofs::Asking;
 use super::session::Order;
+use super::standing::{Standing, Told};
 use super::standstill::{FetchFailure, Standstill};
 use super::turns::Turns;
 use crate::engine::io::{Command, Handle};
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) asking: Arc<Asking>,
     /// Why nothing comes.
     pub(crate) standstill: Mutex<Standstill>,
+    /// How we stand with the tracker.
+    pub(crate) told: Told,
 }
 
 impl Shared {
@@ -193,6 +196,27 @@ impl Media {
     #[must_use]
     pub fn failures(&self) -> Vec<FetchFailure> {
         self.shared.standstill().failures()
+    }
+
+    /// How this peer stands with the tracker, as that last told; asks it anew now and then.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        if self.shared.told.is_due(Instant::now()) {
+            self.command(Command::Standing);
+        }
+        self.shared.told.last()
+    }
+
+    /// Asks the tracker how this peer stands, and waits for its answer so long at most; else gives the last that it told.
+    pub async fn ask_standing(&self, patience: Duration) -> Option<Standing> {
+        if !self.tracker_is_away() {
+            let (answer, told) = oneshot::channel();
+            let _ = self.shared.orders.send(Order::Standing(answer));
+            if let Ok(Ok(standing)) = tokio::time::timeout(patience, told).await {
+                return Some(standing);
+            }
+        }
+        self.shared.told.last()
     }
 
     /// Waits until every page is held, verified and on disk under its final name.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::limit::DownLimit;
 use super::media::{Counts, Media, Shared, Stage};
 use super::session::{Order, Task};
+use super::standing::{Standing, Told};
 use super::{OpenError, StartError};
 use crate::engine::io::{Command, Config, Handle};
 use crate::keyring::TrustStore;
@@ -25,6 +26,8 @@ use crate::store::{Store, Target};
 
 /// Where first-use trust is kept, in the data folder.
 pub const TRUST_FILE: &str = "trust.json";
+/// So long is waited for a tracker's word on how we stand, once it has answered the rest.
+const STANDING: Duration = Duration::from_secs(1);
 /// How often hosts tell trackers what they served.
 const SERVED: Duration = Duration::from_millis(500);
 
@@ -69,6 +72,8 @@ pub struct Info {
     pub url: IcetUrl,
     /// Figures.
     pub answer: InfoAnswer,
+    /// How this peer's key stands with the tracker; none if that does not tell.
+    pub standing: Option<Standing>,
 }
 
 /// Figures of a peer.
@@ -243,6 +248,7 @@ impl Peer {
             fragments: Arc::default(),
             asking: Arc::default(),
             standstill: Mutex::default(),
+            told: Told::default(),
         })
     }
 
@@ -298,11 +304,16 @@ impl Peer {
         let path = url.path.clone().ok_or(OpenError::NoPath)?;
         let (answer, got) = oneshot::channel();
         let order = Order::Info { handle: self.handle(), path: path.clone(), answer };
-        self.tracker(url).send(order).map_err(|_| OpenError::Closed)?;
+        let orders = self.tracker(url);
+        orders.send(order).map_err(|_| OpenError::Closed)?;
+        let (told, standing) = oneshot::channel();
+        orders.send(Order::Standing(told)).map_err(|_| OpenError::Closed)?;
         let answer = got.await.map_err(|_| OpenError::Closed)??;
         let manifest = self.inner.accept_manifest(url, &path, url, answer.manifest.clone())?;
         let url = IcetUrl { path: Some(path), key: Some(manifest.publisher), ..url.clone() };
-        Ok(Info { manifest, url, answer })
+        // Asked in the same flight: a tracker that tells it has told it by now, or is about to.
+        let standing = tokio::time::timeout(STANDING, standing).await.ok().and_then(Result::ok);
+        Ok(Info { manifest, url, answer, standing })
     }
 
     /// Figures.

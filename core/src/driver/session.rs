@@ -17,6 +17,7 @@ use super::fetch::Fetch;
 use super::link::{Link, LinkEvent, Up};
 use super::media::{Shared, Stage, until};
 use super::peer::Inner;
+use super::standing::Standing;
 use crate::engine::Engine;
 use crate::engine::io::{Action, Command, FetchEvent, FetchId, Handle, Refusal};
 use crate::net::Net;
@@ -38,6 +39,8 @@ pub(crate) enum Order {
     Ready { handle: Handle, result: Result<Arc<MediaStore>, OpenError>, slices: Vec<ProvenSlice> },
     /// Figures of a media.
     Info { handle: Handle, path: MediaPath, answer: oneshot::Sender<Result<InfoAnswer, OpenError>> },
+    /// How we stand with the tracker. Dropped if it does not tell.
+    Standing(oneshot::Sender<Standing>),
     /// From a fetch.
     Fetch(FetchId, FetchEvent),
     /// Our own disk failed a media.
@@ -66,6 +69,8 @@ pub(crate) struct Task {
     tracker: Option<PeerKey>,
     medias: HashMap<Handle, Entry>,
     infos: HashMap<Handle, (MediaPath, oneshot::Sender<Result<InfoAnswer, OpenError>>)>,
+    /// Who waits to hear how we stand.
+    curious: Vec<oneshot::Sender<Standing>>,
     fetches: HashMap<FetchId, CancellationToken>,
     orders: mpsc::UnboundedReceiver<Order>,
     me: mpsc::UnboundedSender<Order>,
@@ -99,6 +104,7 @@ impl Task {
             tracker: None,
             medias: HashMap::new(),
             infos: HashMap::new(),
+            curious: Vec::new(),
             fetches: HashMap::new(),
             orders,
             me,
@@ -305,6 +311,11 @@ impl Task {
                 self.infos.insert(handle, (path.clone(), answer));
                 self.engine.handle_command(now, Command::Info { handle, path });
             }
+            Order::Standing(answer) => {
+                self.curious.retain(|a| !a.is_closed());
+                self.curious.push(answer);
+                self.engine.handle_command(now, Command::Standing);
+            }
             Order::Disk(handle, why) => self.fail(handle, OpenError::Store(why)),
             Order::Leave(handle) => self.leave(handle),
             Order::Withdraw { handle, moved, release } => {
@@ -405,6 +416,15 @@ impl Task {
                 Action::Welcome(w) => {
                     if let Some(key) = self.tracker {
                         self.inner.welcomed(key, &w);
+                    }
+                }
+                Action::Standing(told) => {
+                    let told = told.map(Standing::from);
+                    for answer in self.curious.drain(..) {
+                        let _ = told.clone().map(|told| answer.send(told));
+                    }
+                    if let Some(told) = told {
+                        self.medias.values().for_each(|e| e.shared.told.set(told.clone()));
                     }
                 }
                 Action::Reached(r) => self.inner.reached(&r),

@@ -89,6 +89,10 @@ impl Engine {
         match m.code {
             ErrorCode::VERSION => self.version_error(now, &m),
             ErrorCode::FORBIDDEN => self.session.patience = RIVAL,
+            // A tracker of an earlier revision, which cannot tell what request that was.
+            ErrorCode::UNSUPPORTED if self.session.standing.take().is_some() => {
+                self.actions.push_back(Action::Standing(None));
+            }
             ErrorCode::QUOTA => {
                 let pause = pause(&m).unwrap_or(RETRY.0);
                 self.session.patience = pause;

@@ -94,6 +94,9 @@ pub enum Command {
         /// Which media.
         path: MediaPath,
     },
+    /// Ask how we stand with the tracker. Answered by [`Action::Standing`], or not at all: it is asked once, in this session or
+    /// the next, and an answer that is lost is not asked for again.
+    Standing,
     /// What this host served; sent on in batches.
     Served {
         /// Assignment (0: without ticket) and bytes.
@@ -222,6 +225,8 @@ pub enum Action {
     },
     /// The session began: what the tracker told of itself and of us.
     Welcome(icet::message::Welcome),
+    /// How we stand with the tracker; none: it does not tell.
+    Standing(Option<icet::message::Standing>),
     /// Dial-back result, for the user.
     Reached(icet::message::ReachResult),
 }

@@ -205,6 +205,8 @@ impl Engine {
     pub(super) fn leave(&mut self, now: Now, handle: Handle) {
         let Some(m) = self.media.get(&handle) else { return self.forget_requests(now, handle) };
         let known = m.id.filter(|id| self.ids.get(id) == Some(&handle));
+        // It may be the last that the tracker hears in this session.
+        self.flush_served(now);
         self.close(now, handle);
         if let Some(media) = known
             && self.session.is_up()

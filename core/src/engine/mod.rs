@@ -126,6 +126,7 @@ impl Engine {
             Command::Locate { handle, at } => self.locate(now, handle, at),
             Command::Held { handle, got, lost } => self.held(now, handle, &got, &lost),
             Command::Info { handle, path } => self.ask_info(now, handle, path),
+            Command::Standing => self.ask_standing(),
             Command::Served { items } => self.note_served(now, items),
             Command::Leave { handle } => self.leave(now, handle),
             Command::Withdraw { handle, moved, release } => self.withdraw(now, handle, moved, release),
@@ -177,6 +178,7 @@ impl Engine {
             ToPeer::Pong(m) => self.pong(now, &m),
             ToPeer::ReachResult(m) => self.actions.push_back(Action::Reached(m)),
             ToPeer::Newer(m) => self.newer(m),
+            ToPeer::Standing(m) => self.standing(m),
             // Connections that a host opens, and messages of later versions, are not ours to answer yet.
             _ => {}
         }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use icet::message::{InfoAnswer, InfoRequest, Locate, Position, Report, Slices, Welcome, Withdraw};
+use icet::message::{
+    InfoAnswer, InfoRequest, Locate, Position, Report, Slices, Standing, StandingRequest, Welcome, Withdraw,
+};
 use icet::{MediaPath, Now, PeerKey};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -70,6 +72,10 @@ pub(super) struct Session {
     pub(super) pings: BTreeMap<u64, Handle>,
     /// Withdrawals that wait for the next session.
     withdrawals: Vec<Withdraw>,
+    /// Whether our standing is to be asked for once a session is up.
+    wants_standing: bool,
+    /// The request for it that was sent last in this session, if its answer is due.
+    pub(super) standing: Option<u64>,
     rng: SmallRng,
 }
 
@@ -92,6 +98,8 @@ impl Session {
             reports: VecDeque::new(),
             pings: BTreeMap::new(),
             withdrawals: Vec::new(),
+            wants_standing: false,
+            standing: None,
             rng: SmallRng::seed_from_u64(seed),
         }
     }
@@ -163,6 +171,10 @@ impl Engine {
         self.open_more(now);
         for request in again {
             self.ask(now, request);
+        }
+        self.session.standing = None;
+        if std::mem::take(&mut self.session.wants_standing) {
+            self.ask_standing();
         }
         self.expect(now);
     }
@@ -421,6 +433,24 @@ impl Engine {
             let handle = *handle;
             self.session.take(m.request);
             self.actions.push_back(Action::Info { handle, answer: m });
+        }
+    }
+
+    /// Nothing waits for the answer: a tracker of an earlier revision gives none.
+    pub(super) fn ask_standing(&mut self) {
+        if !self.session.is_up() {
+            self.session.wants_standing = true;
+            return;
+        }
+        let request = self.session.number();
+        self.session.standing = Some(request);
+        self.send(StandingRequest { request });
+    }
+
+    pub(super) fn standing(&mut self, m: Standing) {
+        if self.session.standing == Some(m.request) {
+            self.session.standing = None;
+            self.actions.push_back(Action::Standing(Some(m)));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! An open media as the gateway serves it.
 
-use iceshare::Media;
 use iceshare::store::PageRun;
+use iceshare::{Media, Standing};
 
 use crate::playable::{Playable, Reader, Run, Sender, State, Stats, Table};
 
@@ -47,6 +47,10 @@ impl Playable for Media {
         let runs = runs(&table.runs, table.duration);
         let held = runs.iter().map(|r| r.held).sum();
         Table { pages: table.pages, held, duration_us: table.duration, runs }
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        Media::standing(self)
     }
 
     fn stats(&self) -> Stats {

@@ -1,5 +1,6 @@
 //! What the gateway serves: anything of a known length that can be read and sought, and the figures beside it.
 
+use iceshare::Standing;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncSeek};
 
@@ -30,6 +31,10 @@ pub trait Playable: Send + Sync + 'static {
     fn table(&self) -> Table;
     /// Who sends, and how fast.
     fn stats(&self) -> Stats;
+    /// How we stand with the tracker, if it tells.
+    fn standing(&self) -> Option<Standing> {
+        None
+    }
 }
 
 /// Which pages are there.

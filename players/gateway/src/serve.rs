@@ -144,12 +144,27 @@ fn table(media: &dyn Playable) -> Response<Body> {
         #[serde(flatten)]
         table: Table,
         stats: crate::playable::Stats,
+        standing: Option<Stands>,
     }
+    #[derive(serde::Serialize)]
+    struct Stands {
+        #[serde(flatten)]
+        standing: iceshare::Standing,
+        /// What it does for us, in words.
+        effect: String,
+        /// Why we are trusted less, in words.
+        doubts: Option<String>,
+    }
+    let stands = |standing: iceshare::Standing| {
+        let (effect, doubts) = (standing.effect(), standing.doubts());
+        Stands { standing, effect, doubts }
+    };
     let live = Live {
         title: media.title(),
         length: media.length(),
         table: media.table().joined(Table::MOST_RUNS),
         stats: media.stats(),
+        standing: media.standing().map(stands),
     };
     match serde_json::to_vec(&live) {
         Ok(json) => with_type(body::full(json), "application/json"),

@@ -2,7 +2,7 @@
 
 use icet::media::{Signed, Slice};
 use icet::message::{
-    Assignment, Dial, Intent, KeyProof, Need, Outcome, Position, Shortage, Source, ToPeer, ToTracker,
+    Assignment, Dial, Intent, KeyProof, Mark, Need, Outcome, Position, Shortage, Source, ToPeer, ToTracker,
 };
 use icet::stream::{Ending, PagesAnswer, PagesRequest, Piece, What};
 use icet::ticket::{Ticket, TicketBody};
@@ -232,6 +232,7 @@ pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
         }
         ToTracker::Ping(m) => ("ping", json!({ "nonce": num(m.nonce) })),
         ToTracker::Reach(m) => ("reach", json!({ "reach": list(&m.reach, addr) })),
+        ToTracker::StandingRequest(m) => ("standing-request", json!({ "request": num(m.request) })),
         _ => ("unknown", Value::Null),
     }
 }
@@ -295,6 +296,14 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
             ("invite", v)
         }
         ToPeer::Reserve(m) => ("reserve", json!({ "assignments": list(&m.assignments, assignment) })),
+        ToPeer::Standing(m) => {
+            let mark = |m: &Mark| json!({ "reason": m.reason.0, "count": num(m.count) });
+            let v = json!({
+                "request": num(m.request), "sent": num(m.sent), "received": num(m.received), "weight": m.weight,
+                "peers": num(m.peers), "ahead": num(m.ahead), "trust": m.trust, "marks": list(&m.marks, mark),
+            });
+            ("standing", v)
+        }
         ToPeer::Newer(m) => ("newer", json!({ "manifest": signed(&m.manifest) })),
         _ => ("unknown", Value::Null),
     }

@@ -2,9 +2,9 @@
 
 use icet::message::{
     Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Hello, InfoAnswer,
-    InfoRequest, Intent, Invite, Join, KeyProof, Leave, Locate, MediaAnswer, Need, Newer, Outcome, Ping,
-    Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem, Shortage, Slices,
-    ToPeer, ToTracker, Welcome, Withdraw, Withdrawn,
+    InfoRequest, Intent, Invite, Join, KeyProof, Leave, Locate, Mark, MarkReason, MediaAnswer, Need, Newer,
+    Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem,
+    Shortage, Slices, Standing, StandingRequest, ToPeer, ToTracker, Welcome, Withdraw, Withdrawn,
 };
 use icet::{
     Abilities, Limits, MediaPath, NetKind, Offer, PageRanges, PageSet, Stripe, TicketKey, frame, limits,
@@ -227,6 +227,7 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         t("info-request", InfoRequest { request: 10, path: path() }),
         t("ping", Ping { nonce: u64::MAX }),
         t("reach", Reach { reach: vec![addr(NetKind::Tcp, "198.51.100.4:8080")] }),
+        t("standing-request", StandingRequest { request: 11 }),
     ]
 }
 
@@ -290,7 +291,27 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("invite", invite()),
         p("newer", Newer { manifest: signed().signed().clone() }),
         p("reserve", Reserve { assignments: vec![reserve()] }),
+        p("standing", standing()),
     ]
+}
+
+fn standing() -> Standing {
+    let mark = |reason, count| Mark { reason, count };
+    Standing {
+        request: 11,
+        sent: 5_000_000_000,
+        received: 1_000_000,
+        weight: 2000,
+        peers: 12,
+        ahead: 3,
+        trust: 607,
+        // The last is a reason of a later version.
+        marks: vec![
+            mark(MarkReason::ALTERED, 1),
+            mark(MarkReason::UNHEEDED, 12),
+            mark(MarkReason(65_000), 1),
+        ],
+    }
 }
 
 /// Valid messages as an encoder writes them.
@@ -492,6 +513,9 @@ pub(crate) fn invalid() -> Vec<Invalid> {
         retry: None,
     };
     add("error-text-too-long", "peer", cbor(&ToPeer::ErrorMessage(text)), "a text of 1025 bytes", true, true);
+    let marks = vec![Mark { reason: MarkReason::ALTERED, count: 1 }; limits::MARKS + 1];
+    let marked = cbor(&ToPeer::Standing(Standing { marks, ..standing() }));
+    add("marks-too-many", "peer", marked, "17 marks of a standing", true, true);
     all
 }
 

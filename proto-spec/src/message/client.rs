@@ -436,3 +436,18 @@ impl Ping {
         Ok(())
     }
 }
+
+/// How does this key stand? Answered with [`super::Standing`].
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct StandingRequest {
+    /// Number that the answer repeats.
+    #[n(1)]
+    pub request: u64,
+}
+
+impl StandingRequest {
+    pub(super) fn check(&self) -> Check {
+        Ok(())
+    }
+}

@@ -145,6 +145,7 @@ messages! {
         11 => InfoRequest,
         12 => Ping,
         13 => Reach,
+        14 => StandingRequest,
     }
 }
 
@@ -164,5 +165,6 @@ messages! {
         110 => Invite,
         111 => Newer,
         112 => Reserve,
+        113 => Standing,
     }
 }

@@ -440,3 +440,69 @@ impl Invite {
         Ok(())
     }
 }
+
+/// How the asker stands with the tracker: answer to a standing request.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Standing {
+    /// Number of the request.
+    #[n(1)]
+    pub request: u64,
+    /// Bytes that the asker has sent, as far as the tracker could confirm it.
+    #[n(2)]
+    pub sent: u64,
+    /// Bytes that the asker has received.
+    #[n(3)]
+    pub received: u64,
+    /// How much the asker counts by what it gives, when uploads are scarce: thousandths of what a newcomer counts.
+    #[n(4)]
+    pub weight: u32,
+    /// Other peers that have a session now.
+    #[n(5)]
+    pub peers: u64,
+    /// Of them, those that weigh more.
+    #[n(6)]
+    pub ahead: u64,
+    /// How far the tracker trusts the asker, in thousandths; 1000: nothing speaks against it.
+    #[n(7)]
+    pub trust: u32,
+    /// What speaks against it.
+    #[n(8)]
+    pub marks: Vec<Mark>,
+}
+
+impl Standing {
+    pub(super) fn check(&self) -> Check {
+        if self.marks.len() > limits::MARKS { Err("too many marks") } else { Ok(()) }
+    }
+}
+
+/// Something that speaks against a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Mark {
+    /// What.
+    #[n(0)]
+    pub reason: MarkReason,
+    /// How many, as the reason says.
+    #[n(1)]
+    pub count: u64,
+}
+
+/// Why a peer is trusted less, `uint` on the wire. Those that a peer does not know are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct MarkReason(#[n(0)] pub u16);
+
+impl MarkReason {
+    /// Receivers said that pages of its were altered; counted are receivers.
+    pub const ALTERED: MarkReason = MarkReason(1);
+    /// It took up nothing of what was ordered for it; counted are orders, as they fade.
+    pub const UNHEEDED: MarkReason = MarkReason(2);
+    /// It accused so many hosts of altering pages that its word weighs nothing; counted are accusations, as they fade.
+    pub const ACCUSES: MarkReason = MarkReason(3);
+    /// It complained so often of hosts that its word weighs nothing; counted are complaints, as they fade.
+    pub const COMPLAINS: MarkReason = MarkReason(4);
+    /// Several receivers did not find at it what it said it holds; counted are media.
+    pub const LACKS: MarkReason = MarkReason(5);
+}

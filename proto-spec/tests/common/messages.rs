@@ -220,6 +220,7 @@ pub(crate) fn to_tracker() -> impl Strategy<Value = ToTracker> {
         (any::<u64>(), path()).prop_map(|(request, path)| InfoRequest { request, path }.into()),
         any::<u64>().prop_map(|nonce| Ping { nonce }.into()),
         vec(addr(), 0..limits::REACH).prop_map(|reach| Reach { reach }.into()),
+        any::<u64>().prop_map(|request| StandingRequest { request }.into()),
     ]
 }
 
@@ -234,6 +235,23 @@ fn info() -> impl Strategy<Value = InfoAnswer> {
             sent,
             received,
             alternatives,
+        },
+    )
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    let mark = (any::<u16>(), any::<u64>());
+    let mark = mark.prop_map(|(reason, count)| Mark { reason: MarkReason(reason), count });
+    (any::<[u64; 5]>(), any::<[u32; 2]>(), vec(mark, 0..limits::MARKS)).prop_map(
+        |([request, sent, received, peers, ahead], [weight, trust], marks)| Standing {
+            request,
+            sent,
+            received,
+            weight,
+            peers,
+            ahead,
+            trust,
+            marks,
         },
     )
 }
@@ -299,5 +317,6 @@ pub(crate) fn to_peer() -> impl Strategy<Value = ToPeer> {
                 .into()
         ),
         signed().prop_map(|manifest| Newer { manifest }.into()),
+        standing().prop_map(ToPeer::from),
     ]
 }

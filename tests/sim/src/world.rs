@@ -457,7 +457,8 @@ impl Sim {
                 | Action::Info { .. }
                 | Action::Short { .. }
                 | Action::Welcome(_)
-                | Action::Reached(_) => {}
+                | Action::Reached(_)
+                | Action::Standing(_) => {}
             }
         }
         if !self.lives(n) {

@@ -15,6 +15,15 @@ const MOST: usize = 16_384;
 /// How often those are forgotten of whom nothing is left to be said.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// How long an accusation is remembered of whom it was made.
+pub(crate) const REMEMBERED: Duration = DISTRUST.saturating_mul(3);
+/// Accusations that a reporter may make, as they fade, before they weigh nothing.
+pub(crate) const ACCUSATIONS: f64 = 3.0;
+/// Failures that a reporter may report a minute before they weigh nothing.
+pub(crate) const COMPLAINTS: f64 = 60.0;
+/// Half-life of complaints.
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
 /// What speaks against one peer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Conduct {
@@ -26,6 +35,8 @@ pub(crate) struct Conduct {
     pub(crate) accused: Fading,
     /// Failures that it reported lately.
     pub(crate) complaints: Fading,
+    /// Orders to it that lapsed lately while it took up nothing from anybody.
+    pub(crate) unheeded: Fading,
 }
 
 impl Conduct {

@@ -30,6 +30,7 @@ mod reserve;
 pub mod rules;
 mod schedule;
 mod session;
+mod standing;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ pub struct Swarm {
     effects: VecDeque<Effect>,
     flushing: bool,
     ruled: Ruled,
+    ranking: standing::Ranking,
 }
 
 impl Swarm {
@@ -80,6 +82,7 @@ impl Swarm {
             effects: VecDeque::new(),
             flushing: false,
             ruled: Ruled::default(),
+            ranking: standing::Ranking::default(),
         }
     }
 
@@ -228,6 +231,7 @@ impl Swarm {
             ToTracker::InfoRequest(m) => self.info(conn, peer, &m)?,
             ToTracker::Ping(m) => self.send(conn, Pong { nonce: m.nonce, time: self.board.wall(now) }),
             ToTracker::Reach(m) => self.set_reach(now, peer, &m.reach),
+            ToTracker::StandingRequest(m) => self.standing(now, conn, peer, &m),
             // Hello is handled before; whatever else there is comes from a later version.
             other => {
                 return Err(refuse(

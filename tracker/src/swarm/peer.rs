@@ -313,10 +313,10 @@ impl Peer {
         }
     }
 
-    /// Sent over received, 0 to 4; newcomers stand at 1.
+    /// Sent over received, 0 to 2; newcomers stand at 1. It counts where uploads are scarce.
     pub(crate) fn merit(&self) -> f64 {
         const GRACE: f64 = 4e6;
-        ((self.contribution.sent as f64 + GRACE) / (self.contribution.received as f64 + GRACE)).min(4.0)
+        ((self.contribution.sent as f64 + GRACE) / (self.contribution.received as f64 + GRACE)).min(2.0)
     }
 }
 

@@ -7,6 +7,7 @@ use icet::{Abilities, Now, PageNo, PageRanges, Scope};
 
 use super::Nearness;
 use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, Run, State, Timer, Tried};
+use super::conduct::{ACCUSATIONS, COMPLAINTS, MINUTE, REMEMBERED};
 use super::learn::Sample;
 use super::peer::DISTRUST;
 use super::schedule::Event;
@@ -27,10 +28,6 @@ const GIVEN_BACK: Duration = Duration::from_millis(500);
 const AVOID_ALTERED: Duration = Duration::from_secs(3600);
 /// Peers in a row that found less than a host said it had, until its map is not believed.
 const BLAMES: usize = 3;
-/// Accusations that a reporter may make, as they fade, before they weigh nothing.
-const ACCUSATIONS: f64 = 3.0;
-/// Failures that a reporter may report a minute before they weigh nothing.
-const COMPLAINTS: f64 = 60.0;
 
 impl Board {
     /// A member holds pages now, which came by assignment `id` (0: by none that we know).
@@ -354,7 +351,6 @@ impl Board {
         report: &Report,
         bytes: u64,
     ) {
-        const MINUTE: Duration = Duration::from_secs(60);
         let failed = report.outcome.is_failure();
         let Some(reporter) = self.peers.get_mut(&by) else { return };
         let mut weight = reporter.trust(now);
@@ -466,7 +462,7 @@ impl Board {
         reporter.conduct.accused.add(now, DISTRUST, 1.0);
         let (key, ip, trust) = (reporter.key, reporter.ip(), reporter.trust(now));
         let Some(h) = self.peers.get_mut(&host) else { return };
-        h.conduct.accusers.retain(|(_, _, at)| now.since(*at) < 3 * DISTRUST);
+        h.conduct.accusers.retain(|(_, _, at)| now.since(*at) < REMEMBERED);
         let near = |a, b| Scope::of(a) == Scope::Public && icet::Prefix::of(a) == icet::Prefix::of(b);
         let heard = h.conduct.accusers.iter().any(|(k, from, _)| *k == key || near(*from, ip));
         if spent || heard || h.conduct.accusers.len() >= 16 {
@@ -518,6 +514,7 @@ impl Board {
         if ignored && let Some(r) = self.peers.get_mut(&receiver) {
             // It took nothing up, from nobody: that is its own doing, or its line is dead.
             r.conduct.distrust.add(now, DISTRUST, 0.02);
+            r.conduct.unheeded.add(now, DISTRUST, 1.0);
         }
         if silent {
             // It may be gone without a word, and says nothing of the host.

@@ -495,6 +495,7 @@ pub(crate) fn request_of(message: &ToTracker) -> Option<u64> {
         ToTracker::Join(m) => Some(m.request),
         ToTracker::Locate(m) => Some(m.request),
         ToTracker::InfoRequest(m) => Some(m.request),
+        ToTracker::StandingRequest(m) => Some(m.request),
         _ => None,
     }
 }

@@ -176,6 +176,18 @@ fn acknowledgements_of_a_long_silence_fit_messages() {
 }
 
 #[test]
+fn what_was_served_last_is_told_before_leaving() {
+    let mut r = Rig::joined(100);
+    r.command(Command::Served { items: vec![(5, 7)] });
+    assert!(!r.sent.iter().any(|m| matches!(m, ToTracker::Served(_))), "it is batched");
+    r.clear();
+    r.command(Command::Leave { handle: H });
+    let at = |f: &dyn Fn(&ToTracker) -> bool| r.sent.iter().position(f);
+    let served = at(&|m| matches!(m, ToTracker::Served(s) if s.items.len() == 1 && s.items[0].bytes == 7));
+    assert!(served.is_some() && served < at(&|m| matches!(m, ToTracker::Leave(_))), "{:?}", r.sent);
+}
+
+#[test]
 fn served_bytes_are_told_once_a_second() {
     let mut r = Rig::joined(100);
     let served = |r: &Rig| -> Vec<Vec<(u64, u64)>> {

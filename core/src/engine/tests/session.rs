@@ -1,4 +1,4 @@
-use icet::message::{Cancel, Focus, InfoAnswer, Join, Position, Withdrawn};
+use icet::message::{Cancel, Focus, InfoAnswer, Join, Position, Standing, Withdrawn};
 
 use super::*;
 use crate::engine::io::Refusal;
@@ -297,6 +297,55 @@ fn info_is_answered_by_number() {
     r.clear();
     r.tell(answer.into());
     assert!(r.rest.is_empty(), "nobody asked twice");
+}
+
+#[test]
+fn a_standing_is_asked_for_once_and_a_tracker_that_tells_none_is_heard() {
+    let standing = |request| Standing {
+        request,
+        sent: 1,
+        received: 2,
+        weight: 1000,
+        peers: 0,
+        ahead: 0,
+        trust: 1000,
+        marks: Vec::new(),
+    };
+    let asked = |r: &mut Rig| match r.sent.pop() {
+        Some(ToTracker::StandingRequest(m)) => m.request,
+        other => panic!("{other:?}"),
+    };
+    let mut r = Rig::new();
+    // Before there is a session: in its first flight.
+    r.command(Command::Standing);
+    assert!(r.sent.is_empty());
+    r.connect(1);
+    let request = asked(&mut r);
+    r.clear();
+    r.tell(standing(request + 1).into());
+    assert!(r.rest.is_empty(), "of another request");
+    r.tell(standing(request).into());
+    assert!(matches!(r.rest.pop(), Some(Action::Standing(Some(s))) if s.sent == 1));
+    r.tell(standing(request).into());
+    assert!(r.rest.is_empty(), "nobody asked twice");
+    // An earlier revision does not know the message, and cannot say which request it was.
+    r.command(Command::Standing);
+    asked(&mut r);
+    let unknown = ErrorMessage {
+        code: ErrorCode::UNSUPPORTED,
+        request: None,
+        media: None,
+        text: "message 14 is not known here".into(),
+        retry: None,
+    };
+    r.tell(unknown.into());
+    assert!(matches!(r.rest.pop(), Some(Action::Standing(None))));
+    // Or says nothing at all: that costs no session.
+    r.command(Command::Standing);
+    r.clear();
+    r.pass(Duration::from_secs(120));
+    assert!(!r.rest.iter().any(|a| matches!(a, Action::Disconnect)));
+    assert!(r.sent.is_empty(), "{:?}", r.sent);
 }
 
 #[test]

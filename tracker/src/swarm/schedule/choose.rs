@@ -236,7 +236,7 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         }
         let held = x.holds.part().map_or(m.pages(), |p| p.pages.ones());
         // Who gives most comes first; who is new gets enough to begin to give; nobody waits for ever.
-        let mut score = 0.5 * p.merit().min(2.0) + 1.0 - held as f64 / m.pages() as f64;
+        let mut score = 0.5 * p.merit() + 1.0 - held as f64 / m.pages() as f64;
         score += if held < 4 * m.unit { 1.5 } else { 0.0 };
         score += if p.down.count == 0 { 1.0 } else { 0.0 };
         score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);

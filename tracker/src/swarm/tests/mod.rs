@@ -13,6 +13,7 @@ mod rules;
 mod session;
 mod shortage;
 mod sim;
+mod standing;
 mod trust;
 mod why;
 mod world;
