@@ -56,6 +56,8 @@ pub(crate) struct Common {
     /// What requests without a ticket may have of the upload: deny, allow, or a share like 20% [default: allow]
     #[arg(long, global = true, value_name = "SHARE", value_parser = parse_anonymous)]
     pub(crate) anonymous: Option<Anonymous>,
+    #[command(flatten)]
+    pub(crate) give: crate::giving::Flags,
     /// Tell more; twice: everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

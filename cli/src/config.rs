@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::args::{Common, parse_anonymous, parse_tracker};
 use crate::failure::Failure;
+use crate::giving::{self, OfMedia, Rules};
 use crate::rate::Rate;
 
 /// The file, as written: the names of the options.
@@ -26,6 +27,19 @@ struct File {
     listen: Option<OneOrMore>,
     anonymous: Option<TextOrNumber>,
     tracker: Option<String>,
+    #[serde(rename = "give-hours")]
+    give_hours: Option<String>,
+    #[serde(default, rename = "give-lan")]
+    give_lan: bool,
+    #[serde(rename = "give-metered")]
+    give_metered: Option<giving::YesNo>,
+    metered: Option<giving::Metered>,
+    #[serde(rename = "give-day")]
+    give_day: Option<TextOrNumber>,
+    #[serde(rename = "give-month")]
+    give_month: Option<TextOrNumber>,
+    #[serde(default, rename = "give-media")]
+    give_media: BTreeMap<String, TextOrNumber>,
 }
 
 /// A number means what it means behind the flag.
@@ -78,6 +92,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) anonymous: Anonymous,
     pub(crate) tracker: Option<IcetUrl>,
+    pub(crate) give: Rules,
 }
 
 impl Settings {
@@ -120,6 +135,7 @@ impl Settings {
             listen: or(&flags.listen, file.listen),
             anonymous: flags.anonymous.or(file.anonymous).unwrap_or(Anonymous::Allow),
             tracker: file.tracker,
+            give: Rules::new(&flags.give, file.give)?,
         })
     }
 }
@@ -144,6 +160,7 @@ struct Given {
     listen: Vec<SocketAddr>,
     anonymous: Option<Anonymous>,
     tracker: Option<IcetUrl>,
+    give: giving::Flags,
 }
 
 /// A value as it would stand behind `--set`.
@@ -207,6 +224,22 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
         listen,
         anonymous: read("anonymous", file.anonymous.map(TextOrNumber::text), parse_anonymous)?,
         tracker: read("tracker", file.tracker, parse_tracker)?,
+        give: giving::Flags {
+            give_hours: read("give-hours", file.give_hours, str::parse)?,
+            give_lan: file.give_lan,
+            give_metered: file.give_metered,
+            metered: file.metered,
+            give_day: read("give-day", file.give_day.map(TextOrNumber::text), str::parse)?,
+            give_month: read("give-month", file.give_month.map(TextOrNumber::text), str::parse)?,
+            give_media: file
+                .give_media
+                .into_iter()
+                .map(|(path, share)| {
+                    let share = share.text();
+                    OfMedia::new(&path, &share).map_err(|e| format!("give-media.{path:?} = {share:?}: {e}"))
+                })
+                .collect::<Result<_, _>>()?,
+        },
     })
 }
 
@@ -223,6 +256,15 @@ mod tests {
         listen = "127.0.0.1:0, [::1]:7000"
         anonymous = "20%"
         tracker = "icet://tracker.example"
+        give-hours = "22:00-07:00"
+        give-lan = true
+        give-metered = "no"
+        metered = "auto"
+        give-day = "5GB"
+        give-month = "50GB"
+        [give-media]
+        talks = "none"
+        "music/a.ogg" = "500kB"
         [set.http]
         anonymous-share = 0.2
         window = 16
@@ -239,6 +281,11 @@ mod tests {
         assert_eq!(given.key.as_deref(), Some(Path::new("/keys/mine")));
         assert_eq!(given.listen.len(), 2);
         assert_eq!(given.anonymous, Some(Anonymous::Share(0.2)));
+        let give = &given.give;
+        assert_eq!(give.give_hours.as_ref().map(ToString::to_string).as_deref(), Some("22:00-07:00"));
+        assert!(give.give_lan && give.give_metered == Some(giving::YesNo::No));
+        assert_eq!((give.give_day, give.give_month), ("5GB".parse().ok(), "50GB".parse().ok()));
+        assert_eq!(give.give_media, ["music/a.ogg=500kB".parse().unwrap(), "talks=none".parse().unwrap()]);
         let set: Vec<_> = given.set.iter().map(|(p, k, v)| format!("{p}.{k}={v}")).collect();
         assert_eq!(set, ["http.anonymous-share=0.2", "http.name=x", "http.plain=true", "http.window=16"]);
         let list = parse("[set.libp2p]\nrelay = [\"/a\", \"/b\"]", Path::new("")).expect("a good file");
@@ -265,6 +312,12 @@ mod tests {
             ("[set.http]\nx = [[1]]", "set.http.x"),
             ("[set.http]\nx = { y = 1 }", "set.http.x"),
             ("transport = ", "transport"),
+            ("give-hours = \"night\"", "22:00-07:00"),
+            ("give-day = \"5GB/s\"", "500MB"),
+            ("give-metered = \"maybe\"", "yes"),
+            ("give-lan = \"no\"", "boolean"),
+            ("[give-media]\ntalks = \"some\"", "none or a rate"),
+            ("[give-media]\n\"../a\" = \"none\"", "give-media"),
         ];
         for (text, word) in cases {
             let error = parse(text, Path::new("")).expect_err(text);

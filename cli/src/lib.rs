@@ -17,6 +17,7 @@ mod demo;
 mod escape;
 mod failure;
 mod figures;
+mod giving;
 mod output;
 mod peer;
 mod progress;

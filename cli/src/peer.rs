@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::config::Settings;
 use crate::escape::printable;
 use crate::failure::{FAILED, Failure};
+use crate::giving::Keeper;
 use crate::output::note;
 use crate::transports;
 
@@ -55,8 +56,17 @@ fn no_key(e: &KeyError) -> Failure {
     }
 }
 
-/// Starts a peer by the settings. The claim is to be kept as long as the peer.
-pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Claim), Failure> {
+/// What goes with a peer, to be kept as long as it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Its key, which no other command uses meanwhile.
+    pub(crate) claim: Claim,
+    /// What it gives.
+    pub(crate) giving: Keeper,
+}
+
+/// Starts a peer by the settings.
+pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Kept), Failure> {
     let protocols = transports::chosen(settings)?;
     let by = settings.clone();
     let claim = tokio::task::spawn_blocking(move || claim(&by, role))
@@ -81,7 +91,8 @@ pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Clai
     let (store, data) = (peer.store().clone(), settings.data.clone());
     // What goes wrong with it is no reason not to start.
     let _ = tokio::task::spawn_blocking(move || tidy(&store, &data)).await;
-    Ok((peer, claim))
+    let giving = Keeper::start(&settings.give, settings.up, &settings.data, &peer).await?;
+    Ok((peer, Kept { claim, giving }))
 }
 
 /// Removes what killed commands left in the data folder, and forgets files that are gone.

@@ -17,7 +17,7 @@ pub mod stream;
 pub mod verify;
 
 pub use driver::{
-    FetchFailure, Flow, Info, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats,
+    FetchFailure, Flow, Giver, Info, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats,
     Progress, Standing, StartError,
 };
 pub use icet;

@@ -166,6 +166,7 @@ MESSAGES = {
     12: ("ping", {1: ("nonce", num)}),
     13: ("reach", {1: ("reach", many(addr))}),
     14: ("standing-request", {1: ("request", num)}),
+    15: ("allow", {1: ("up", num), 2: ("down", num), 3: ("near", same), 4: ("withheld", many(hexed))}),
     100: ("welcome", {
         1: ("version", same), 2: ("epoch", num), 3: ("time", num), 4: ("observed", addr), 5: ("ticket_key", hexed),
         6: ("ack_delay", same),

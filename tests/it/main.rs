@@ -5,6 +5,7 @@ mod carriers;
 mod crash;
 mod down;
 mod errors;
+mod giving;
 mod host;
 mod house;
 mod http;

@@ -42,7 +42,7 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
     if args.json && output == Output::Pipe {
         return Err(Failure::usage("--json and -o - both want standard output: choose one"));
     }
-    let (peer, _claim) = peer::start(settings, Role::Listener).await?;
+    let (peer, _kept) = peer::start(settings, Role::Listener).await?;
     let started = Instant::now();
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),

@@ -9,6 +9,7 @@ use crate::args;
 use crate::config::Settings;
 use crate::escape::printable;
 use crate::failure::{Failure, Outcome};
+use crate::giving::Told;
 use crate::output;
 use crate::peer::{self, Role};
 use crate::progress::clock;
@@ -41,6 +42,8 @@ struct Report<'a> {
     received: u64,
     /// How our key stands with the tracker; null if it does not tell.
     standing: Option<&'a Standing>,
+    /// What these settings give to others.
+    giving: Told,
 }
 
 #[derive(Serialize)]
@@ -53,14 +56,14 @@ struct Stream<'a> {
 }
 
 pub(crate) async fn info(args: &args::Info, settings: &Settings, stop: &CancellationToken) -> Outcome {
-    let (peer, _claim) = peer::start(settings, Role::Listener).await?;
+    let (peer, kept) = peer::start(settings, Role::Listener).await?;
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
         info = peer.info(&args.url) => info.map_err(peer::opened),
     };
     peer.shutdown().await;
     let info = outcome?;
-    let report = report(&info);
+    let report = report(&info, kept.giving.told());
     if args.json {
         output::json(&report)?;
     } else {
@@ -69,7 +72,7 @@ pub(crate) async fn info(args: &args::Info, settings: &Settings, stop: &Cancella
     Ok(())
 }
 
-fn report(info: &Info) -> Report<'_> {
+fn report(info: &Info, giving: Told) -> Report<'_> {
     let m = info.manifest.manifest();
     let a = &info.answer;
     Report {
@@ -108,6 +111,7 @@ fn report(info: &Info) -> Report<'_> {
         sent: a.sent,
         received: a.received,
         standing: info.standing.as_ref(),
+        giving,
     }
 }
 
@@ -150,6 +154,7 @@ fn show(r: &Report<'_>) -> Outcome {
         lines.push(("standing", standing.effect()));
         lines.extend(standing.doubts().map(|doubts| ("trust", doubts)));
     }
+    lines.push(("giving", r.giving.line()));
     for (name, value) in lines {
         output::result(format!("{name:<10} {value}"))?;
     }

@@ -30,7 +30,7 @@ pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &Cancella
         let usage = matches!(e, iceshare_gateway::GatewayError::NotLoopback(_));
         Failure::from_error(if usage { crate::failure::USAGE } else { FAILED }, &e)
     })?;
-    let (peer, _claim) = peer::start(settings, Role::Listener).await?;
+    let (peer, _kept) = peer::start(settings, Role::Listener).await?;
     let opened = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
         opened = Own::open(&peer, settings, &args.url, Intent::Play) => opened,

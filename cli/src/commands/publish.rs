@@ -19,8 +19,8 @@ use crate::tree;
 pub(crate) async fn publish(args: &args::Publish, settings: &Settings, stop: &CancellationToken) -> Outcome {
     let tracker = peer::tracker(&args.tracker.tracker, settings)?;
     let wanted = named(args)?;
-    let (peer, claim) = peer::start(settings, Role::Publisher).await?;
-    let sharer = Sharer::new(&peer, &claim.key.identity, tracker, Strictness::All);
+    let (peer, kept) = peer::start(settings, Role::Publisher).await?;
+    let sharer = Sharer::new(&peer, &kept.claim.key.identity, tracker, Strictness::All);
     let end = sharer.run(|| Ok(wanted.clone()), stop).await;
     peer.shutdown().await;
     Err(end)
@@ -30,8 +30,8 @@ pub(crate) async fn serve(args: &args::Serve, settings: &Settings, stop: &Cancel
     let tracker = peer::tracker(&args.tracker.tracker, settings)?;
     let unreadable = |e| Failure::failed(format!("cannot read the folder {}: {e}", args.dir.display()));
     tree::walk(&args.dir).map_err(unreadable)?;
-    let (peer, claim) = peer::start(settings, Role::Publisher).await?;
-    let sharer = Sharer::new(&peer, &claim.key.identity, tracker, Strictness::Skip);
+    let (peer, kept) = peer::start(settings, Role::Publisher).await?;
+    let sharer = Sharer::new(&peer, &kept.claim.key.identity, tracker, Strictness::Skip);
     let mut told = std::collections::HashSet::new();
     let list = || {
         let tree = tree::walk(&args.dir).map_err(unreadable)?;

@@ -18,7 +18,7 @@ mod watch;
 
 pub use error::{OpenError, StartError};
 pub use media::{Flow, Media, Progress};
-pub use peer::{Info, OpenOptions, Peer, PeerConfig, PeerStats, TRUST_FILE};
+pub use peer::{Giver, Info, OpenOptions, Peer, PeerConfig, PeerStats, TRUST_FILE};
 pub use reader::MediaReader;
 pub use standing::{Mark, Standing};
 pub use standstill::FetchFailure;

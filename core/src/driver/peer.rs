@@ -21,7 +21,7 @@ use crate::keyring::TrustStore;
 use crate::net::{Context, Net, NetConfig, session::ConnectError};
 use crate::protocol::Protocol;
 use crate::publish::Prepared;
-use crate::shelf::{Anonymous, Clock, ServedTotals, Shelf, ShelfConfig};
+use crate::shelf::{Anonymous, Clock, Giving, ServedTotals, Shelf, ShelfConfig};
 use crate::store::{Store, Target};
 
 /// Where first-use trust is kept, in the data folder.
@@ -112,6 +112,7 @@ pub(crate) struct Inner {
     protocols: HashMap<ProtocolName, (Protocol, Context)>,
     hello: Hello,
     sessions: Mutex<HashMap<PeerKey, mpsc::UnboundedSender<Order>>>,
+    giving: Mutex<Giving>,
     reach: Mutex<HashMap<NetAddr, ReachResult>>,
     observed: Mutex<Option<NetAddr>>,
 }
@@ -192,6 +193,7 @@ impl Peer {
             protocols,
             hello,
             sessions: Mutex::default(),
+            giving: Mutex::default(),
             reach: Mutex::default(),
             observed: Mutex::default(),
         });
@@ -215,6 +217,17 @@ impl Peer {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// What of its upload is given from now on; trackers are told. At first: all.
+    pub fn give(&self, giving: Giving) {
+        self.giver().give(giving);
+    }
+
+    /// To say so without the peer itself.
+    #[must_use]
+    pub fn giver(&self) -> Giver {
+        Giver(Arc::downgrade(&self.inner))
     }
 
     fn tracker(&self, url: &IcetUrl) -> mpsc::UnboundedSender<Order> {
@@ -343,6 +356,22 @@ impl Peer {
     }
 }
 
+/// Says what a peer gives, as long as there is that peer.
+#[derive(Debug, Clone)]
+pub struct Giver(std::sync::Weak<Inner>);
+
+impl Giver {
+    /// What of its upload is given from now on; see [`Peer::give`].
+    pub fn give(&self, giving: Giving) {
+        let Some(inner) = self.0.upgrade() else { return };
+        inner.shelf.give(giving.clone());
+        *lock(&inner.giving) = giving.clone();
+        for orders in lock(&inner.sessions).values() {
+            let _ = orders.send(Order::Engine(Command::Give(giving.clone())));
+        }
+    }
+}
+
 /// Tells each tracker what was served on its assignments, while the peer lives.
 async fn report_served(inner: std::sync::Weak<Inner>) {
     let mut tick = tokio::time::interval(SERVED);
@@ -414,6 +443,10 @@ impl Inner {
             }
             _ => e.to_string(),
         }
+    }
+
+    pub(crate) fn giving(&self) -> Giving {
+        lock(&self.giving).clone()
     }
 
     pub(crate) fn session_up(&self, tracker: PeerKey, orders: &mpsc::UnboundedSender<Order>) {

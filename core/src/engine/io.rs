@@ -6,6 +6,8 @@ use std::time::Duration;
 use icet::message::{Focus, Intent, MediaAnswer, Need, Outcome, Position, Source, ToTracker};
 use icet::{MediaPath, Now, PageMap, PageNo, PageRanges, PageSet, PeerKey, ProtocolName, ProvenSlice};
 
+pub use crate::shelf::{Giving, Share};
+
 /// A fetch that the engine ordered: one try at one host for (the rest of) an assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FetchId(pub u64);
@@ -94,6 +96,8 @@ pub enum Command {
         /// Which media.
         path: MediaPath,
     },
+    /// What this peer gives from now on; told in each session.
+    Give(Giving),
     /// Ask how we stand with the tracker. Answered by [`Action::Standing`], or not at all: it is asked once, in this session or
     /// the next, and an answer that is lost is not asked for again.
     Standing,

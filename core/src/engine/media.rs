@@ -310,6 +310,7 @@ impl Engine {
         if !self.claim(now, handle, Some(m.media)) {
             return;
         }
+        self.allow();
         self.send_rest(handle);
         self.flush_acks(handle);
         self.send_focus(now, handle);

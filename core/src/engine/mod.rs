@@ -28,6 +28,7 @@ mod acks;
 mod assignments;
 mod errors;
 mod fetches;
+mod giving;
 pub mod io;
 mod lanes;
 mod media;
@@ -42,13 +43,13 @@ mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use icet::message::{Need, ToPeer, ToTracker};
+use icet::message::{Allow, Need, ToPeer, ToTracker};
 use icet::{MediaId, Now, PeerKey};
 
 use acks::Served;
 use assignments::{Assigned, Order};
 use fetches::{Fetch, Gone};
-use io::{Action, Command, Config, FetchEvent, FetchId, Handle, Tally};
+use io::{Action, Command, Config, FetchEvent, FetchId, Giving, Handle, Tally};
 use media::Media;
 use session::Session;
 use timers::{Timer, Timers};
@@ -82,6 +83,9 @@ pub struct Engine {
     stirred: bool,
     /// Whether the driver doubts that the session still passes.
     in_doubt: bool,
+    /// What this peer gives, and the last that was said of it in this session.
+    giving: Giving,
+    allowed: Option<Allow>,
 }
 
 impl Engine {
@@ -108,6 +112,8 @@ impl Engine {
             served: Served::default(),
             stirred: false,
             in_doubt: false,
+            giving: Giving::default(),
+            allowed: None,
         }
     }
 
@@ -126,6 +132,7 @@ impl Engine {
             Command::Locate { handle, at } => self.locate(now, handle, at),
             Command::Held { handle, got, lost } => self.held(now, handle, &got, &lost),
             Command::Info { handle, path } => self.ask_info(now, handle, path),
+            Command::Give(giving) => self.give(giving),
             Command::Standing => self.ask_standing(),
             Command::Served { items } => self.note_served(now, items),
             Command::Leave { handle } => self.leave(now, handle),

@@ -156,15 +156,15 @@ impl Engine {
         s.link = Link::Up;
         s.since = now;
         s.heard = now;
-        let epoch = s.epoch;
         // Media are opened under new numbers; lookups and questions keep theirs.
         s.requests.retain(|_, a| !matches!(a, Asked::Open(_)));
         s.waiting.clear();
         s.owed.clear();
         s.to_open = self.media.iter().map(|(h, m)| (m.publishes(), *h)).collect();
         let again: Vec<_> = s.requests.keys().copied().collect();
-        let hello = icet::message::Hello { epoch, ..self.config.hello.clone() };
+        let hello = self.hello();
         self.send(hello);
+        self.allow();
         for m in std::mem::take(&mut self.session.withdrawals) {
             self.send(m);
         }

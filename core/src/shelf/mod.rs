@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::protocol::{ErrorKind, What};
 use crate::store::MediaStore;
 
+mod giving;
 mod limiter;
 mod scope;
 #[cfg(test)]
@@ -19,6 +20,8 @@ mod tests;
 mod tickets;
 mod upload;
 
+use giving::Given;
+pub use giving::{Giving, Share};
 use limiter::{Bucket, Class, Flow};
 use scope::{bytes_asked, bytes_of, within};
 use tickets::{Purse, Tickets};
@@ -115,6 +118,12 @@ pub enum Denied {
     /// A ticket that is good only while the tracker is silent, and to this host it speaks.
     #[error("the ticket is good only while the tracker is silent, and it is not")]
     TrackerSpeaks,
+    /// This host gives nothing at present, as its user wants.
+    #[error("this host gives nothing at present")]
+    Rests,
+    /// This host gives nothing of this media, as its user wants.
+    #[error("this host gives nothing of this media")]
+    Withheld,
     /// This host is too busy.
     #[error("this host is busy")]
     Busy,
@@ -128,7 +137,7 @@ impl Denied {
     #[must_use]
     pub fn kind(self) -> ErrorKind {
         match self {
-            Denied::InUse | Denied::Busy | Denied::TrackerSpeaks => ErrorKind::Busy,
+            Denied::InUse | Denied::Busy | Denied::Rests | Denied::TrackerSpeaks => ErrorKind::Busy,
             Denied::Withdrawn => ErrorKind::NoMedia,
             _ => ErrorKind::Denied,
         }
@@ -170,6 +179,7 @@ pub struct Shelf {
     media: Mutex<HashMap<MediaId, Entry>>,
     tickets: Mutex<Tickets>,
     upload: Arc<Upload>,
+    given: Given,
     served: Mutex<Account>,
 }
 
@@ -208,7 +218,12 @@ impl Shelf {
         }
         let upload = Upload::new(config.up, share, config.clock.clone());
         let (media, tickets, served) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Shelf { config, media, tickets, upload, served })
+        Arc::new(Shelf { config, media, tickets, upload, given: Given::default(), served })
+    }
+
+    /// What is given from now on. Requests under way end as they began.
+    pub fn give(&self, giving: Giving) {
+        self.given.set(giving, self.config.clock.now());
     }
 
     /// Puts a media on the shelf; replaces another version of it.
@@ -282,6 +297,8 @@ impl Shelf {
         if ask.media.is_stale() {
             return Err(Denied::Withdrawn);
         }
+        let shared =
+            self.given.admit(self.config.clock.now(), media, ask.media.path(), ask.ticket.is_some())?;
         let proofs = matches!(ask.what, What::Proofs { .. });
         let ticket = match ask.ticket {
             None if self.config.anonymous == Anonymous::Deny => return Err(Denied::NoTicket),
@@ -296,6 +313,7 @@ impl Shelf {
             gone,
             proofs,
             rate: rate.map(|r| Mutex::new(Bucket::new(r, self.config.clock.now()))),
+            shared,
             flow: self.upload.flow(),
             class: match ticket.as_ref().map(|(_, body)| body.need) {
                 Some(Need::Urgent | Need::Steady) => Class::Urgent,
@@ -404,6 +422,8 @@ pub struct Admission {
     gone: Arc<AtomicBool>,
     proofs: bool,
     rate: Option<Mutex<Bucket>>,
+    /// The rate of all requests for its media.
+    shared: Option<Arc<Mutex<Bucket>>>,
     flow: Flow,
     class: Class,
     ticket: Option<(tickets::Id, PeerKey)>,
@@ -443,15 +463,16 @@ impl Admission {
         Ok(())
     }
 
-    /// Waits until the ticket's own rate allows it, then for its turn among all requests.
+    /// Waits until the ticket's own rate and that of its media allow it, then for its turn among all requests.
     async fn turn(&self, bytes: usize) {
         let now = self.shelf.config.clock.now();
-        let after = self.rate.as_ref().map_or(now, |bucket| {
+        let take = |bucket: &Mutex<Bucket>| {
             let mut bucket = lock(bucket);
             let after = bucket.ready(now);
             bucket.take(now, bytes);
             after
-        });
+        };
+        let after = self.rate.iter().chain(self.shared.as_deref()).map(take).max().unwrap_or(now);
         if after > now {
             tokio::time::sleep(after.since(now)).await;
         }
@@ -461,7 +482,7 @@ impl Admission {
     /// Whether writes may have to wait for their turn.
     #[must_use]
     pub fn is_limited(&self) -> bool {
-        self.rate.is_some() || self.shelf.upload.is_limited()
+        self.rate.is_some() || self.shared.is_some() || self.shelf.upload.is_limited()
     }
 
     /// Whether the request came with a ticket.

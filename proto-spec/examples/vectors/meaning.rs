@@ -232,6 +232,13 @@ pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
         }
         ToTracker::Ping(m) => ("ping", json!({ "nonce": num(m.nonce) })),
         ToTracker::Reach(m) => ("reach", json!({ "reach": list(&m.reach, addr) })),
+        ToTracker::Allow(m) => {
+            let v = json!({
+                "up": maybe(m.up, num), "down": maybe(m.down, num), "near": m.near,
+                "withheld": list(&m.withheld, |i| json!(hex(&i.0))),
+            });
+            ("allow", v)
+        }
         ToTracker::StandingRequest(m) => ("standing-request", json!({ "request": num(m.request) })),
         _ => ("unknown", Value::Null),
     }

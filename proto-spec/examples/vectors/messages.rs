@@ -1,7 +1,7 @@
 //! Vectors of messages and frames.
 
 use icet::message::{
-    Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Hello, InfoAnswer,
+    Allow, Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Hello, InfoAnswer,
     InfoRequest, Intent, Invite, Join, KeyProof, Leave, Locate, Mark, MarkReason, MediaAnswer, Need, Newer,
     Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem,
     Shortage, Slices, Standing, StandingRequest, ToPeer, ToTracker, Welcome, Withdraw, Withdrawn,
@@ -228,6 +228,8 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         t("ping", Ping { nonce: u64::MAX }),
         t("reach", Reach { reach: vec![addr(NetKind::Tcp, "198.51.100.4:8080")] }),
         t("standing-request", StandingRequest { request: 11 }),
+        t("allow", Allow { up: Some(1_250_000), down: None, near: true, withheld: vec![id()] }),
+        t("allow-nothing", Allow { up: Some(0), down: None, near: false, withheld: Vec::new() }),
     ]
 }
 
@@ -513,6 +515,9 @@ pub(crate) fn invalid() -> Vec<Invalid> {
         retry: None,
     };
     add("error-text-too-long", "peer", cbor(&ToPeer::ErrorMessage(text)), "a text of 1025 bytes", true, true);
+    let withheld = vec![id(); limits::ITEMS + 1];
+    let many = cbor(&ToTracker::Allow(Allow { up: None, down: None, near: false, withheld }));
+    add("withheld-too-many", "tracker", many, "1025 withheld media", true, true);
     let marks = vec![Mark { reason: MarkReason::ALTERED, count: 1 }; limits::MARKS + 1];
     let marked = cbor(&ToPeer::Standing(Standing { marks, ..standing() }));
     add("marks-too-many", "peer", marked, "17 marks of a standing", true, true);

@@ -451,3 +451,27 @@ impl StandingRequest {
         Ok(())
     }
 }
+
+/// What the peer gives and takes from now on: replaces the limits of its hello, and what it allowed before in this session.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Allow {
+    /// Upload over all protocols together, bytes a second; 0: it gives nothing at present; none: unlimited or unknown.
+    #[n(1)]
+    pub up: Option<u64>,
+    /// Download, bytes a second; none: unlimited or unknown.
+    #[n(2)]
+    pub down: Option<u64>,
+    /// Whether it gives only to receivers in its own network.
+    #[n(3)]
+    pub near: bool,
+    /// Media of which it gives nothing.
+    #[n(4)]
+    pub withheld: Vec<MediaId>,
+}
+
+impl Allow {
+    pub(super) fn check(&self) -> Check {
+        at_most(self.withheld.len(), limits::ITEMS, "too many withheld media")
+    }
+}

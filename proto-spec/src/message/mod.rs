@@ -146,6 +146,7 @@ messages! {
         12 => Ping,
         13 => Reach,
         14 => StandingRequest,
+        15 => Allow,
     }
 }
 

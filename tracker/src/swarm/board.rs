@@ -264,11 +264,21 @@ impl Board {
         self.media.get_mut(&media)?.members.get_mut(&peer)
     }
 
+    /// Whether a peer gives anything of a media.
+    pub(crate) fn gives(&self, media: MediaIx, peer: &Peer) -> bool {
+        peer.withheld.is_empty() || self.media.get(&media).is_some_and(|m| !peer.withheld.contains(&m.id))
+    }
+
     /// Whether `peer` could serve in `media`, room aside.
     fn could_serve(&self, now: Now, media: MediaIx, peer: PeerIx) -> bool {
         let (Some(p), Some(m)) = (self.peers.get(&peer), self.member(media, peer)) else { return false };
         let holds = m.holds.part().is_none_or(|p| p.pages.ones() > 0);
-        holds && p.conn.is_some() && p.servable && !m.distrusted && p.trust(now) >= LEAST_TRUST
+        holds
+            && p.conn.is_some()
+            && p.servable
+            && !m.distrusted
+            && p.trust(now) >= LEAST_TRUST
+            && self.gives(media, p)
     }
 
     /// Puts a member into the pools that it belongs to now: hosts with room, receivers with room that lack something.
@@ -367,6 +377,9 @@ impl Board {
     ) -> Vec<(f64, Route)> {
         let mut ways: Vec<(f64, Route)> = Vec::new();
         let (Some(h), Some(r)) = (self.peers.get(&host), self.peers.get(&receiver)) else { return ways };
+        if !h.gives_to(r) {
+            return ways;
+        }
         for o in h.offers.iter().filter(|o| o.offer.serves) {
             let Some(theirs) = r.offered(o.proto) else { continue };
             let relayed = |offer: &Offer| offer.abilities.has(Abilities::RELAYED);

@@ -231,6 +231,7 @@ impl Swarm {
             ToTracker::InfoRequest(m) => self.info(conn, peer, &m)?,
             ToTracker::Ping(m) => self.send(conn, Pong { nonce: m.nonce, time: self.board.wall(now) }),
             ToTracker::Reach(m) => self.set_reach(now, peer, &m.reach),
+            ToTracker::Allow(m) => self.allow(now, peer, &m),
             ToTracker::StandingRequest(m) => self.standing(now, conn, peer, &m),
             // Hello is handled before; whatever else there is comes from a later version.
             other => {

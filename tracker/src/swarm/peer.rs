@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use icet::message::Need;
-use icet::{NetKind, Now, Offer, PeerKey};
+use icet::{MediaId, NetKind, Now, Offer, PeerKey};
 
 use super::bits::Pool;
 use super::board::{MediaIx, PeerIx, UNKNOWN_RATE};
 use super::conduct::Conduct;
 use super::learn::{Arm, ProtoIx};
 use super::quota::Bucket;
-use super::reach::Reachable;
+use super::reach::{self, Reachable};
 use super::{ConnId, Contribution};
 
 /// What one direction of a peer may have under way: enough for so many times as long as it takes until the tracker hears of
@@ -44,7 +44,7 @@ const BUSY_SAMPLE: Duration = Duration::from_millis(400);
 pub(crate) struct Meter {
     /// Most assignments at once.
     most: u32,
-    /// What the peer allows, bytes a second.
+    /// What the peer allows, bytes a second; 0: nothing at present.
     pub(crate) limit: Option<u64>,
     /// Learned, bytes a second.
     pub(crate) rate: Option<f64>,
@@ -256,6 +256,10 @@ pub(crate) struct Peer {
     pub(crate) reach: Vec<Reachable>,
     /// Whether somebody could fetch from it: an offer that needs no address, or one whose address was proved.
     pub(crate) servable: bool,
+    /// Whether it gives only to receivers in its own network.
+    pub(crate) near: bool,
+    /// Media of which it gives nothing.
+    pub(crate) withheld: BTreeSet<MediaId>,
     pub(crate) up: Meter,
     pub(crate) down: Meter,
     pub(crate) conduct: Conduct,
@@ -290,6 +294,11 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn ip(&self) -> IpAddr {
         self.observed.ip()
+    }
+
+    /// Whether it gives anything to `receiver` now.
+    pub(crate) fn gives_to(&self, receiver: &Peer) -> bool {
+        self.up.limit != Some(0) && (!self.near || reach::near(self.ip(), receiver.ip()))
     }
 
     /// 1 is full trust, 0 none.

@@ -56,6 +56,15 @@ pub(crate) fn may_dial(addr: NetAddr, observed: IpAddr) -> Result<(), &'static s
     }
 }
 
+/// Whether a receiver is in a host's own network, by where they are seen.
+pub(crate) fn near(host: IpAddr, receiver: IpAddr) -> bool {
+    let (host, receiver) = (host.to_canonical(), receiver.to_canonical());
+    let local = |ip| matches!(Scope::of(ip), Scope::Private | Scope::Loopback);
+    host == receiver
+        || same_private_network(host, receiver)
+        || (local(host) && local(receiver) && (host.is_loopback() || receiver.is_loopback()))
+}
+
 /// Whether a proved address of a host seen at `host` may be told to a receiver seen at `receiver`.
 pub(crate) fn may_tell(ip: IpAddr, host: IpAddr, receiver: IpAddr) -> bool {
     let (host, receiver) = (host.to_canonical(), receiver.to_canonical());
@@ -122,6 +131,17 @@ mod tests {
         assert!(dial("198.51.100.8:4000", "198.51.100.7"));
         assert!(!dial("198.51.100.7:0", "198.51.100.7"));
         assert!(!dial("224.0.0.1:4000", "127.0.0.1"));
+    }
+
+    #[test]
+    fn who_is_near() {
+        let near = |host: &str, receiver: &str| near(ip(host), ip(receiver));
+        assert!(near("198.51.100.7", "198.51.100.7") && !near("198.51.100.7", "198.51.100.8"));
+        assert!(near("192.168.1.9", "192.168.1.10") && !near("192.168.1.9", "10.0.0.1"));
+        // One of them on the tracker's own machine.
+        assert!(near("192.168.1.9", "127.0.0.1") && near("127.0.0.1", "192.168.1.9"));
+        assert!(!near("198.51.100.7", "127.0.0.1") && !near("127.0.0.1", "198.51.100.7"));
+        assert!(near("::ffff:198.51.100.7", "198.51.100.7"));
     }
 
     #[test]

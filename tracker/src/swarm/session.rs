@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use icet::message::{ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, ToTracker, Welcome};
+use icet::message::{Allow, ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, ToTracker, Welcome};
 use icet::{Abilities, MediaId, NetAddr, NetKind, Now, Offer, PeerKey, TicketKey};
 
 use super::board::{PeerIx, Timer};
@@ -309,6 +309,8 @@ impl Swarm {
                 offers: Vec::new(),
                 reach: Vec::new(),
                 servable: false,
+                near: false,
+                withheld: std::collections::BTreeSet::new(),
                 up: Meter::new(MOST_SERVED),
                 down: Meter::new(MOST_FETCHED),
                 conduct: self.board.absent.take(&key),
@@ -341,6 +343,7 @@ impl Swarm {
             p.offers = offers;
             p.up.limit = hello.limits.up;
             p.down.limit = hello.limits.down;
+            (p.near, p.withheld) = (false, std::collections::BTreeSet::new());
         }
         if let Some(s) = self.sessions.get_mut(&conn) {
             s.peer = Some(ix);
@@ -356,6 +359,17 @@ impl Swarm {
         };
         self.send(conn, welcome);
         self.set_reach(now, ix, &hello.reach);
+    }
+
+    /// The peer says what it gives and takes from now on.
+    pub(crate) fn allow(&mut self, now: Now, ix: PeerIx, m: &Allow) {
+        let Some(p) = self.board.peers.get_mut(&ix) else { return };
+        (p.up.limit, p.down.limit, p.near) = (m.up, m.down, m.near);
+        p.withheld = m.withheld.iter().copied().collect();
+        for media in p.media.iter().copied().collect::<Vec<_>>() {
+            self.board.refresh(now, media, ix);
+        }
+        self.set_servable(now, ix);
     }
 
     /// The peer announces all its addresses.
@@ -469,7 +483,8 @@ impl Swarm {
         let Some(p) = self.board.peers.get_mut(&ix) else { return };
         let proved = |kind| p.reach.iter().any(|r| r.addr.kind == kind && r.proof == Proof::Proved);
         let reachable = |o: &Offer| o.abilities.has(Abilities::RELAYED) || o.dials.is_none_or(proved);
-        let servable = p.offers.iter().any(|o| o.offer.serves && reachable(&o.offer));
+        let gives = p.up.limit != Some(0);
+        let servable = gives && p.offers.iter().any(|o| o.offer.serves && reachable(&o.offer));
         let before = std::mem::replace(&mut p.servable, servable);
         if servable {
             // Even if it was before: another address may reach other receivers.

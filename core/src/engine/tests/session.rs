@@ -1,7 +1,7 @@
-use icet::message::{Cancel, Focus, InfoAnswer, Join, Position, Standing, Withdrawn};
+use icet::message::{Allow, Cancel, Focus, InfoAnswer, Join, Position, Standing, Withdrawn};
 
 use super::*;
-use crate::engine::io::Refusal;
+use crate::engine::io::{Giving, Refusal, Share};
 
 fn joins(r: &Rig) -> Vec<Join> {
     r.sent.iter().filter_map(|m| if let ToTracker::Join(j) = m { Some(j.clone()) } else { None }).collect()
@@ -346,6 +346,42 @@ fn a_standing_is_asked_for_once_and_a_tracker_that_tells_none_is_heard() {
     r.pass(Duration::from_secs(120));
     assert!(!r.rest.iter().any(|a| matches!(a, Action::Disconnect)));
     assert!(r.sent.is_empty(), "{:?}", r.sent);
+}
+
+#[test]
+fn what_is_given_is_told_in_each_session_and_only_if_it_is_not_all() {
+    let allows = |r: &Rig| -> Vec<Allow> {
+        r.sent
+            .iter()
+            .filter_map(|m| if let ToTracker::Allow(a) = m { Some(a.clone()) } else { None })
+            .collect()
+    };
+    let up = |r: &Rig| match &r.sent[0] {
+        ToTracker::Hello(h) => h.limits.up,
+        other => panic!("{other:?}"),
+    };
+    let mut r = Rig::joined(100);
+    assert!(allows(&r).is_empty());
+    r.command(Command::Give(Giving::default()));
+    assert!(allows(&r).is_empty());
+    let rest = Giving { rests: true, ..Giving::default() };
+    r.command(Command::Give(rest.clone()));
+    r.command(Command::Give(rest));
+    assert_eq!(allows(&r), [Allow { up: Some(0), down: None, near: false, withheld: Vec::new() }]);
+    r.disconnect();
+    r.millis(500);
+    r.clear();
+    r.connect(1);
+    assert_eq!(up(&r), Some(0), "trackers of an earlier revision understand so much");
+    assert_eq!(allows(&r).len(), 1);
+    r.clear();
+    let media = vec![(path(), Share::Nothing)];
+    r.command(Command::Give(Giving { near: true, media, rests: false }));
+    let id = manifest(1, 1).id();
+    assert_eq!(allows(&r), [Allow { up: None, down: None, near: true, withheld: vec![id] }]);
+    r.clear();
+    r.command(Command::Give(Giving::default()));
+    assert_eq!(allows(&r), [Allow { up: None, down: None, near: false, withheld: Vec::new() }]);
 }
 
 #[test]

@@ -73,6 +73,8 @@ fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Sho
         if !serving().any(|o| r.offered(o.proto).is_some()) {
             unshared += 1;
             protocols.extend(serving().map(|o| &o.offer.name));
+        } else if !h.gives_to(r) || !board.gives(media, h) {
+            // For now, or by its user's will: to the receiver it is busy.
         } else if ways.is_empty() {
             unreachable += 1;
         } else if member.avoids(host, now) || ways.iter().all(|(_, w)| r.avoids(host, w.proto, now)) {

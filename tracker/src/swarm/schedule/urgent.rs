@@ -294,6 +294,7 @@ pub(super) fn best(
         let (Some(h), Some(x)) = (board.peers.get(&host), m.members.get(&host)) else { continue };
         let avoided = m.members.get(&receiver).is_none_or(|x| x.avoids(host, now));
         let usable = h.conn.is_some() && h.servable && !x.distrusted && h.trust(now) >= LEAST_TRUST;
+        let usable = usable && board.gives(media, h);
         let busy = h.up.count >= MOST_SERVED
             || h.up.urgent_room() == 0
             || choose::pairs(board, media, host, receiver) >= 2 * choose::PER_PAIR;

@@ -1,5 +1,6 @@
 //! Lock-step tests of the swarm: scripted peers, virtual time.
 
+mod allow;
 mod assign;
 pub(crate) mod fixture;
 mod learned;
