@@ -53,6 +53,10 @@ pub struct QuicLimits {
     pub datagrams: usize,
     /// Connections at once, over which new ones are refused.
     pub connections: usize,
+    /// Largest UDP payload that we send. A connection keeps a buffer of that size, or of ten of them with `batches`.
+    pub payload: u16,
+    /// Whether several packets are handed to the system at once where it can (UDP GSO).
+    pub batches: bool,
 }
 
 impl QuicLimits {
@@ -65,8 +69,10 @@ impl QuicLimits {
         accepted_window: 256 << 10,
         datagrams: 1 << 20,
         connections: 1024,
+        payload: PAYLOAD.0,
+        batches: true,
     };
-    /// For a tracker: one stream a session, and little more than one frame of the largest size.
+    /// For a tracker: one stream a session, and little more than one frame of the largest size; what it says is short.
     pub const TRACKER: QuicLimits = QuicLimits {
         streams: 1,
         stream_window: 5 << 18,
@@ -74,13 +80,17 @@ impl QuicLimits {
         accepted_window: 5 << 18,
         datagrams: 0,
         connections: 65_536,
+        payload: ETHERNET,
+        batches: false,
     };
 
     /// For a connection with `remote`, which it opened if `accepted`.
     fn transport(&self, remote: SocketAddr, accepted: bool) -> Arc<TransportConfig> {
         // Larger packets cost less each byte: on loopback half. Discovery finds out what really goes through.
         let mut mtu = MtuDiscoveryConfig::default();
-        mtu.upper_bound(bind::path_payload(remote).unwrap_or(ETHERNET).clamp(PAYLOAD.1, PAYLOAD.0));
+        mtu.upper_bound(
+            bind::path_payload(remote).unwrap_or(ETHERNET).clamp(PAYLOAD.1, self.payload.max(PAYLOAD.1)),
+        );
         let window = if accepted { self.accepted_window } else { self.window };
         let mut t = TransportConfig::default();
         t.max_concurrent_bidi_streams(VarInt::from_u32(self.streams))
@@ -89,6 +99,7 @@ impl QuicLimits {
             .receive_window(VarInt::from_u32(window))
             .mtu_discovery_config(Some(mtu))
             .send_window(u64::from(self.window))
+            .enable_segmentation_offload(self.batches)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
             .datagram_receive_buffer_size((self.datagrams > 0).then_some(self.datagrams));

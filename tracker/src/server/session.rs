@@ -1,7 +1,8 @@
 //! One peer's session: what it says goes to the mind, what the mind says goes to it, in order.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use iceshare::net::session::{Listener, SendError, Sender, TrackerSession};
 use icet::message::{ErrorCode, ErrorMessage, ToPeer, ToTracker};
@@ -15,7 +16,7 @@ use super::traffic::{Traffic, add};
 use crate::catalogue::{Durable, Writer};
 use crate::swarm::ConnId;
 
-/// Messages that wait for one session, beside the 2 MiB that its carrier queues.
+/// Messages that wait for the disk, or behind such a one, for one session, beside the 2 MiB that its carrier queues.
 const QUEUE: usize = 1024;
 /// About how many bytes these may be.
 const QUEUE_BYTES: usize = 2 << 20;
@@ -37,8 +38,10 @@ pub(super) enum Out {
 /// The mind's end of a session.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    queue: mpsc::Sender<(Out, usize)>,
-    /// About how many bytes wait.
+    sender: Sender<ToPeer>,
+    sent: Arc<Sent>,
+    queue: mpsc::Sender<(Box<Out>, usize)>,
+    /// About how many bytes wait in the queue; none: nothing does.
     waiting: Arc<AtomicUsize>,
     /// Cancelled to close at once.
     cut: CancellationToken,
@@ -50,12 +53,52 @@ impl Outbox {
         if self.cut.is_cancelled() {
             return;
         }
+        // What has nothing to wait for goes straight to the carrier. Nobody else adds to the queue meanwhile.
+        if let Out::Message(message, None) = &out
+            && self.waiting.load(Ordering::Acquire) == 0
+        {
+            let result = self.sender.try_send(message);
+            if matches!(result, Err(SendError::Full)) {
+                self.slow(traffic);
+            }
+            return self.sent.count(&self.sender, message, &result, traffic);
+        }
         let size = out.size();
-        let fits = self.waiting.fetch_add(size, Ordering::Relaxed) < QUEUE_BYTES;
+        let fits = self.waiting.fetch_add(size, Ordering::AcqRel) < QUEUE_BYTES;
         let full = |e| matches!(e, mpsc::error::TrySendError::Full(_));
-        if !fits || self.queue.try_send((out, size)).is_err_and(full) {
-            add(&traffic.slow, 1);
-            self.cut.cancel();
+        if !fits || self.queue.try_send((Box::new(out), size)).is_err_and(full) {
+            self.slow(traffic);
+        }
+    }
+
+    fn slow(&self, traffic: &Traffic) {
+        add(&traffic.slow, 1);
+        self.cut.cancel();
+    }
+}
+
+/// What was counted of a session's bytes.
+#[derive(Debug, Default)]
+struct Sent(AtomicU64);
+
+impl Sent {
+    fn count(
+        &self,
+        sender: &Sender<ToPeer>,
+        message: &ToPeer,
+        result: &Result<(), SendError>,
+        traffic: &Traffic,
+    ) {
+        match result {
+            Ok(()) => {
+                let all = sender.sent();
+                add(&traffic.messages_out, 1);
+                add(&traffic.bytes_out, all.saturating_sub(self.0.fetch_max(all, Ordering::Relaxed)));
+            }
+            Err(SendError::Closed(_)) => {}
+            Err(e @ (SendError::Full | SendError::TooLong(_))) => {
+                tracing::error!(number = message.number(), "a message was not sent: {e}");
+            }
         }
     }
 }
@@ -133,25 +176,27 @@ impl Accept {
             }
             Err(_) => return,
         };
-        let (queue, out) = mpsc::channel(QUEUE);
-        let cut = CancellationToken::new();
-        let waiting = Arc::<AtomicUsize>::default();
-        let outbox = Outbox { queue, waiting: waiting.clone(), cut: cut.clone() };
+        let (outbox, writing) = outbox(sender.clone(), self.writer.clone(), self.traffic.clone());
+        let cut = outbox.cut.clone();
         let begun = Event::Connected { conn, peer, remote, contribution, outbox };
         if self.events.send(begun).await.is_err() {
             return;
         }
         drop(beginning);
-        let (writer, traffic) = (self.writer.clone(), self.traffic.clone());
-        let writing = Writing { sender: sender.clone(), out, waiting, writer, traffic, cut: cut.clone() };
         self.tasks.spawn(writing.run());
         let mut taken = 0;
+        // Made once, not for each message.
+        let mut over = pin!(async {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = cut.cancelled() => {}
+            }
+        });
         loop {
             let message = match first.take() {
                 Some(first) => Ok(first),
                 None => tokio::select! {
-                    () = sender.closed() => break,
-                    () = cut.cancelled() => break,
+                    () = &mut over => break,
                     message = receiver.recv() => message,
                 },
             };
@@ -168,7 +213,7 @@ impl Accept {
             if matches!(message, ToTracker::Publish(_) | ToTracker::Slices(_)) {
                 // The disk is slower than the net: hold publishers back, nobody else.
                 tokio::select! {
-                    () = sender.closed() => break,
+                    () = &mut over => break,
                     () = self.writer.relaxed() => {}
                 }
             }
@@ -181,10 +226,26 @@ impl Accept {
     }
 }
 
-/// The task that writes to one peer.
+/// Both ends of what goes to one peer; the task must run for what has to wait.
+fn outbox(sender: Sender<ToPeer>, writer: Writer, traffic: Arc<Traffic>) -> (Outbox, Writing) {
+    let (queue, out) = mpsc::channel(QUEUE);
+    let (sent, waiting, cut) =
+        (Arc::<Sent>::default(), Arc::<AtomicUsize>::default(), CancellationToken::new());
+    let outbox = Outbox {
+        sender: sender.clone(),
+        sent: sent.clone(),
+        queue,
+        waiting: waiting.clone(),
+        cut: cut.clone(),
+    };
+    (outbox, Writing { sender, sent, out, waiting, writer, traffic, cut })
+}
+
+/// The task that writes to one peer what has to wait for something.
 struct Writing {
     sender: Sender<ToPeer>,
-    out: mpsc::Receiver<(Out, usize)>,
+    sent: Arc<Sent>,
+    out: mpsc::Receiver<(Box<Out>, usize)>,
     waiting: Arc<AtomicUsize>,
     writer: Writer,
     traffic: Arc<Traffic>,
@@ -204,10 +265,8 @@ impl Writing {
 
     /// Returns why the session is to be closed.
     async fn pump(&mut self) -> String {
-        let mut sent = 0;
         while let Some((out, size)) = self.out.recv().await {
-            self.waiting.fetch_sub(size, Ordering::Relaxed);
-            let message = match out {
+            let message = match *out {
                 Out::Close(why) => return why,
                 Out::Message(message, after) => self.once_durable(message, after).await,
                 Out::Answer { message, media, version, slices, after } => {
@@ -215,17 +274,13 @@ impl Writing {
                     self.once_durable(message, after).await
                 }
             };
-            match self.sender.send(&message).await {
-                Ok(()) => {
-                    add(&self.traffic.messages_out, 1);
-                    add(&self.traffic.bytes_out, self.sender.sent() - sent);
-                    sent = self.sender.sent();
-                }
-                Err(SendError::Closed(why)) => return why,
-                Err(e @ (SendError::Full | SendError::TooLong(_))) => {
-                    tracing::error!(number = message.number(), "a message was not sent: {e}");
-                }
+            let result = self.sender.send(&message).await;
+            self.sent.count(&self.sender, &message, &result, &self.traffic);
+            if let Err(SendError::Closed(why)) = result {
+                return why;
             }
+            // From now on what comes next may go past the queue, if that is empty.
+            self.waiting.fetch_sub(size, Ordering::Release);
         }
         String::new()
     }
@@ -259,5 +314,76 @@ impl Writing {
             _ => {}
         }
         message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use iceshare::net::session::connect;
+    use iceshare::net::{Net, NetConfig};
+    use icet::message::{Ping, Pong};
+    use icet::{Identity, PeerKey, ProvenSlice};
+
+    use super::*;
+    use crate::catalogue::{CatalogueError, Contents, Persist};
+    use crate::swarm::{Contribution, Store};
+
+    /// A disk that writes when the test lets it.
+    struct Gate(Mutex<mpsc::Receiver<()>>);
+
+    impl Persist for Gate {
+        fn begin(&self) -> Result<Contents, CatalogueError> {
+            Ok(Contents::default())
+        }
+        fn commit(&self, _: &[Store]) -> Result<(), CatalogueError> {
+            let _ = self.0.lock().unwrap().recv();
+            Ok(())
+        }
+        fn slices(&self, _: &MediaId, _: u64, _: &[u64]) -> Result<Vec<ProvenSlice>, CatalogueError> {
+            Ok(Vec::new())
+        }
+        fn contribution(&self, _: &PeerKey) -> Result<Contribution, CatalogueError> {
+            Ok(Contribution::default())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_need_not_wait_stays_behind_what_waits() {
+        let listen = || vec![([127, 0, 0, 1], 0).into()];
+        let identity = |seed| Identity::from_seed(&[seed; 32]);
+        let mut listener = Listener::bind(listen(), identity(1)).await.unwrap();
+        let net = Net::bind(NetConfig::new(listen(), identity(2))).await.unwrap();
+        let tracker = listener.local_addrs()[0].at.to_string();
+        let mut peer = connect(&net, &tracker, None, &[Ping { nonce: 0 }.into()]).await.unwrap();
+        let (sender, _receiver) = listener.accept().await.unwrap().split();
+
+        let (allow, gate) = mpsc::channel();
+        let writer = Writer::start(Arc::new(Gate(Mutex::new(gate))), Vec::new()).unwrap();
+        let traffic = Arc::<Traffic>::default();
+        let (outbox, writing) = outbox(sender.clone(), writer.clone(), traffic.clone());
+        let task = tokio::spawn(writing.run());
+        let pong = |nonce| ToPeer::from(Pong { nonce, time: 0 });
+        let push = |nonce, after| outbox.push(Out::Message(pong(nonce), after), &traffic);
+
+        push(1, None);
+        assert_eq!(peer.recv().await.unwrap(), pong(1));
+        let contribution = Contribution::default();
+        let write = writer.submit(Store::Contribution { peer: identity(3).key(), contribution });
+        push(2, Some(write));
+        push(3, None);
+        assert_eq!(traffic.messages_out.load(Ordering::Relaxed), 1, "neither may overtake the disk");
+        allow.send(()).unwrap();
+        for nonce in 2..=3 {
+            assert_eq!(peer.recv().await.unwrap(), pong(nonce));
+        }
+        // Whether or not the queue is empty by now.
+        push(4, None);
+        assert_eq!(peer.recv().await.unwrap(), pong(4));
+        drop(outbox);
+        task.await.unwrap();
+        assert_eq!(traffic.messages_out.load(Ordering::Relaxed), 4);
+        assert_eq!(traffic.bytes_out.load(Ordering::Relaxed), sender.sent());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use icet::message::{Assignment, Dial, Need, Shortage, Source};
 use icet::ticket::TicketBody;
-use icet::{Abilities, HostAddr, MediaId, NetKind, Now, Offer, PageNo, PageSet, PeerKey, Scope, TicketKey};
+use icet::{Abilities, HostAddr, MediaId, NetKind, Now, Offer, PageNo, PageSet, PeerKey, Scope};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -420,7 +420,7 @@ impl Board {
             _ => 2,
         });
         let life = if o.need == Need::Reserve { reserve::LIFE_MS } else { TICKET_LIFE_MS };
-        let ticket = TicketKey::derive(&self.config.secret, &h.key).issue(&TicketBody {
+        let ticket = h.ticket_key.issue(&TicketBody {
             tracker: self.config.tracker,
             epoch: self.config.epoch,
             assignment: id,

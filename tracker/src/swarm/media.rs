@@ -1,11 +1,9 @@
 //! One media: its manifest, where its slices lie, and the crowd around it.
 
-use std::collections::BTreeMap;
-
 use icet::message::{Intent, Shortage};
 use icet::{MediaId, Now, PageNo, PageRanges, SignedManifest};
 
-use super::bits::{Bits, Pool};
+use super::bits::{Bits, Pool, Table};
 use super::board::{MediaIx, PeerIx};
 use super::rarity::{self, Rarity};
 use super::table::SliceTable;
@@ -155,7 +153,7 @@ pub(crate) struct Media {
     pub(crate) unit: u64,
     pub(crate) hits: u64,
     pub(crate) hits_stored: u64,
-    pub(crate) members: BTreeMap<PeerIx, Member>,
+    pub(crate) members: Table<PeerIx, Member>,
     /// Members other than the publisher that hold everything.
     pub(crate) complete: u64,
     /// Members that hold a part.
@@ -193,7 +191,7 @@ impl Media {
             manifest,
             hits,
             hits_stored: hits,
-            members: BTreeMap::new(),
+            members: Table::default(),
             complete: 0,
             parts: 0,
             listeners: 0,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use icet::message::Need;
-use icet::{MediaId, NetKind, Now, Offer, PeerKey};
+use icet::{MediaId, NetKind, Now, Offer, PeerKey, TicketKey};
 
 use super::bits::Pool;
 use super::board::{MediaIx, PeerIx, UNKNOWN_RATE};
@@ -246,6 +246,8 @@ pub(crate) struct Offered {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) key: PeerKey,
+    /// Of the tickets that receivers bring to it.
+    pub(crate) ticket_key: TicketKey,
     /// Its session; none if it is gone.
     pub(crate) conn: Option<ConnId>,
     pub(crate) gone: Option<Now>,

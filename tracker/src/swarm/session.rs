@@ -301,6 +301,7 @@ impl Swarm {
             let ix = PeerIx(self.board.next_ix());
             let peer = Peer {
                 key,
+                ticket_key: TicketKey::derive(&self.board.config.secret, &key),
                 conn: None,
                 gone: None,
                 observed,

@@ -35,8 +35,9 @@ use out::{Shared, WriteHalf};
 const FRAME_TIME: Duration = Duration::from_secs(30);
 /// Malformed messages that a session survives.
 const MALFORMED: u32 = 16;
-/// Bytes that are read at once.
-const READ: usize = 16 << 10;
+/// Bytes that are read at once, and at most while a long frame comes. Most are short, and a tracker has a buffer for each
+/// of its sessions.
+const READ: (usize, usize) = (1 << 10, 16 << 10);
 
 /// A message of one direction.
 pub trait Message: Sized + Send + 'static {
@@ -165,7 +166,10 @@ impl<S: Message, R: Message> Receiver<S, R> {
                 continue;
             }
             // Memory grows with what has come, not with what a length announces.
-            self.buffer.reserve(READ);
+            if self.buffer.is_empty() && self.buffer.capacity() > 2 * READ.0 {
+                self.buffer = BytesMut::new();
+            }
+            self.buffer.reserve(self.buffer.len().clamp(READ.0, READ.1));
             let read = self.read.read_buf(&mut self.buffer);
             let read = match self.due {
                 Some(due) => timeout_at(due, read).await.map_err(|_| RecvError::Slow)?,

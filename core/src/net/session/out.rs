@@ -20,6 +20,8 @@ use super::Message;
 const QUEUE: usize = 2 << 20;
 /// Bytes that go to the carrier at once.
 const WRITE: usize = 64 << 10;
+/// A buffer that grew longer is given back when it is written: a tracker has two for each of its sessions.
+const KEPT: usize = 1 << 10;
 /// How long the other end may take no byte at all.
 const STUCK: Duration = Duration::from_secs(30);
 /// How long a closing session waits for what is queued to be taken, and for the goodbye.
@@ -243,7 +245,7 @@ async fn pump(write: &mut (impl AsyncWrite + Unpin), shared: &Shared) -> io::Res
             shared.room.notify_waiters();
         }
         timeout(patience, write.flush()).await.map_err(stuck)??;
-        if chunk.capacity() > 2 * WRITE {
+        if chunk.capacity() > KEPT {
             chunk = Vec::new();
         }
     }

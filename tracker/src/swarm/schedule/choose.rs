@@ -5,7 +5,7 @@ use icet::{Now, PageNo};
 use rand::Rng;
 
 use crate::swarm::Nearness;
-use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Route, UNKNOWN_RATE};
+use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Route, Run, UNKNOWN_RATE};
 use crate::swarm::media::{Holds, Media, Member};
 use crate::swarm::peer::{Meter, Peer};
 use crate::swarm::rarity::CLASSES;
@@ -174,11 +174,12 @@ fn bulk_score(board: &mut Board, now: Now, host: PeerIx, receiver: PeerIx, route
 /// Hosts with room for bulk to `receiver`, the best first, the publisher last; with the way to fetch from each.
 pub(super) fn hosts(board: &mut Board, now: Now, media: MediaIx, receiver: PeerIx) -> Vec<(PeerIx, Route)> {
     let mut scored: Vec<(bool, f64, PeerIx, Route)> = Vec::new();
+    let of = running_from(board, media, receiver);
     for host in draw_free(board, now, media) {
         let Some(m) = board.media.get(&media) else { break };
         let publisher = m.is_publisher(host);
         let avoided = m.members.get(&receiver).is_none_or(|x| x.avoids(host, now));
-        if host == receiver || avoided || pairs(board, media, host, receiver) >= PER_PAIR {
+        if host == receiver || avoided || of.iter().filter(|h| **h == host).count() >= PER_PAIR {
             continue;
         }
         if let Some(route) = board.route(now, host, receiver, Need::Bulk, 64 << 10) {
@@ -208,6 +209,12 @@ pub(super) fn draw_free(board: &mut Board, now: Now, media: MediaIx) -> Vec<Peer
         room
     });
     drawn
+}
+
+/// The host of each assignment that runs to `receiver` in this media.
+fn running_from(board: &Board, media: MediaIx, receiver: PeerIx) -> Vec<PeerIx> {
+    let running = board.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
+    running.iter().filter_map(|r| board.runs.get(r)).map(Run::host).collect()
 }
 
 /// Assignments that run from `host` to `receiver` in this media.
