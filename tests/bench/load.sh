@@ -40,16 +40,18 @@ crowd() {
         (read -rt "${LOAD_FLAME_AFTER:-25}" <> <(:) || true
          perf record -q -F 499 --call-graph fp -p $pid -o "$dir/perf.data" -- sleep 8 >/dev/null 2>&1) &
     fi
-    say "$name" "$(generator crowd --tracker "$addr" --key "$key" --pid $pid "$@")"
+    local figures
+    figures=$(generator crowd --tracker "$addr" --key "$key" --pid $pid "$@")
+    say "$name" "$figures"
     kill $pid
     wait $pid || true
     pid=
     rm -rf "${dir:?}/$name"
 }
 
-wanted quic && crowd quic --peers "$peers" --idle "$idle"
-wanted tls && crowd tls --peers "$peers" --idle "$idle" --tls 100
-wanted memory && crowd memory --peers 0 --idle "$((peers * 4))" --seconds 0
+! wanted quic || crowd quic --peers "$peers" --idle "$idle"
+! wanted tls || crowd tls --peers "$peers" --idle "$idle" --tls 100
+! wanted memory || crowd memory --peers 0 --idle "$((peers * 4))" --seconds 0
 if wanted opentracker; then
     if command -v opentracker >/dev/null; then
         # Debian's serves only listed hashes, and reads the list after it changed its root.
@@ -58,7 +60,8 @@ if wanted opentracker; then
         taskset -c 0 opentracker -i 127.0.0.1 -p $port -P $port -d "$dir" -w /hashes >/dev/null 2>&1 &
         pid=$!
         until [ -r /proc/$pid/stat ] && ss -lun 2>/dev/null | grep -q ":$port "; do read -rt 0.1 <> <(:) || true; done
-        say opentracker "$(generator announce --tracker 127.0.0.1:$port --pid $pid)"
+        figures=$(generator announce --tracker 127.0.0.1:$port --pid $pid)
+        say opentracker "$figures"
         kill $pid
         wait $pid || true
         pid=
@@ -66,7 +69,10 @@ if wanted opentracker; then
         echo "opentracker skipped: it is not there" >&2
     fi
 fi
-wanted mind && say mind "$(generator mind --peers "$peers")"
+if wanted mind; then
+    figures=$(generator mind --peers "$peers")
+    say mind "$figures"
+fi
 if [ -s "$dir/perf.data" ]; then
     timeout 300 perf script -i "$dir/perf.data" 2>/dev/null | inferno-collapse-perf | inferno-flamegraph \
         --title "icetracker, half a core of load, QUIC" >"$LOAD_FLAME"
