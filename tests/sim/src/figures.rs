@@ -8,7 +8,9 @@ use icet::message::Intent;
 use serde::Serialize;
 
 use crate::bounds::{self, Member};
+use crate::chosen::{Chosen, chosen};
 use crate::net::Conduct;
+use crate::outage::Outage;
 use crate::rarest::Local;
 use crate::scenario::Scenario;
 use crate::world::Sim;
@@ -44,6 +46,10 @@ pub struct Figures {
     pub control: Control,
     /// By class of peers.
     pub classes: Vec<Class>,
+    /// By protocol, if there are several.
+    pub protocols: Vec<Chosen>,
+    /// What the tracker's death did.
+    pub outage: Option<Outage>,
     /// Why peers were refused, if any were: the first reason.
     pub refused: Option<String>,
     /// How well uploads were used over the run.
@@ -163,6 +169,8 @@ pub struct Class {
     pub last: Option<f64>,
     /// Bytes sent over bytes received.
     pub ratio: f64,
+    /// Bytes a second that each was served, at the mean, until the first receiver of all had everything; by machine.
+    pub served: f64,
     /// Median of the time to sound, of those who play.
     pub starts: Option<f64>,
     /// Share of play time that was stalled.
@@ -243,6 +251,7 @@ impl Figures {
         start: Now,
         local: Option<&Local>,
         samples: &[Sample],
+        outage: Option<Outage>,
     ) -> Figures {
         let receivers = 1..sim.peers.len();
         let bytes = sim.media.manifest.bytes;
@@ -273,6 +282,8 @@ impl Figures {
                 from_tracker_each: counted.then_some(each),
             },
             classes: scenario.crowd.class.iter().enumerate().map(|(i, c)| class(sim, i, &c.name)).collect(),
+            protocols: chosen(sim),
+            outage,
             refused: sim.peers.iter().find_map(|p| p.refused.clone()),
             course: course(samples, sim.peers[0].spec.line.up),
         }
@@ -345,6 +356,10 @@ impl Figures {
         );
         for c in &self.classes {
             let mut text = format!("{} peers, sent/received {:.2}", c.peers, c.ratio);
+            let _ = write!(text, ", {:.1} kB/s in scarcity", c.served / 1e3);
+            if let Some(first) = self.classes.first().filter(|f| f.served > 0.0 && f.name != c.name) {
+                let _ = write!(text, " ({:.2} of {}'s)", c.served / first.served, first.name);
+            }
             if let (Some(mean), Some(last)) = (c.mean, c.last) {
                 let _ = write!(text, ", done after {mean:.1} s at the mean, {last:.1} s at last");
             }
@@ -355,6 +370,12 @@ impl Figures {
                 let _ = write!(text, ", stalled {:.3} %", 100.0 * s);
             }
             line(&c.name, text);
+        }
+        for p in &self.protocols {
+            p.lines().into_iter().for_each(|text| line(&p.name, text));
+        }
+        if let Some(o) = &self.outage {
+            o.lines().into_iter().for_each(|text| line("outage", text));
         }
         if let Some(why) = &self.refused {
             line("refused", why.clone());
@@ -443,6 +464,8 @@ fn class(sim: &Sim, class: usize, name: &str) -> Class {
     let times: Vec<f64> =
         mine.iter().filter_map(|n| Some(sim.done(*n)?.since(sim.peers[*n].joined).as_secs_f64())).collect();
     let (sent, got) = mine.iter().fold((0, 0), |(s, g), n| (s + sim.sent(*n), g + sim.received(*n)));
+    let machines = mine.iter().filter(|n| sim.peers[**n].spec.on.is_none());
+    let served: Vec<f64> = machines.map(|n| sim.served(*n)).collect();
     let players: Vec<_> = mine.iter().filter_map(|n| sim.peers[*n].player.as_ref()).collect();
     let starts = spread(players.iter().flat_map(|p| p.starts.clone()).collect());
     let stalled: f64 = players.iter().map(|p| p.stalled_until(sim.now).as_secs_f64()).sum();
@@ -453,6 +476,7 @@ fn class(sim: &Sim, class: usize, name: &str) -> Class {
         mean: mean(&times),
         last: times.iter().copied().reduce(f64::max),
         ratio: sent as f64 / got.max(1) as f64,
+        served: mean(&served).unwrap_or(0.0),
         starts: (starts.count > 0).then_some(starts.median),
         stalled: (played > 0.0).then(|| stalled / (stalled + played)),
     }

@@ -7,12 +7,16 @@
 //! themselves.
 
 pub mod bounds;
+mod cheat;
+mod chosen;
 mod figures;
 mod media;
 mod net;
+mod outage;
 mod peer;
 mod play;
 mod plot;
+mod protocol;
 mod queue;
 mod rarest;
 mod run;
@@ -20,12 +24,15 @@ mod scenario;
 mod tracker;
 mod world;
 
+pub use chosen::{Chosen, Spell};
 pub use figures::{Class, Completion, Control, Figures, Origin, Playback, Sample, Spread};
 pub use media::{Pages, SimMedia};
 pub use net::{Conduct, Death, Line};
+pub use outage::Outage;
 pub use peer::{MEDIA, Peer, Spec};
 pub use play::{Buffers, Player};
 pub use plot::plot;
+pub use protocol::Protocol;
 pub use rarest::Local;
 pub use run::{Outcome, run};
 pub use scenario::Scenario;
@@ -33,5 +40,7 @@ pub use world::{Sim, Traffic, Wire};
 
 /// The parts of a [`Scenario`].
 pub mod parts {
-    pub use crate::scenario::{Answers, Churn, Class, Crowd, Media, Origin, Play, Yardstick};
+    pub use crate::scenario::{
+        Answers, Churn, Class, Crowd, Media, Origin, Outage, Play, Protocol, Yardstick,
+    };
 }

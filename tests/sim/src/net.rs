@@ -4,24 +4,23 @@
 //! sharing in the grain of a page. A downlink takes pages in the order in which they come. A transfer stops for as long as more
 //! than [`BACKLOG`] of pages waits at the receiver's downlink, and the uplink serves others meanwhile, so that what comes of it
 //! is close to max-min fairness over both ends, at two events a page whatever the size of the crowd. Loss slows a connection down to
-//! what TCP Reno makes of it (Mathis et al. 1997), since all carriers repair losses; slow start is left out.
+//! what TCP Reno makes of it (Padhye et al. 1998), since all carriers repair losses; slow start is left out. Peers of one machine
+//! share its line, and what passes between them takes none of it.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use iceshare::engine::io::FetchEvent;
 use icet::message::{Need, Outcome};
-use icet::{Now, PageMap, PageNo, PageSet};
+use icet::{Now, PageMap, PageNo, PageRanges, PageSet};
 
+use crate::protocol::{Protocol, Requests, throughput};
 use crate::queue::Queue;
 
 /// How often a receiver hears that a long page is coming.
 const PROGRESS: Duration = Duration::from_millis(200);
 /// Of how long the queue before a downlink gets before senders wait.
 const BACKLOG: Duration = Duration::from_millis(100);
-/// Bytes of a packet, and the constant of the formula of Mathis et al.
-const PACKET: f64 = 1460.0;
-const MATHIS: f64 = 1.22;
 
 /// A peer's line.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +45,9 @@ pub enum Conduct {
     Alters,
     /// It takes requests and sends nothing.
     Mute,
+    /// It serves nobody but those who collude with it: they say at once that they sent and got what they never did, and
+    /// that they lost it a moment later.
+    Colludes,
 }
 
 /// How a peer ends.
@@ -100,6 +102,7 @@ struct Transfer {
     pages: PageSet,
     assignment: u64,
     need: Need,
+    protocol: usize,
     /// The next page to send.
     next: Option<PageNo>,
     /// When loss lets the next page go.
@@ -114,6 +117,12 @@ struct Transfer {
 pub(crate) struct Node {
     pub(crate) line: Line,
     pub(crate) conduct: Conduct,
+    /// The node whose line it uses: itself, unless several are one machine.
+    pub(crate) machine: usize,
+    /// Protocols over which nothing reaches it or leaves it, a bit each.
+    pub(crate) blocked: u32,
+    /// Protocols that it speaks, a bit each.
+    pub(crate) speaks: u32,
     pub(crate) death: Option<Death>,
     /// Pages on its disk; none until it has the manifest.
     pub(crate) held: Option<PageMap>,
@@ -134,14 +143,16 @@ pub(crate) struct Node {
     busy: bool,
     down_free: Now,
     fetches: BTreeMap<u64, TransferId>,
-    /// Nodes that it has a connection with.
-    known: HashSet<usize>,
+    /// Nodes that it has a connection with, by protocol.
+    known: HashSet<(usize, usize)>,
 }
 
 /// All lines, and what is on them.
 #[derive(Debug)]
 pub(crate) struct Net {
     pub(crate) nodes: Vec<Node>,
+    pub(crate) protocols: Vec<Protocol>,
+    pub(crate) requests: Requests,
     /// Length of each page.
     lens: Vec<u32>,
     slots: Vec<Option<Transfer>>,
@@ -150,14 +161,19 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new(lens: Vec<u32>) -> Net {
-        Net { nodes: Vec::new(), lens, slots: Vec::new(), free: Vec::new(), last: 0 }
+    /// A network of pages of such lengths; no protocols: one that does nothing to transfers.
+    pub(crate) fn new(lens: Vec<u32>, protocols: Vec<Protocol>) -> Net {
+        let requests = Requests::default();
+        Net { nodes: Vec::new(), protocols, requests, lens, slots: Vec::new(), free: Vec::new(), last: 0 }
     }
 
     pub(crate) fn add(&mut self, line: Line, conduct: Conduct) -> usize {
         self.nodes.push(Node {
             line,
             conduct,
+            machine: self.nodes.len(),
+            blocked: 0,
+            speaks: u32::MAX,
             death: None,
             held: None,
             done: None,
@@ -214,13 +230,20 @@ impl Net {
         (receiver, host): (usize, usize),
         fetch: u64,
         pages: PageSet,
-        (assignment, need): (u64, Need),
+        (assignment, need, protocol): (u64, Need, usize),
     ) {
-        let id = self.transfer((receiver, host), fetch, pages, (assignment, need));
-        // A new connection takes a round trip before the request.
+        let id = self.transfer((receiver, host), fetch, pages, (assignment, need, protocol));
+        // In range: at most 32.
+        let all = u32::MAX >> (32 - self.protocols.len().clamp(1, 32));
+        let common = self.nodes[host].speaks & self.nodes[receiver].speaks & all;
+        if common.count_ones() > 1 {
+            self.requests.add(now, protocol, common, need, pages.iter(self.lens.len() as u64).count() as u64);
+        }
+        // A new connection takes round trips before the request.
         let way = self.between(receiver, host);
-        let new = self.nodes[receiver].known.insert(host);
-        queue.push(now + if new { 3 * way } else { way }, NetEvent::Request(id).into());
+        let new = self.nodes[receiver].known.insert((host, protocol));
+        let rounds = if new { self.protocols.get(protocol).map_or(1, |p| p.rounds) } else { 0 };
+        queue.push(now + (1 + 2 * rounds) * way, NetEvent::Request(id).into());
     }
 
     /// A host sends pages unasked.
@@ -232,7 +255,7 @@ impl Net {
         fetch: u64,
         pages: PageSet,
     ) {
-        let id = self.transfer((receiver, host), fetch, pages, (0, Need::Bulk));
+        let id = self.transfer((receiver, host), fetch, pages, (0, Need::Bulk, 0));
         self.enqueue(now, queue, id);
     }
 
@@ -241,7 +264,7 @@ impl Net {
         (receiver, host): (usize, usize),
         fetch: u64,
         pages: PageSet,
-        (assignment, need): (u64, Need),
+        (assignment, need, protocol): (u64, Need, usize),
     ) -> TransferId {
         assert_ne!(host, receiver, "nobody is sent to itself");
         let next = pages.next_from(0);
@@ -254,6 +277,7 @@ impl Net {
             pages,
             assignment,
             need,
+            protocol,
             next,
             ready,
             stopped,
@@ -287,10 +311,7 @@ impl Net {
             let broken = NetEvent::Refused(TransferId { slot, number }, Outcome::Broken);
             queue.push(now + self.between(n, receiver), broken.into());
         }
-        self.nodes[n].sending.iter_mut().for_each(VecDeque::clear);
-        self.nodes.iter_mut().for_each(|p| {
-            p.known.remove(&n);
-        });
+        self.nodes.iter_mut().for_each(|p| p.known.retain(|(host, _)| *host != n));
     }
 
     /// Lets something happen; what a receiver hears of it.
@@ -303,14 +324,20 @@ impl Net {
         match event {
             NetEvent::Request(id) => {
                 let t = self.get(id)?;
-                let (host, receiver) = (t.host, t.receiver);
+                let (host, receiver, protocol) = (t.host, t.receiver, t.protocol);
                 let way = self.between(receiver, host);
                 let h = &self.nodes[host];
+                if (h.blocked | self.nodes[receiver].blocked) >> protocol & 1 == 1 {
+                    return None;
+                }
                 let answer = match h.death {
                     Some(Death::Line) => return None,
                     Some(Death::Process) => Outcome::Unreachable,
                     None if h.held.is_none() || h.line.up <= 0.0 => Outcome::Refused,
                     None if h.conduct == Conduct::Mute => return None,
+                    None if h.conduct == Conduct::Colludes && h.machine != self.nodes[receiver].machine => {
+                        Outcome::Refused
+                    }
                     None => {
                         self.enqueue(now, queue, id);
                         return None;
@@ -355,20 +382,25 @@ impl Net {
     fn enqueue<E: From<NetEvent>>(&mut self, now: Now, queue: &mut Queue<E>, id: TransferId) {
         let Some(t) = self.get(id) else { return };
         let (host, bulk) = (t.host, !matches!(t.need, Need::Urgent | Need::Steady));
-        self.nodes[host].sending[usize::from(bulk)].push_back(id);
-        self.send_next(now, queue, host);
+        let machine = self.nodes[host].machine;
+        self.nodes[machine].sending[usize::from(bulk)].push_back(id);
+        self.send_next(now, queue, machine);
     }
 
-    /// The uplink is free: the next page of the next transfer in turn.
-    fn send_next<E: From<NetEvent>>(&mut self, now: Now, queue: &mut Queue<E>, host: usize) {
-        if self.nodes[host].busy || self.nodes[host].death.is_some() {
+    /// The uplink of a machine is free: the next page of the next transfer in turn.
+    fn send_next<E: From<NetEvent>>(&mut self, now: Now, queue: &mut Queue<E>, machine: usize) {
+        if self.nodes[machine].busy {
             return;
         }
         loop {
-            let [urgent, bulk] = &mut self.nodes[host].sending;
+            let [urgent, bulk] = &mut self.nodes[machine].sending;
             let Some(id) = urgent.pop_front().or_else(|| bulk.pop_front()) else { return };
             let end = self.lens.len() as u64;
             let Some(t) = self.slots.get_mut(id.slot as usize).and_then(|t| t.as_mut()) else { continue };
+            let host = t.host;
+            if self.nodes[host].death.is_some() {
+                continue;
+            }
             let Some(held) = self.nodes[host].held.as_ref().filter(|_| t.number == id.number) else {
                 continue;
             };
@@ -377,25 +409,25 @@ impl Net {
                 next = t.pages.next_from(p + 1);
             }
             next = next.filter(|p| *p < end);
-            let (receiver, stopped) = (t.receiver, t.stopped);
+            let (receiver, stopped, protocol) = (t.receiver, t.stopped, t.protocol);
             if stopped && next.is_none() || self.nodes[receiver].death.is_some() {
                 self.take(id);
                 continue;
             }
             let way = self.between(host, receiver);
             let Some(page) = next else {
-                let when = (now + way).max(self.nodes[receiver].down_free);
+                let when = (now + way).max(self.nodes[self.nodes[receiver].machine].down_free);
                 queue.push(when, NetEvent::End(id).into());
                 continue;
             };
             let len = f64::from(self.len_of(page));
-            let time = len / self.nodes[host].line.up;
-            let least = self.lossy(host, receiver).map_or(time, |cap| len / cap);
+            let time = self.sending_takes(host, receiver, protocol, len);
+            let least = self.lossy(now, host, receiver, protocol).map_or(time, |cap| (len / cap).max(time));
             if let Some(t) = self.get(id) {
                 t.next = t.pages.next_from(page + 1);
                 t.ready = now + Duration::from_secs_f64(least);
             }
-            self.nodes[host].busy = true;
+            self.nodes[machine].busy = true;
             let mut part = PROGRESS;
             while part.as_secs_f64() < time {
                 queue.push(now + part + way, NetEvent::Progress(id).into());
@@ -407,12 +439,22 @@ impl Net {
         }
     }
 
+    /// Seconds for which a page takes a host's line, and its processor.
+    fn sending_takes(&self, host: usize, receiver: usize, protocol: usize, len: f64) -> f64 {
+        let h = &self.nodes[host];
+        if h.machine == self.nodes[receiver].machine {
+            return 0.0;
+        }
+        let processor = self.protocols.get(protocol).map_or(0.0, |p| p.processor);
+        len / if processor > 0.0 { h.line.up.min(processor) } else { h.line.up }
+    }
+
     /// Bytes a second of a connection that loses packets.
-    fn lossy(&self, a: usize, b: usize) -> Option<f64> {
+    fn lossy(&self, now: Now, a: usize, b: usize, protocol: usize) -> Option<f64> {
         let (a, b) = (&self.nodes[a].line, &self.nodes[b].line);
-        let loss = 1.0 - (1.0 - a.loss) * (1.0 - b.loss);
-        let round = 2.0 * (a.delay + b.delay).as_secs_f64();
-        (loss > 0.0).then(|| MATHIS * PACKET / (round.max(1e-4) * loss.sqrt()))
+        let of_protocol = self.protocols.get(protocol).map_or(0.0, |p| p.loss_at(now));
+        let loss = 1.0 - (1.0 - a.loss) * (1.0 - b.loss) * (1.0 - of_protocol);
+        (loss > 0.0).then(|| throughput(2.0 * (a.delay + b.delay).as_secs_f64(), loss))
     }
 
     fn sent<E: From<NetEvent>>(
@@ -423,29 +465,36 @@ impl Net {
         id: TransferId,
         page: PageNo,
     ) {
-        self.nodes[host].busy = false;
+        let machine = self.nodes[host].machine;
+        self.nodes[machine].busy = false;
         if self.nodes[host].death.is_some() {
-            return;
+            return self.send_next(now, queue, machine);
         }
-        let Some(t) = self.get(id) else { return self.send_next(now, queue, host) };
+        let Some(t) = self.get(id) else { return self.send_next(now, queue, machine) };
         let (receiver, assignment, ready, last) = (t.receiver, t.assignment, t.ready, t.next.is_none());
         let len = u64::from(self.len_of(page));
         let way = self.between(host, receiver);
         let h = &mut self.nodes[host];
         h.sent += len;
         *h.served.entry(assignment).or_default() += len;
-        let r = &mut self.nodes[receiver];
-        let here = r.down_free.max(now + way) + Duration::from_secs_f64(len as f64 / r.line.down);
-        r.down_free = here;
+        let down = self.nodes[receiver].line.down;
+        let there = self.nodes[receiver].machine;
+        let mut here = now + way;
+        if there != machine {
+            here = self.nodes[there].down_free.max(here) + Duration::from_secs_f64(len as f64 / down);
+            self.nodes[there].down_free = here;
+        }
+        // Whole is a page when its last packet was repeated often enough.
+        here = here.max(ready + way);
         queue.push(here, NetEvent::Arrived(id, page).into());
         // What would only wait at the other end does not take this line.
         let due = Now(here.0.saturating_sub(micros(way + BACKLOG))).max(ready);
         if last {
             queue.push(here, NetEvent::End(id).into());
-            self.send_next(now, queue, host);
+            self.send_next(now, queue, machine);
         } else if due > now {
             queue.push(due, NetEvent::Ready(id).into());
-            self.send_next(now, queue, host);
+            self.send_next(now, queue, machine);
         } else {
             self.enqueue(now, queue, id);
         }
@@ -477,6 +526,20 @@ impl Net {
             n.done = Some(now);
         }
         told(FetchEvent::Page { page, len })
+    }
+
+    /// A node has pages now that came by no transfer. Whether it has everything since.
+    pub(crate) fn took(&mut self, now: Now, n: usize, pages: &PageRanges) -> bool {
+        let node = &mut self.nodes[n];
+        let Some(held) = node.held.as_mut().filter(|h| !h.is_full()) else { return false };
+        pages.pages().for_each(|p| {
+            held.insert(p);
+        });
+        let full = held.is_full();
+        if full {
+            node.done = Some(now);
+        }
+        full
     }
 
     fn end(&mut self, id: TransferId, outcome: Outcome) -> Option<Told> {

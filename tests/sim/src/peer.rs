@@ -10,6 +10,7 @@ use icetracker::swarm::ConnId;
 
 use crate::net::{Conduct, Line};
 use crate::play::Player;
+use crate::protocol::Protocol;
 
 /// The only media that a simulated peer opens.
 pub const MEDIA: Handle = Handle(1);
@@ -29,6 +30,12 @@ pub struct Spec {
     pub serves: bool,
     /// Whether it tells the tracker how fast its line is, as a user does who sets limits.
     pub declares: bool,
+    /// Protocols that it speaks, a bit each, by their number in the simulation.
+    pub speaks: u32,
+    /// Protocols whose packets do not pass its NAT or firewall, in either direction; a bit each.
+    pub blocked: u32,
+    /// The peer on whose machine it is another key, and whose line it shares.
+    pub on: Option<usize>,
     /// Number of its class, for figures.
     pub class: usize,
 }
@@ -44,6 +51,9 @@ impl Spec {
             open: true,
             serves: true,
             declares: false,
+            speaks: u32::MAX,
+            blocked: 0,
+            on: None,
             class: 0,
         }
     }
@@ -74,7 +84,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(number: usize, seed: u64, spec: Spec, now: Now) -> Peer {
+    pub(crate) fn new(number: usize, seed: u64, spec: Spec, now: Now, protocols: &[Protocol]) -> Peer {
         let mut bytes = [0x5e; 32];
         bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
         bytes[8..16].copy_from_slice(&seed.to_le_bytes());
@@ -82,18 +92,27 @@ impl Peer {
         // In range: rates of lines.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let declared = |rate: f64| spec.declares.then_some(rate as u64);
+        let kind = |p: &Protocol| if p.udp { NetKind::Udp } else { NetKind::Tcp };
+        let offer = |(_, p): (usize, &Protocol)| Offer {
+            name: p.name.parse().expect("a protocol name"),
+            abilities: Abilities::PAGES,
+            serves: spec.serves,
+            endpoint: String::new(),
+            dials: Some(kind(p)),
+        };
+        let mut kinds: Vec<NetKind> = protocols.iter().map(kind).collect();
+        kinds.dedup();
         let hello = Hello {
             version: icet::VERSION,
             agent: "sim".into(),
             proof: KeyProof::Channel,
-            offers: vec![Offer {
-                name: "http".parse().expect("a protocol name"),
-                abilities: Abilities::PAGES,
-                serves: spec.serves,
-                endpoint: String::new(),
-                dials: Some(NetKind::Tcp),
-            }],
-            reach: vec![NetAddr { kind: NetKind::Tcp, at: address(number) }],
+            offers: protocols
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| spec.speaks >> i & 1 == 1)
+                .map(offer)
+                .collect(),
+            reach: kinds.into_iter().map(|kind| NetAddr { kind, at: address(number, &spec) }).collect(),
             limits: Limits { up: declared(spec.line.up), down: declared(spec.line.down) },
             epoch: None,
         };
@@ -125,8 +144,10 @@ impl Peer {
     }
 }
 
-/// Each peer has a network of its own.
-pub(crate) fn address(number: usize) -> std::net::SocketAddr {
-    let n = u32::try_from(number).unwrap_or(u32::MAX) << 8;
-    std::net::SocketAddr::from((std::net::Ipv4Addr::from(0x1400_0001 + n), 4000))
+/// Each machine has a network of its own.
+pub(crate) fn address(number: usize, spec: &Spec) -> std::net::SocketAddr {
+    let n = u32::try_from(spec.on.unwrap_or(number)).unwrap_or(u32::MAX) << 8;
+    // In range: a machine has few keys.
+    let port = spec.on.map_or(0, |on| u16::try_from(number - on).unwrap_or(u16::MAX - 4000));
+    std::net::SocketAddr::from((std::net::Ipv4Addr::from(0x1400_0001 + n), 4000 + port))
 }

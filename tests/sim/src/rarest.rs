@@ -83,7 +83,7 @@ pub(crate) fn run(scenario: &Scenario, media: &SimMedia) -> Local {
     let units = usize::try_from(pages.div_ceil(unit)).unwrap_or(usize::MAX);
     let crowd = scenario.crowd();
     let mut w = World {
-        net: Net::new(media.lens.clone()),
+        net: Net::new(media.lens.clone(), Vec::new()),
         queue: Queue::new(),
         nodes: Vec::new(),
         rng: SmallRng::seed_from_u64(scenario.seed),

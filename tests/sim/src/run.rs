@@ -10,14 +10,13 @@ use rand::{Rng, SeedableRng};
 use crate::bounds::{self, Member};
 use crate::figures::{Figures, Sample};
 use crate::net::Death;
+use crate::outage::Before;
 use crate::peer::Spec;
 use crate::queue::Queue;
 use crate::rarest::{self, Local};
-use crate::scenario::Scenario;
+use crate::scenario::{PUBLISH, Scenario};
 use crate::world::{Sim, Wire};
 
-/// Time that the publisher has before the crowd comes.
-const PUBLISH: Duration = Duration::from_secs(1);
 /// Notes taken of a run that takes no longer than its bound.
 const SAMPLES: f64 = 150.0;
 
@@ -28,6 +27,9 @@ enum Plan {
     Replace(usize),
     Seek(usize),
     Note,
+    /// The tracker dies, and is back.
+    Dies,
+    Returns,
 }
 
 /// What came of a run.
@@ -52,7 +54,7 @@ pub struct Outcome {
 /// Runs a scenario; `wire`: how messages go.
 #[must_use]
 pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
-    let mut sim = Sim::new(scenario.seed, scenario.pages(), scenario.publisher());
+    let mut sim = Sim::over(scenario.seed, scenario.pages(), scenario.publisher(), scenario.protocols());
     sim.wire = wire;
     sim.buffers = scenario.buffers();
     sim.run(PUBLISH, |_| false);
@@ -67,8 +69,14 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
     let lasts = if scenario.is_open_ended() { scenario.seconds } else { expected(scenario, &crowd) };
     let pause = Duration::from_secs_f64((lasts / SAMPLES).clamp(0.05, 60.0));
     crew.plan.push(start, Plan::Note);
+    if scenario.outage.seconds > 0.0 {
+        let dies = start + Duration::from_secs_f64(scenario.outage.at);
+        crew.plan.push(dies, Plan::Dies);
+        crew.plan.push(dies + Duration::from_secs_f64(scenario.outage.seconds), Plan::Returns);
+    }
     let mut samples = Vec::new();
     let mut coming = crowd.len();
+    let (mut before, mut after) = (None, None);
     loop {
         let next = crew.plan.next_at().unwrap_or(end).min(end);
         let finite = coming == 0 && !scenario.is_open_ended();
@@ -79,8 +87,21 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
         match crew.plan.pop() {
             Some(Plan::Join(i)) => {
                 coming -= 1;
-                let n = sim.join(crowd[i].1);
-                crew.came(sim.now, n);
+                let spec = crowd[i].1;
+                let first = sim.join(spec);
+                crew.came(sim.now, first);
+                let keys = scenario.crowd.class.get(spec.class).map_or(1, |c| c.keys);
+                for _ in 1..keys {
+                    sim.join(Spec { on: Some(first), ..spec });
+                }
+            }
+            Some(Plan::Dies) => {
+                before = Some(Before::of(&sim));
+                sim.stop_tracker();
+            }
+            Some(Plan::Returns) => {
+                after = before.take().map(|b| b.until(&sim));
+                sim.start_tracker();
             }
             Some(Plan::Replace(n)) => crew.replace(&mut sim, n),
             Some(Plan::Seek(n)) => crew.seek(&mut sim, n),
@@ -94,7 +115,8 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
     samples.push(Sample::of(&sim, start));
     let local =
         (scenario.yardstick.run && !scenario.is_open_ended()).then(|| rarest::run(scenario, &sim.media));
-    let figures = Figures::of(scenario, &sim, start, local.as_ref(), &samples);
+    let outage = after.map(|a| a.until(&sim));
+    let figures = Figures::of(scenario, &sim, start, local.as_ref(), &samples, outage);
     let receivers = || 1..sim.peers.len();
     let time = |n: usize| Some(sim.done(n)?.since(sim.peers[n].joined).as_secs_f64());
     let stall = |n: usize| {

@@ -14,6 +14,8 @@ use crate::net::{Conduct, Line};
 use crate::peer::Spec;
 use crate::play::Buffers;
 
+/// Time that the publisher has before the crowd comes.
+pub(crate) const PUBLISH: Duration = Duration::from_secs(1);
 /// Bytes a second of a Mbit a second.
 const MBIT: f64 = 125_000.0;
 
@@ -39,6 +41,10 @@ pub struct Scenario {
     pub churn: Churn,
     /// What players do.
     pub play: Play,
+    /// Payload protocols; none: one that neither loses nor costs anything.
+    pub protocol: Vec<Protocol>,
+    /// When the tracker is dead.
+    pub outage: Outage,
     /// The local rarest-first swarm beside it.
     pub yardstick: Yardstick,
 }
@@ -99,8 +105,43 @@ pub struct Class {
     pub open: bool,
     /// Whether they offer to serve; free-riders do not.
     pub serves: bool,
-    /// How they answer requests: `honest`, `alters` (sends altered pages), `mute` (takes requests, sends nothing).
+    /// How they answer requests: `honest`, `alters` (sends altered pages), `mute` (takes requests, sends nothing), `colludes`
+    /// (serves nobody, but says so of others who collude, as they do of it).
     pub conduct: Answers,
+    /// Keys that each of them joins with, on one machine with one line and one disk.
+    pub keys: usize,
+    /// Seconds that they come later than others.
+    pub later: f64,
+    /// Names of the protocols that they speak; none: all.
+    pub protocols: Vec<String>,
+    /// Names of those that their NAT or firewall drops, in both directions.
+    pub blocked: Vec<String>,
+}
+
+/// One payload protocol.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Protocol {
+    /// Its name.
+    pub name: String,
+    /// Share of its packets that are lost beside what lines lose, as pairs of a second from which it holds and the share.
+    pub loss: Vec<[f64; 2]>,
+    /// Mbit a second that a host's processor can send over it; 0: any.
+    pub processor: f64,
+    /// Round trips before the first request to a host.
+    pub rounds: Option<u32>,
+    /// Whether it comes over UDP instead of TCP.
+    pub udp: bool,
+}
+
+/// When the tracker is dead. It starts again with what its catalogue holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outage {
+    /// From this second on.
+    pub at: f64,
+    /// For so long; 0: never.
+    pub seconds: f64,
 }
 
 /// See [`Class::conduct`].
@@ -113,6 +154,8 @@ pub enum Answers {
     Alters,
     /// Takes requests, sends nothing.
     Mute,
+    /// Says of others who collude what they say of it.
+    Colludes,
 }
 
 /// Who goes. For each who goes another one comes.
@@ -163,6 +206,8 @@ impl Default for Scenario {
             crowd: Crowd::default(),
             churn: Churn::default(),
             play: Play::default(),
+            protocol: Vec::new(),
+            outage: Outage::default(),
             yardstick: Yardstick::default(),
         }
     }
@@ -211,7 +256,9 @@ impl Default for Crowd {
 impl Default for Class {
     fn default() -> Class {
         let (name, conduct) = (String::new(), Answers::Honest);
-        Class { name, share: 1.0, up: 2.0, open: true, serves: true, conduct }
+        let (protocols, blocked) = (Vec::new(), Vec::new());
+        let (share, up, open, serves, keys, later) = (1.0, 2.0, true, true, 1, 0.0);
+        Class { name, share, up, open, serves, conduct, keys, later, protocols, blocked }
     }
 }
 
@@ -262,6 +309,22 @@ impl Scenario {
             self.churn.minute >= 0.0 && self.play.every > 0.0,
             "churn.minute and play.every: not negative"
         );
+        ensure!(self.crowd.class.iter().all(|c| (1..=100).contains(&c.keys)), "crowd.class.keys: 1 to 100");
+        ensure!(self.crowd.class.iter().all(|c| c.later >= 0.0), "crowd.class.later: not negative");
+        ensure!(self.protocol.len() <= 32, "protocol: at most 32");
+        for p in &self.protocol {
+            ensure!(p.name.parse::<icet::ProtocolName>().is_ok(), "protocol.name: {:?} is none", p.name);
+            ensure!(p.processor >= 0.0, "protocol.processor: not negative");
+            let fine = |[at, loss]: &[f64; 2]| *at >= 0.0 && (0.0..0.9).contains(loss);
+            ensure!(p.loss.iter().all(fine), "protocol.loss: pairs of a second and a share of 0 to 0.9");
+        }
+        let known = |name: &String| self.protocol.iter().any(|p| p.name == *name);
+        let named = self.crowd.class.iter().flat_map(|c| c.protocols.iter().chain(&c.blocked));
+        ensure!(
+            named.into_iter().all(known),
+            "crowd.class: protocols and blocked name what protocol defines"
+        );
+        ensure!(self.outage.at >= 0.0 && self.outage.seconds >= 0.0, "outage: not negative");
         ensure!(self.yardstick.slots > 0 && self.yardstick.neighbours > 0, "yardstick: at least 1 of each");
         Ok(())
     }
@@ -299,6 +362,26 @@ impl Scenario {
         Spec { line, intent: Intent::Share, class: usize::MAX, ..Spec::of(1.0) }
     }
 
+    /// The payload protocols.
+    #[must_use]
+    pub fn protocols(&self) -> Vec<crate::protocol::Protocol> {
+        let known = |p: &Protocol| crate::protocol::Protocol {
+            name: p.name.clone(),
+            loss: p.loss.iter().map(|[at, loss]| (PUBLISH + Duration::from_secs_f64(*at), *loss)).collect(),
+            processor: p.processor * MBIT,
+            rounds: p.rounds.unwrap_or(1),
+            udp: p.udp,
+        };
+        let all: Vec<_> = self.protocol.iter().map(known).collect();
+        if all.is_empty() { vec![crate::protocol::Protocol::named("http")] } else { all }
+    }
+
+    /// Some protocols, a bit each.
+    fn bits(&self, names: &[String]) -> u32 {
+        let number = |name: &String| self.protocol.iter().position(|p| p.name == *name);
+        names.iter().filter_map(number).fold(0, |bits, i| bits | 1 << i)
+    }
+
     /// A peer of a class.
     #[must_use]
     pub fn member(&self, class: usize, rng: &mut SmallRng) -> Spec {
@@ -313,7 +396,11 @@ impl Scenario {
                 Answers::Honest => Conduct::Honest,
                 Answers::Alters => Conduct::Alters,
                 Answers::Mute => Conduct::Mute,
+                Answers::Colludes => Conduct::Colludes,
             },
+            speaks: if kind.protocols.is_empty() { u32::MAX } else { self.bits(&kind.protocols) },
+            blocked: self.bits(&kind.blocked),
+            on: None,
             open: kind.open,
             serves: kind.serves,
             declares: self.crowd.declares,
@@ -340,6 +427,7 @@ impl Scenario {
             .into_iter()
             .map(|class| {
                 let at = rng.random_range(0.0..=self.crowd.arrive);
+                let at = at + self.crowd.class.get(class).map_or(0.0, |c| c.later);
                 (Duration::from_secs_f64(at), self.member(class, &mut rng))
             })
             .collect();

@@ -126,6 +126,14 @@ impl Tracker {
         self.swarm.as_ref()?.poll_timeout()
     }
 
+    pub(super) fn contributions(&self) -> BTreeMap<PeerKey, Contribution> {
+        self.catalogue.contributions.clone()
+    }
+
+    pub(super) fn protocols(&self) -> Vec<icetracker::swarm::ProtocolView> {
+        self.swarm.as_ref().map(Swarm::protocols).unwrap_or_default()
+    }
+
     pub(super) fn dials(&mut self) -> Vec<(DialId, PeerKey)> {
         std::mem::take(&mut self.dials)
     }

@@ -14,6 +14,7 @@ use crate::media::{Pages, SimMedia};
 use crate::net::{Death, Net, NetEvent, Told};
 use crate::peer::{self, MEDIA, Peer, Spec};
 use crate::play::Buffers;
+use crate::protocol::Protocol;
 use crate::queue::Queue;
 use crate::tracker::{Out, Tracker};
 
@@ -39,6 +40,10 @@ pub(crate) enum Event {
     /// An engine's timeout, if it is still the one that is set.
     Alarm(usize),
     Served(usize),
+    /// Pages that were said to come by a fetch, and did not.
+    Feigned(usize, FetchId, icet::PageSet),
+    /// They are said to be lost.
+    Disowned(usize, PageRanges),
     Play(usize),
     Net(NetEvent),
 }
@@ -97,17 +102,30 @@ pub struct Sim {
     /// Receivers that want everything, live, and lack something.
     lacking: usize,
     scratch: Vec<u8>,
+    /// When the first receiver had everything, and what each was served until then.
+    scarce: Option<Now>,
+    then: Vec<u64>,
+    /// Assignments that were told of by epoch, those that were so twice, and the numbers of the present epoch's, a bit each.
+    assigned: Vec<u64>,
+    assigned_twice: u64,
+    told: Vec<u64>,
 }
 
 impl Sim {
     /// A tracker, and a publisher of a media of such pages.
     #[must_use]
     pub fn new(seed: u64, pages: Pages, publisher: Spec) -> Sim {
-        let first = Peer::new(0, seed, Spec { intent: Intent::Share, ..publisher }, Now::ZERO);
+        Sim::over(seed, pages, publisher, vec![Protocol::named("http")])
+    }
+
+    /// The same with payload protocols, in the order of their numbers; at most 32.
+    #[must_use]
+    pub fn over(seed: u64, pages: Pages, publisher: Spec, protocols: Vec<Protocol>) -> Sim {
+        let first = Peer::new(0, seed, Spec { intent: Intent::Share, ..publisher }, Now::ZERO, &protocols);
         let media = SimMedia::new(&first.identity, "sim/media.ogg", pages, seed);
         let mut sim = Sim {
             now: Now::ZERO,
-            net: Net::new(media.lens.clone()),
+            net: Net::new(media.lens.clone(), protocols),
             media,
             peers: Vec::new(),
             wire: Wire::default(),
@@ -122,6 +140,11 @@ impl Sim {
             keys: HashMap::new(),
             lacking: 0,
             scratch: Vec::new(),
+            scarce: None,
+            then: Vec::new(),
+            assigned: vec![0],
+            assigned_twice: 0,
+            told: Vec::new(),
         };
         sim.add(first);
         let setup = [sim.media.slices.first(), sim.media.slices.last()];
@@ -138,6 +161,9 @@ impl Sim {
     fn add(&mut self, peer: Peer) -> usize {
         let n = self.peers.len();
         self.net.add(peer.spec.line, peer.spec.conduct);
+        let node = &mut self.net.nodes[n];
+        node.machine = peer.spec.on.unwrap_or(n);
+        (node.speaks, node.blocked) = (peer.spec.speaks, peer.spec.blocked);
         self.keys.insert(peer.identity.key(), n);
         self.peers.push(peer);
         self.drain(n);
@@ -147,7 +173,7 @@ impl Sim {
 
     /// A peer joins; its number.
     pub fn join(&mut self, spec: Spec) -> usize {
-        let n = self.add(Peer::new(self.peers.len(), self.seed, spec, self.now));
+        let n = self.add(Peer::new(self.peers.len(), self.seed, spec, self.now, &self.net.protocols));
         self.lacking += usize::from(spec.intent == Intent::Whole);
         let command = Command::Join {
             handle: MEDIA,
@@ -210,6 +236,8 @@ impl Sim {
     /// The tracker starts again, under the next epoch.
     pub fn start_tracker(&mut self) {
         self.tracker.start();
+        self.assigned.push(0);
+        self.told.clear();
     }
 
     /// A random number.
@@ -257,6 +285,39 @@ impl Sim {
     #[must_use]
     pub fn received(&self, n: usize) -> u64 {
         self.net.nodes[n].got
+    }
+
+    /// Bytes that a peer had of others: with what other keys of its machine had, for the first of them.
+    #[must_use]
+    pub fn service(&self, n: usize) -> u64 {
+        let several = self.peers.iter().any(|p| p.spec.on == Some(n));
+        if several { self.of_machine(n) } else { self.received(n) }
+    }
+
+    /// Bytes a second that a peer was served as long as all wanted: from when it joined until the first had everything.
+    #[must_use]
+    pub fn served(&self, n: usize) -> f64 {
+        let to = self.scarce.unwrap_or(self.now);
+        let bytes = if self.scarce.is_some() { self.then.get(n).copied() } else { Some(self.service(n)) };
+        let time = to.since(self.peers[n].joined).as_secs_f64();
+        if time > 0.0 { bytes.unwrap_or(0) as f64 / time } else { 0.0 }
+    }
+
+    /// What the tracker's catalogue knows of what peers gave and took.
+    #[must_use]
+    pub fn contributions(&self) -> BTreeMap<PeerKey, icetracker::swarm::Contribution> {
+        self.tracker.contributions()
+    }
+
+    /// Assignments that peers were told of, by epoch, and those of them that were told twice.
+    pub(crate) fn assigned(&self) -> (Vec<u64>, u64) {
+        (self.assigned.clone(), self.assigned_twice)
+    }
+
+    /// What the tracker believes of protocols; nothing while it is down.
+    #[must_use]
+    pub fn believed(&self) -> Vec<icetracker::swarm::ProtocolView> {
+        self.tracker.protocols()
     }
 
     /// Events that were made so far.
@@ -349,11 +410,22 @@ impl Sim {
             }
             Event::Served(n) => {
                 if self.lives(n) {
+                    self.share(n);
                     let items: Vec<_> = std::mem::take(&mut self.net.nodes[n].served).into_iter().collect();
                     if !items.is_empty() {
                         self.command(n, Command::Served { items });
                     }
                     self.after(SERVED, Event::Served(n));
+                }
+            }
+            Event::Feigned(n, fetch, pages) => self.feigned(n, fetch, pages),
+            Event::Disowned(n, feigned) => {
+                let held = self.net.nodes[n].held.as_ref();
+                let mut lost = PageRanges::new();
+                let gone = |p: &u64| !held.is_some_and(|h| h.has(*p));
+                feigned.pages().filter(gone).for_each(|p| lost.insert(p, p));
+                if self.lives(n) && !lost.is_empty() {
+                    self.command(n, Command::Held { handle: MEDIA, got: PageRanges::new(), lost });
                 }
             }
             Event::Play(n) => self.play(n),
@@ -377,19 +449,28 @@ impl Sim {
         }
         engine.handle_fetch(self.now, fetch, told.event);
         if matches!(told.event, FetchEvent::Page { .. }) {
-            if self.net.nodes[n].done == Some(self.now) && self.peers[n].spec.intent == Intent::Whole {
-                self.lacking -= 1;
-            }
+            self.completed(n, self.net.nodes[n].done == Some(self.now));
             self.listen(n);
         }
         self.drain(n);
+    }
+
+    /// A peer has everything since now, if it is `done`.
+    pub(crate) fn completed(&mut self, n: usize, done: bool) {
+        if done && self.peers[n].spec.intent == Intent::Whole {
+            self.lacking -= 1;
+            if self.scarce.is_none() {
+                self.scarce = Some(self.now);
+                self.then = (0..self.peers.len()).map(|n| self.service(n)).collect();
+            }
+        }
     }
 
     fn connected(&mut self, n: usize, attempt: u64) {
         if self.peers[n].connecting != attempt || !self.lives(n) {
             return;
         }
-        let from = peer::address(n);
+        let from = peer::address(n, &self.peers[n].spec);
         let key = self.peers[n].identity.key();
         match self.tracker.connect(self.now, key, from) {
             Some(conn) => {
@@ -401,6 +482,19 @@ impl Sim {
             None => self.peers[n].engine.handle_disconnected(self.now),
         }
         self.drain(n);
+    }
+
+    /// A peer is told of an assignment of the present epoch.
+    fn count(&mut self, id: u64) {
+        *self.assigned.last_mut().expect("there is an epoch") += 1;
+        // In range: numbers of assignments that were made in memory.
+        let word = usize::try_from(id / 64).unwrap_or(usize::MAX);
+        if word >= self.told.len() {
+            self.told.resize(word + 1, 0);
+        }
+        let bit = 1 << (id % 64);
+        self.assigned_twice += u64::from(self.told[word] & bit != 0);
+        self.told[word] |= bit;
     }
 
     pub(crate) fn command(&mut self, n: usize, c: Command) {
@@ -431,7 +525,14 @@ impl Sim {
                 }
                 Action::Start { fetch, pages, source, need, assignment, .. } => {
                     let host = *self.keys.get(&source.host.key).expect("a host of this world");
-                    self.net.fetch(self.now, &mut self.events, (n, host), fetch.0, pages, (assignment, need));
+                    let name = source.host.protocol.to_string();
+                    let protocol = self.net.protocols.iter().position(|p| p.name == name);
+                    let what = (assignment, need, protocol.expect("a protocol of this world"));
+                    if self.collude(n, host) {
+                        self.feign((n, host), fetch, pages, assignment);
+                    } else {
+                        self.net.fetch(self.now, &mut self.events, (n, host), fetch.0, pages, what);
+                    }
                 }
                 Action::Stop { fetch } => self.net.stop(self.now, &mut self.events, n, fetch.0),
                 Action::Joined { answer, .. } => {
@@ -508,6 +609,9 @@ impl Sim {
             let delay = self.to_tracker(n);
             match message {
                 Out::Message(m) => {
+                    if let ToPeer::Assign(a) = &m {
+                        a.assignments.iter().for_each(|a| self.count(a.id));
+                    }
                     let m = self.pass_down(m);
                     self.after(delay, Event::ToPeer(n, conn, Box::new(m)));
                 }

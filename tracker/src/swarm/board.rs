@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use super::bits::Table;
 use super::conduct::Absent;
 use super::explain::Decisions;
+use super::fair::Accounts;
 use super::learn::{Expected, ProtoIx, Protocols};
 use super::media::{Media, Member};
 use super::peer::Peer;
@@ -187,6 +188,7 @@ pub(crate) struct Board {
     pub(crate) shortages: BTreeMap<ConnId, Vec<Shortage>>,
     pub(crate) totals: Totals,
     pub(crate) absent: Absent,
+    pub(crate) accounts: Accounts,
     pub(crate) decisions: Decisions,
     last_ix: u64,
     last_run: u64,
@@ -211,6 +213,7 @@ impl Board {
             shortages: BTreeMap::new(),
             totals: Totals::default(),
             absent: Absent::default(),
+            accounts: Accounts::default(),
             decisions: Decisions::default(),
             last_ix: 0,
             last_run: 0,
@@ -326,8 +329,9 @@ impl Board {
         let best = ways.first()?.1;
         if need >= Need::Bulk && ways.len() > 1 && self.rng.random_bool(EXPLORE) {
             let i = self.rng.random_range(1..ways.len());
-            // A way that fails more often than not is not worth a try with somebody's pages.
-            return Some(ways.get(i).map(|w| w.1).filter(|w| w.expected.success > 0.3).unwrap_or(best));
+            let other = ways.get(i).map(|w| w.1);
+            let may = |w: &Route| self.protocols.may_be_tried(now, w.proto, &w.expected);
+            return Some(other.filter(may).unwrap_or(best));
         }
         Some(best)
     }
@@ -477,6 +481,7 @@ impl Board {
         host.up.begin(now, bytes, order.need);
         host.serving.push(id);
         self.peers.get_mut(&order.receiver)?.down.begin(now, bytes, order.need);
+        self.give(now, order.receiver, bytes as f64);
         let m = self.media.get_mut(&order.media)?;
         m.claim(order.receiver, order.first, order.last);
         m.running += 1;
@@ -515,6 +520,9 @@ impl Board {
         self.totals.running += 1;
         if let Some(p) = self.protocols.get_mut(proto) {
             p.assigned += 1;
+        }
+        if order.need >= Need::Bulk {
+            self.protocols.tried(now, proto);
         }
         // What was to be told of it is no longer true.
         self.shortages.get_mut(&conn).into_iter().for_each(|s| s.retain(|s| s.media != media_id));

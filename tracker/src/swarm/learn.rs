@@ -1,5 +1,6 @@
-//! What reports teach about protocols: decayed estimates per (host, protocol), backed by those per (protocol). Those per
-//! (protocol, nearness) are kept for people to see, and choose nothing yet.
+//! What reports teach about protocols: decayed estimates per (protocol), and per (host, protocol) how it differs from those.
+//! What happens to a protocol everywhere is so learned from all hosts, and believed of all of them at once. Those per (protocol,
+//! nearness) are kept for people to see, and choose nothing yet.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,6 +25,14 @@ const NOW: Duration = Duration::from_secs(20);
 const STORED: Duration = Duration::from_secs(5);
 /// Samples that the estimate of the level above is worth.
 const PRIOR: f64 = 4.0;
+/// Samples of one host, and of a protocol at large, that weigh as long as they are not older than the half-life; what is
+/// beyond that fades at once. A busy protocol is so known by its last seconds, however many reports an hour brings.
+const MEMORY: (f64, f64) = (16.0, 64.0);
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// Pause between two tries of a protocol that mostly fails.
+const PROBE: Duration = Duration::from_secs(1);
+/// Less than this part of fetches that end well is mostly failing.
+const FAILS: f64 = 0.3;
 /// Names that are remembered; strangers choose them.
 const MOST_NAMES: usize = 1024;
 /// Bytes a second, and seconds to the first byte, of what nobody ever tried.
@@ -35,7 +44,11 @@ const UNKNOWN_FIRST: f64 = 0.1;
 pub(crate) struct Arm {
     ok: Fading,
     bad: Fading,
-    /// Natural logarithm of bytes a second, and of seconds to the first byte; means over about the last 16 samples.
+    /// Assignments with a deadline that were in time, and that were late.
+    hit: Fading,
+    late: Fading,
+    /// Natural logarithm of bytes a second, and of seconds to the first byte; means over about the last 16 samples. Of a host, how
+    /// they differ from those of the protocol at large.
     rate: Mean,
     first: Mean,
 }
@@ -44,18 +57,28 @@ pub(crate) struct Arm {
 struct Mean {
     mean: f64,
     n: f64,
+    /// Mean square of what samples differ from the mean.
+    spread: f64,
 }
 
 impl Mean {
     fn add(&mut self, x: f64, weight: f64) {
         self.n = (self.n + weight).min(16.0);
         if self.n > 0.0 {
-            self.mean += (x - self.mean) * weight / self.n;
+            let off = x - self.mean;
+            self.spread += (off * off - self.spread) * weight / self.n;
+            self.mean += off * weight / self.n;
         }
     }
 
-    fn over(&self, above: f64) -> f64 {
-        (self.mean * self.n + above * PRIOR) / (self.n + PRIOR)
+    /// The mean if there are enough samples, else something between it and 0.
+    fn shrunk(&self) -> f64 {
+        self.mean * self.n / (self.n + PRIOR)
+    }
+
+    /// Standard deviation of the samples, if there are enough of them; else between that and `above`.
+    fn deviation(&self, above: f64) -> f64 {
+        ((self.spread * self.n + above * above * PRIOR) / (self.n + PRIOR)).sqrt()
     }
 
     fn value(&self) -> Option<f64> {
@@ -66,7 +89,8 @@ impl Mean {
 /// One report, as it is learned from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
-    pub(crate) ok: bool,
+    /// Whether it ended well; none: it was stopped.
+    pub(crate) ok: Option<bool>,
     /// How much it counts, 0 to 1.
     pub(crate) weight: f64,
     /// Bytes a second, if enough came to tell.
@@ -75,15 +99,51 @@ pub(crate) struct Sample {
     pub(crate) first: Option<f64>,
 }
 
+/// Adds to one of two sums that fade, of which both together remember no more than so many samples for long.
+fn add(
+    (one, other): (&mut Fading, &mut Fading),
+    now: Now,
+    (half_life, memory): (Duration, f64),
+    weight: f64,
+) {
+    let all = one.now(now, half_life) + other.now(now, half_life);
+    if all > memory {
+        let since = now.since(one.at().max(other.at()));
+        let left = (all - memory) * (-since.as_secs_f64() / AT_ONCE.as_secs_f64()).exp2();
+        let part = (memory + left) / all;
+        one.scale(now, half_life, part);
+        other.scale(now, half_life, part);
+    }
+    one.add(now, half_life, weight);
+}
+
 impl Arm {
-    fn add(&mut self, now: Now, half_life: Duration, s: Sample) {
-        (if s.ok { &mut self.ok } else { &mut self.bad }).add(now, half_life, s.weight);
+    fn add(&mut self, now: Now, kept: (Duration, f64), s: Sample, above: Option<Arm>) {
+        match s.ok {
+            Some(true) => add((&mut self.ok, &mut self.bad), now, kept, s.weight),
+            Some(false) => add((&mut self.bad, &mut self.ok), now, kept, s.weight),
+            None => {}
+        }
+        let usual =
+            |m: fn(&Arm) -> &Mean| above.as_ref().map(m).filter(|m| m.n > 0.0).map_or(0.0, |m| m.mean);
         if let Some(r) = s.rate.filter(|r| *r > 0.0) {
-            self.rate.add(r.ln(), s.weight);
+            self.rate.add(r.ln() - usual(|a| &a.rate), s.weight);
         }
         if let Some(f) = s.first {
-            self.first.add(f.max(1e-4).ln(), s.weight);
+            self.first.add(f.max(1e-4).ln() - usual(|a| &a.first), s.weight);
         }
+    }
+
+    fn deadline(&mut self, now: Now, kept: (Duration, f64), met: bool) {
+        let (one, other) =
+            if met { (&mut self.hit, &mut self.late) } else { (&mut self.late, &mut self.hit) };
+        add((one, other), now, kept, 1.0);
+    }
+
+    /// Probability that a deadline is met.
+    fn timely(&self, now: Now, half_life: Duration, above: f64) -> f64 {
+        let (hit, late) = (self.hit.now(now, half_life), self.late.now(now, half_life));
+        (hit + PRIOR * above) / (hit + late + PRIOR)
     }
 
     /// Samples, as they fade.
@@ -137,8 +197,8 @@ impl Arm {
         let mut arm = Arm::default();
         arm.ok.add(Now::ZERO, WORLD, known.ok);
         arm.bad.add(Now::ZERO, WORLD, known.bad);
-        arm.rate = Mean { mean: known.rate.0, n: known.rate.1 };
-        arm.first = Mean { mean: known.first.0, n: known.first.1 };
+        arm.rate = Mean { mean: known.rate.0, n: known.rate.1, spread: 0.0 };
+        arm.first = Mean { mean: known.first.0, n: known.first.1, spread: 0.0 };
         arm
     }
 }
@@ -176,14 +236,20 @@ pub(crate) struct Expected {
     pub(crate) rate: f64,
     /// Seconds to the first byte.
     pub(crate) first: f64,
+    /// Probability that a deadline is met.
+    timely: f64,
+    /// Standard deviation of the natural logarithm of the rate.
+    unsteady: f64,
 }
 
 impl Expected {
-    /// How good it is for `bytes` bytes: more is better. Bulk wants throughput, a playhead wants it soon and surely.
+    /// How good it is for `bytes` bytes: more is better. A playhead wants it soon and surely, before its deadline; live media
+    /// want it soon, surely, and each time alike; bulk wants throughput.
     pub(crate) fn score(&self, need: Need, bytes: u64) -> f64 {
         let seconds = self.first + bytes as f64 / self.rate.max(1.0);
         match need {
-            Need::Urgent | Need::Steady => self.success.powi(3) / seconds,
+            Need::Urgent => self.success.powi(3) * self.timely / seconds,
+            Need::Steady => self.success.powi(3) / (seconds * self.unsteady.exp()),
             Need::Bulk | Need::Spare | Need::Reserve => self.success * bytes as f64 / seconds,
         }
     }
@@ -209,6 +275,8 @@ pub(crate) struct Proto {
     pub(crate) near: [Arm; 3],
     /// Pages that came lately.
     recent: Fading,
+    /// When something that nobody waits for was last ordered over it.
+    probed: Option<Now>,
     /// Whether something was learned since it was written down, and when that was.
     changed: bool,
     stored: Now,
@@ -299,18 +367,45 @@ impl Protocols {
         host: Option<&mut Arm>,
         sample: Sample,
     ) {
+        let mut above = None;
         if let Some(p) = self.protos.get_mut(&ix) {
             p.changed = true;
-            p.arm.add(now, WORLD, sample);
-            p.near[near.index()].add(now, WORLD, sample);
-            if sample.ok {
-                p.done += 1;
-            } else {
-                p.failed += 1;
-            }
+            above = Some(p.arm).filter(|a| a.rate.n > 0.0 || a.first.n > 0.0);
+            p.arm.add(now, (WORLD, MEMORY.1), sample, None);
+            p.near[near.index()].add(now, (WORLD, MEMORY.1), sample, None);
+            above = above.or(Some(p.arm));
+            p.done += u64::from(sample.ok == Some(true));
+            p.failed += u64::from(sample.ok == Some(false));
         }
         if let Some(arm) = host {
-            arm.add(now, HOST, sample);
+            arm.add(now, (HOST, MEMORY.0), sample, above);
+        }
+    }
+
+    /// An assignment with a deadline ended.
+    pub(crate) fn deadline(&mut self, now: Now, ix: ProtoIx, host: Option<&mut Arm>, met: bool) {
+        if let Some(p) = self.protos.get_mut(&ix) {
+            p.deadlines += 1;
+            p.missed += u64::from(!met);
+            p.changed = true;
+            p.arm.deadline(now, (WORLD, MEMORY.1), met);
+        }
+        if let Some(arm) = host {
+            arm.deadline(now, (HOST, MEMORY.0), met);
+        }
+    }
+
+    /// Whether a protocol may be tried with something that nobody waits for, to learn of it: one that mostly fails only now
+    /// and then.
+    pub(crate) fn may_be_tried(&self, now: Now, ix: ProtoIx, expected: &Expected) -> bool {
+        let probed = self.protos.get(&ix).and_then(|p| p.probed);
+        expected.success > FAILS || probed.is_none_or(|at| now.since(at) >= PROBE)
+    }
+
+    /// Something that nobody waits for was ordered over it.
+    pub(crate) fn tried(&mut self, now: Now, ix: ProtoIx) {
+        if let Some(p) = self.protos.get_mut(&ix) {
+            p.probed = Some(now);
         }
     }
 
@@ -319,9 +414,12 @@ impl Protocols {
         let world = self.protos.get(&ix).map(|p| p.arm).unwrap_or_default();
         // Who was never tried is expected to do well: else nobody new is ever tried.
         let success = host.success(now, HOST, world.success(now, WORLD, 0.9));
-        let rate = host.rate.over(world.rate.over(UNKNOWN_RATE.ln())).exp();
-        let first = host.first.over(world.first.over(UNKNOWN_FIRST.ln())).exp();
-        Expected { success, rate, first }
+        let timely = host.timely(now, HOST, world.timely(now, WORLD, 0.9));
+        let usual = |m: &Mean, unknown: f64| if m.n > 0.0 { m.mean } else { unknown.ln() };
+        let rate = (usual(&world.rate, UNKNOWN_RATE) + host.rate.shrunk()).exp();
+        let first = (usual(&world.first, UNKNOWN_FIRST) + host.first.shrunk()).exp();
+        let unsteady = host.rate.deviation(world.rate.deviation(0.5));
+        Expected { success, rate, first, timely, unsteady }
     }
 }
 
@@ -340,6 +438,7 @@ impl Proto {
             missed: 0,
             near: [Arm::default(); 3],
             recent: Fading::default(),
+            probed: None,
             changed: false,
             stored: Now::ZERO,
         }
@@ -349,13 +448,6 @@ impl Proto {
     pub(crate) fn delivered(&mut self, now: Now, bytes: u64, pages: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.recent.add(now, NOW, pages as f64);
-    }
-
-    /// An assignment with a deadline ended.
-    pub(crate) fn deadline(&mut self, met: bool) {
-        self.deadlines += 1;
-        self.missed += u64::from(!met);
-        self.changed = true;
     }
 
     /// Pages that came lately, as they fade.
@@ -408,7 +500,12 @@ mod tests {
         let mut all = Protocols::default();
         let (a, b) = (all.intern(&"a".parse().unwrap()).unwrap(), all.intern(&"b".parse().unwrap()).unwrap());
         let (mut good, mut bad) = (Arm::default(), Arm::default());
-        let sample = |ok| Sample { ok, weight: 1.0, rate: ok.then_some(2e6), first: ok.then_some(0.02) };
+        let sample = |ok: bool| Sample {
+            ok: Some(ok),
+            weight: 1.0,
+            rate: ok.then_some(2e6),
+            first: ok.then_some(0.02),
+        };
         for i in 0..10 {
             all.learn(Now(i * 100_000), a, Nearness::Network, Some(&mut good), sample(true));
             all.learn(Now(i * 100_000), b, Nearness::Elsewhere, Some(&mut bad), sample(false));
@@ -425,11 +522,80 @@ mod tests {
     }
 
     #[test]
+    fn what_befalls_a_protocol_everywhere_is_believed_of_all_its_hosts() {
+        let mut all = Protocols::default();
+        let (a, b) = (all.intern(&"a".parse().unwrap()).unwrap(), all.intern(&"b".parse().unwrap()).unwrap());
+        let (mut hosts, mut others) = (vec![Arm::default(); 20], vec![Arm::default(); 20]);
+        let sample = |rate| Sample { ok: Some(true), weight: 1.0, rate: Some(rate), first: Some(0.05) };
+        let mut now = Now::ZERO;
+        for _ in 0..50 {
+            for (x, y) in hosts.iter_mut().zip(&mut others) {
+                now = now + Duration::from_millis(10);
+                all.learn(now, a, Nearness::Elsewhere, Some(x), sample(4e5));
+                all.learn(now, b, Nearness::Elsewhere, Some(y), sample(1e5));
+            }
+        }
+        let better = |all: &Protocols, now, x: &Arm, y: &Arm| {
+            let score = |ix, arm| all.expect(now, ix, arm).score(Need::Urgent, 16_384);
+            score(a, x) > score(b, y)
+        };
+        assert!(hosts.iter().zip(&others).all(|(x, y)| better(&all, now, x, y)));
+        // Some of them bring little now: nobody asks the others any more.
+        for host in hosts.iter_mut().take(8) {
+            for _ in 0..4 {
+                now = now + Duration::from_millis(20);
+                all.learn(now, a, Nearness::Elsewhere, Some(host), sample(6e3));
+            }
+        }
+        assert!(hosts.iter().zip(&others).all(|(x, y)| !better(&all, now, x, y)));
+        // And back, by tries of few hosts.
+        for _ in 0..8 {
+            for host in hosts.iter_mut().take(8) {
+                now = now + Duration::from_millis(200);
+                all.learn(now, a, Nearness::Elsewhere, Some(host), sample(4e5));
+            }
+        }
+        assert!(hosts.iter().zip(&others).skip(8).all(|(x, y)| better(&all, now, x, y)));
+    }
+
+    #[test]
+    fn needs_are_told_apart() {
+        let mut all = Protocols::default();
+        let (even, wild) =
+            (all.intern(&"e".parse().unwrap()).unwrap(), all.intern(&"w".parse().unwrap()).unwrap());
+        let (mut e, mut w) = (Arm::default(), Arm::default());
+        for i in 0..40_u32 {
+            let now = Now(u64::from(i) * 100_000);
+            let sample = |rate| Sample { ok: Some(true), weight: 1.0, rate: Some(rate), first: Some(0.02) };
+            all.learn(now, even, Nearness::Elsewhere, Some(&mut e), sample(2e5));
+            // Faster at the mean, and now and then very slow; a third of its deadlines are missed.
+            all.learn(
+                now,
+                wild,
+                Nearness::Elsewhere,
+                Some(&mut w),
+                sample(if i % 3 == 0 { 4e4 } else { 8e5 }),
+            );
+            all.deadline(now, even, Some(&mut e), true);
+            all.deadline(now, wild, Some(&mut w), i % 3 > 0);
+        }
+        let now = Now(4_000_000);
+        let score = |need, bytes| {
+            (all.expect(now, even, &e).score(need, bytes), all.expect(now, wild, &w).score(need, bytes))
+        };
+        let (bulk, steady, urgent) =
+            (score(Need::Bulk, 1 << 20), score(Need::Steady, 16_384), score(Need::Urgent, 4096));
+        assert!(bulk.1 > bulk.0, "goodput: {bulk:?}");
+        assert!(steady.0 > steady.1, "steadiness: {steady:?}");
+        assert!(urgent.0 > urgent.1, "deadlines: {urgent:?}");
+    }
+
+    #[test]
     fn what_was_learned_survives_a_restart_and_fades_meanwhile() {
         let mut all = Protocols::default();
         let ix = all.intern(&"a".parse().unwrap()).unwrap();
         for i in 0..20 {
-            let sample = Sample { ok: i % 4 > 0, weight: 1.0, rate: Some(3e6), first: Some(0.03) };
+            let sample = Sample { ok: Some(i % 4 > 0), weight: 1.0, rate: Some(3e6), first: Some(0.03) };
             all.learn(Now(i * 1000), ix, Nearness::Network, None, sample);
         }
         let now = Now(6_000_000);

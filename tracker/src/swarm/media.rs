@@ -1,5 +1,7 @@
 //! One media: its manifest, where its slices lie, and the crowd around it.
 
+use std::net::IpAddr;
+
 use icet::message::{Intent, Shortage};
 use icet::{MediaId, Now, PageNo, PageRanges, SignedManifest};
 
@@ -94,8 +96,10 @@ pub(crate) struct Member {
     pub(crate) running: Vec<u64>,
     /// Hosts that it shall not be sent to again before the given time.
     pub(crate) avoid: Vec<(PeerIx, Now)>,
-    /// Peers that did not get from it what it said it had, since it last delivered to somebody.
-    pub(crate) blamed_by: Vec<PeerIx>,
+    /// Who found lately that it holds what it says (or does not), and when: the last of each address.
+    pub(crate) voices: Vec<Voice>,
+    /// Pages that it said it holds, and no longer.
+    pub(crate) disowned: u64,
     /// Its map is not believed: it counts as no copy, and is nobody's host.
     pub(crate) distrusted: bool,
     /// No bulk is ordered for it before this (assignments of an earlier epoch may still run).
@@ -140,6 +144,15 @@ impl Member {
             self.avoid.push((host, until));
         }
     }
+}
+
+/// What somebody found of what a member says it holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Voice {
+    pub(crate) by: PeerIx,
+    pub(crate) from: IpAddr,
+    pub(crate) good: bool,
+    pub(crate) at: Now,
 }
 
 /// A media and its crowd.
@@ -266,7 +279,8 @@ impl Media {
             playhead: None,
             running: Vec::new(),
             avoid: Vec::new(),
-            blamed_by: Vec::new(),
+            voices: Vec::new(),
+            disowned: 0,
             distrusted: false,
             hold_until: now,
             refuses_until: now,
@@ -353,7 +367,9 @@ impl Media {
         let lost: Vec<_> =
             ranges.runs().filter(|(a, _)| *a < pages).map(|(a, b)| (a, b.min(pages - 1))).collect();
         let (unit, units) = (self.unit, self.units());
-        let Some(Member { holds, distrusted, .. }) = self.members.get_mut(&peer) else { return false };
+        let Some(Member { holds, distrusted, disowned, .. }) = self.members.get_mut(&peer) else {
+            return false;
+        };
         let believed = !*distrusted;
         if lost.is_empty() {
             return false;
@@ -374,7 +390,9 @@ impl Media {
         }
         let Holds::Part(part) = holds else { return false };
         for (a, b) in lost {
-            if part.pages.clear(a, b) > 0 {
+            let cleared = part.pages.clear(a, b);
+            *disowned += cleared;
+            if cleared > 0 {
                 part.claimed.clear(a, b);
                 for u in a / unit..=b / unit {
                     if !part.pages.all(u * unit, u * unit + unit - 1)

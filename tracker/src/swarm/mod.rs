@@ -14,6 +14,7 @@ mod bits;
 mod board;
 mod conduct;
 mod explain;
+mod fair;
 pub mod io;
 mod join;
 mod learn;
@@ -218,7 +219,7 @@ impl Swarm {
             ToTracker::Have(m) => self.have(now, peer, &m)?,
             ToTracker::Report(m) => self.board.report(now, peer, &m),
             ToTracker::Served(m) => {
-                m.items.iter().for_each(|i| self.board.served(peer, i.assignment, i.bytes));
+                m.items.iter().for_each(|i| self.board.served(now, peer, i.assignment, i.bytes));
             }
             ToTracker::Leave(Leave { media }) => {
                 let ix = self.find_media(&media)?;
@@ -296,6 +297,7 @@ impl Swarm {
     fn flush(&mut self, now: Now) {
         self.by_address.sweep(now);
         self.board.absent.sweep(now);
+        self.board.accounts.sweep(now);
         let changed = self.board.peers.iter().filter(|(_, p)| p.contribution != p.contribution_stored);
         let mut changed: Vec<PeerIx> = changed.map(|(ix, _)| *ix).collect();
         changed.sort_unstable();

@@ -10,6 +10,7 @@ use icet::{MediaId, NetKind, Now, Offer, PeerKey, TicketKey};
 use super::bits::Pool;
 use super::board::{MediaIx, PeerIx, UNKNOWN_RATE};
 use super::conduct::Conduct;
+use super::fair::Credit;
 use super::learn::{Arm, ProtoIx};
 use super::quota::Bucket;
 use super::reach::{self, Reachable};
@@ -226,6 +227,17 @@ impl Fading {
         self.value = self.now(now, half_life) + n;
         self.at = now;
     }
+
+    /// Makes it `part` of what it is.
+    pub(crate) fn scale(&mut self, now: Now, half_life: Duration, part: f64) {
+        self.add(now, half_life, 0.0);
+        self.value *= part;
+    }
+
+    /// When it last changed.
+    pub(crate) fn at(&self) -> Now {
+        self.at
+    }
 }
 
 /// Ways that one receiver is kept from at once, at most.
@@ -272,6 +284,10 @@ pub(crate) struct Peer {
     /// When it last said anything.
     pub(crate) heard: Now,
     pub(crate) contribution: Contribution,
+    /// What counts of what it gave since it is known here.
+    pub(crate) credit: Credit,
+    /// Bytes that it was ordered to fetch lately.
+    pub(crate) lately: Fading,
     pub(crate) contribution_stored: Contribution,
     pub(crate) media: BTreeSet<MediaIx>,
     /// Assignments to it that may run, though it left or its session ended.
@@ -322,12 +338,6 @@ impl Peer {
         if self.avoid.len() < MOST_AVOIDED {
             self.avoid.push((host, proto, until));
         }
-    }
-
-    /// Sent over received, 0 to 2; newcomers stand at 1. It counts where uploads are scarce.
-    pub(crate) fn merit(&self) -> f64 {
-        const GRACE: f64 = 4e6;
-        ((self.contribution.sent as f64 + GRACE) / (self.contribution.received as f64 + GRACE)).min(2.0)
     }
 }
 

@@ -9,6 +9,7 @@ use super::Nearness;
 use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, Run, State, Timer, Tried};
 use super::conduct::{ACCUSATIONS, COMPLAINTS, MINUTE, REMEMBERED};
 use super::learn::Sample;
+use super::media::Voice;
 use super::peer::DISTRUST;
 use super::schedule::Event;
 
@@ -26,8 +27,15 @@ const SILENT: Duration = Duration::from_secs(3);
 const GIVEN_BACK: Duration = Duration::from_millis(500);
 /// The same after an altered page.
 const AVOID_ALTERED: Duration = Duration::from_secs(3600);
-/// Peers in a row that found less than a host said it had, until its map is not believed.
+/// Addresses that found less than a host said it had, if they are more than those that found it, until its map is not
+/// believed; how long they are remembered, and how many.
 const BLAMES: usize = 3;
+const VOICE: Duration = Duration::from_secs(60);
+const VOICES: usize = 32;
+/// Who says of more than such a part of a media that it lost it is no witness of who sent it.
+const DISOWNED: u64 = 32;
+/// Bytes of a fetch from which on its rate says something, and seconds from which on it does however few they were.
+const TELLS: (u64, f64) = (16 << 10, 1.0);
 
 impl Board {
     /// A member holds pages now, which came by assignment `id` (0: by none that we know).
@@ -124,12 +132,17 @@ impl Board {
                 self.totals.acked_from_publisher += bytes;
             }
         }
-        self.credit(id);
+        self.credit(now, id);
         self.events.push(Event::Room { media, host, receiver });
     }
 
     /// Credits what both ends said: the receiver that it came, the host that it was sent.
-    pub(crate) fn credit(&mut self, id: u64) {
+    pub(crate) fn credit(&mut self, now: Now, id: u64) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let (media, receiver) = (run.media, run.receiver);
+        if !self.is_witness(media, receiver) {
+            return;
+        }
         let Some(run) = self.runs.get_mut(&id) else { return };
         let mut left = run.acked;
         let mut given = Vec::new();
@@ -141,8 +154,11 @@ impl Board {
                 t.credited = due;
             }
         }
-        let receiver = run.receiver;
         for (host, bytes) in given {
+            if self.are_neighbours(host, receiver) {
+                continue;
+            }
+            self.enter_account(now, host, receiver, bytes as f64);
             if let Some(h) = self.peers.get_mut(&host) {
                 h.contribution.sent = h.contribution.sent.saturating_add(bytes);
             }
@@ -153,12 +169,12 @@ impl Board {
     }
 
     /// A host says that it sent `bytes` for assignment `id`.
-    pub(crate) fn served(&mut self, peer: PeerIx, id: u64, bytes: u64) {
+    pub(crate) fn served(&mut self, now: Now, peer: PeerIx, id: u64, bytes: u64) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let most = run.bytes;
         let Some(t) = run.hosts.iter_mut().find(|t| t.peer == peer) else { return };
         t.served = t.served.saturating_add(bytes).min(most);
-        self.credit(id);
+        self.credit(now, id);
     }
 
     /// An assignment is over: its pages are free for others, its bytes no longer under way.
@@ -171,12 +187,16 @@ impl Board {
         let (first, last, left, need) = (run.first, run.last, run.left(), run.need);
         // What was taken back in time says nothing.
         let met = run.deadline.map(|d| now <= d).filter(|in_time| left == 0 || !in_time);
-        if let (Some(met), Some(tried)) = (met, run.hosts.get(run.with)) {
-            self.protocols.get_mut(tried.proto).into_iter().for_each(|p| p.deadline(met));
+        let with = run.hosts.get(run.with).map(|t| t.proto);
+        if let (Some(met), Some(proto)) = (met, with) {
+            let offers = self.peers.get_mut(&host).map(|h| &mut h.offers);
+            let arm = offers.and_then(|all| all.iter_mut().find(|o| o.proto == proto)).map(|o| &mut o.arm);
+            self.protocols.deadline(now, proto, arm, met);
         }
         if attached {
             self.detach(media, receiver, id, first, last);
         }
+        self.give(now, receiver, -(left as f64));
         if let Some(h) = self.peers.get_mut(&host) {
             h.up.end(now, left, need);
             h.serving.retain(|r| *r != id);
@@ -360,12 +380,15 @@ impl Board {
             }
             reporter.conduct.complaints.add(now, MINUTE, 1.0);
         }
-        if report.outcome != Outcome::Stopped && weight > 0.0 {
-            let seconds = f64::from(report.total.max(1)) / 1000.0;
+        let seconds = f64::from(report.total.max(1)) / 1000.0;
+        // Little that came in little time says nothing of a rate; what took long was slow, however little it was.
+        let tells = bytes >= TELLS.0 || bytes > 0 && seconds >= TELLS.1;
+        // Who was overtaken by somebody else did not fail, but if that took long it was slow.
+        if (report.outcome != Outcome::Stopped || seconds >= TELLS.1 && tells) && weight > 0.0 {
             let sample = Sample {
-                ok: !failed,
+                ok: (report.outcome != Outcome::Stopped).then_some(!failed),
                 weight,
-                rate: (bytes >= 16 << 10).then(|| bytes as f64 / seconds),
+                rate: tells.then(|| bytes as f64 / seconds),
                 first: report.first_byte.map(|ms| f64::from(ms) / 1000.0),
             };
             let near = self.nearness(host, by);
@@ -396,12 +419,10 @@ impl Board {
         match report.outcome {
             Outcome::Altered => self.accuse(now, by, host),
             Outcome::Refused | Outcome::Incomplete if weight > 0.1 && !(lossy && bytes > 0) => {
-                self.blame(media, by, host);
+                self.voice(now, media, by, host, false);
             }
-            Outcome::Done => {
-                if let Some(m) = self.member_mut(media, host) {
-                    m.blamed_by.clear();
-                }
+            Outcome::Done if bytes > 0 && self.is_witness(media, by) => {
+                self.voice(now, media, by, host, true)
             }
             _ => {}
         }
@@ -442,14 +463,27 @@ impl Board {
         offer.is_none_or(|o| o.offer.abilities.has(Abilities::ORDERED))
     }
 
-    /// `by` did not find at `host` what it said it had.
-    fn blame(&mut self, media: MediaIx, by: PeerIx, host: PeerIx) {
+    /// Whether what a member says it got counts for who sent it: not if it says of much of it that it lost it.
+    fn is_witness(&self, media: MediaIx, receiver: PeerIx) -> bool {
+        let most = self.media.get(&media).map_or(0, |m| m.pages() / DISOWNED);
+        self.member(media, receiver).is_none_or(|m| m.disowned <= most)
+    }
+
+    /// `by` found at `host` what it said it had, or did not. Each address has one voice: else a few who praise each other would
+    /// outvote all others.
+    fn voice(&mut self, now: Now, media: MediaIx, by: PeerIx, host: PeerIx, good: bool) {
+        let Some(from) = self.peers.get(&by).map(super::peer::Peer::ip) else { return };
         let Some(m) = self.media.get_mut(&media) else { return };
         let Some(member) = m.members.get_mut(&host) else { return };
-        if !member.blamed_by.contains(&by) {
-            member.blamed_by.push(by);
+        let public = Scope::of(from) == Scope::Public;
+        let same = |v: &Voice| v.by == by || public && v.from == from;
+        member.voices.retain(|v| !same(v) && now.since(v.at) < VOICE);
+        if member.voices.len() >= VOICES {
+            member.voices.remove(0);
         }
-        if member.blamed_by.len() >= BLAMES {
+        member.voices.push(Voice { by, from, good, at: now });
+        let bad = member.voices.iter().filter(|v| !v.good).count();
+        if bad >= BLAMES && 2 * bad > member.voices.len() {
             m.distrust(host);
         }
     }
@@ -529,7 +563,7 @@ impl Board {
                 .get_mut(&host)
                 .and_then(|h| h.offers.iter_mut().find(|o| o.proto == proto))
                 .map(|o| &mut o.arm);
-            let sample = Sample { ok: false, weight: 0.5, rate: None, first: None };
+            let sample = Sample { ok: Some(false), weight: 0.5, rate: None, first: None };
             self.protocols.learn(now, proto, near, arm, sample);
             if let Some(h) = self.peers.get_mut(&host) {
                 h.up.disappoint(now);

@@ -1,15 +1,16 @@
-//! What a receiver may fall back on while we are silent: hosts that hold everything, and tickets that are good only then.
+//! What a receiver may fall back on while we are silent: hosts that hold everything, others that hold much of what it needs
+//! next, and tickets that are good only then. Those others go on fetching from theirs, so that pages flow down.
 
 use std::time::Duration;
 
-use icet::message::{Assignment, Need};
+use icet::message::{Assignment, Intent, Need, Position};
 use icet::ticket::TicketBody;
-use icet::{MediaId, Now, PageSet, TicketKey};
-use rand::SeedableRng;
+use icet::{MediaId, Now, PageNo, PageSet, TicketKey};
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
-use super::board::{Board, LAPSE, MediaIx, Order, PeerIx};
-use super::media::{Holds, Member};
+use super::board::{Board, LAPSE, MediaIx, Order, PeerIx, UNKNOWN_RATE};
+use super::media::{Holds, Media, Member};
 
 /// How long its tickets are good for, in milliseconds: hosts that lost us honour them for ten minutes more.
 pub(super) const LIFE_MS: u64 = 600_000;
@@ -17,10 +18,26 @@ pub(super) const LIFE_MS: u64 = 600_000;
 const RENEW: Duration = Duration::from_secs(120);
 /// And how soon if it named nobody, or the publisher alone.
 const SOON: Duration = Duration::from_secs(10);
-/// Hosts in it.
-const HOSTS: usize = 3;
+/// The same if it named some who do not hold everything: what they hold and what is needed changes.
+const CHANGES: Duration = Duration::from_secs(30);
+/// Hosts in it that hold everything, and in all.
+const HOSTS: (usize, usize) = (3, 7);
 /// Hosts looked at.
-const DRAW: usize = 16;
+const DRAW: usize = 32;
+/// What is needed next, in seconds from the playhead on, and at least this part of it that a host must hold.
+const NEXT: f64 = 120.0;
+const PART: f64 = 0.1;
+
+/// The pages that a member needs next: from its playhead on, or all.
+fn next(m: &Media, member: &Member) -> (PageNo, PageNo) {
+    let end = m.pages().saturating_sub(1);
+    let (Intent::Play, Some(p)) = (member.intent, member.playhead) else { return (0, end) };
+    // In range: a float to integer cast saturates.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let ahead = (p.rate as f64 * NEXT) as u64;
+    let to = m.table.offset(p.page).saturating_add(ahead);
+    (p.page.min(end), m.table.page_at(Position::Byte(to)).clamp(p.page.min(end), end))
+}
 
 impl Board {
     /// The reserve of who fetches `media`, if it is time to renew it. Costs the same however large the crowd is.
@@ -30,26 +47,50 @@ impl Board {
         if !self.member(media, receiver).is_some_and(due) {
             return Vec::new();
         }
-        let hosts = self.complete_hosts(now, media, receiver);
-        let pause = if hosts.len() > 1 { RENEW } else { SOON };
+        let (hosts, parts) = self.hosts_in_reserve(now, media, receiver);
+        let pause = match (hosts.len(), parts) {
+            (0 | 1, _) => SOON,
+            (_, true) => CHANGES,
+            _ => RENEW,
+        };
         if let Some(m) = self.member_mut(media, receiver) {
             m.reserve_due = now + pause;
         }
         hosts.into_iter().filter_map(|host| self.in_reserve(now, media, receiver, host)).collect()
     }
 
-    /// Some who hold all of it and can be reached; the publisher last, so that its upload is spared.
-    fn complete_hosts(&self, now: Now, media: MediaIx, receiver: PeerIx) -> Vec<PeerIx> {
-        let Some(m) = self.media.get(&media) else { return Vec::new() };
+    /// Some who hold all of it and can be reached, some who hold much of what is needed next, and the publisher last, so that
+    /// its upload is spared. And whether there are some of the second kind.
+    fn hosts_in_reserve(&self, now: Now, media: MediaIx, receiver: PeerIx) -> (Vec<PeerIx>, bool) {
+        let none = (Vec::new(), false);
+        let Some(m) = self.media.get(&media) else { return none };
+        let Some(member) = m.members.get(&receiver) else { return none };
         // Of its own, so that what is drawn here changes nothing of what the scheduler draws.
         let mut rng = SmallRng::seed_from_u64(now.0 ^ receiver.0);
         let complete = |h: &PeerIx| m.members.get(h).is_some_and(|x| matches!(x.holds, Holds::Full));
-        let avoided = |h: &PeerIx| m.members.get(&receiver).is_none_or(|x| x.avoids(*h, now));
-        let mut hosts: Vec<PeerIx> = m.able.draw(DRAW, &mut rng);
-        hosts.retain(|h| *h != receiver && complete(h) && !m.is_publisher(*h) && !avoided(h));
-        hosts.truncate(HOSTS - 1);
+        let mut drawn: Vec<PeerIx> = m.able.draw(DRAW, &mut rng);
+        drawn.retain(|h| *h != receiver && !m.is_publisher(*h) && !member.avoids(*h, now));
+        let (mut hosts, parts): (Vec<_>, Vec<_>) = drawn.into_iter().partition(complete);
+        hosts.truncate(HOSTS.0 - 1);
+        // The faster, and the more it holds, the likelier: everybody's reserve together should not ask more of a host than
+        // it can send.
+        let next = next(m, member);
+        let all = (next.1 - next.0 + 1) as f64;
+        let mut drawn: Vec<(f64, PeerIx)> = Vec::new();
+        for host in parts {
+            let held = m.held_of(host, next.0, next.1) as f64 / all;
+            let rate = self.peers.get(&host).and_then(|p| p.up.known_rate()).unwrap_or(UNKNOWN_RATE);
+            let lot: f64 = rng.random_range(f64::EPSILON..1.0);
+            if held >= PART {
+                drawn.push((-lot.ln() / (held * rate), host));
+            }
+        }
+        drawn.sort_by(|a, b| a.0.total_cmp(&b.0));
+        drawn.truncate(HOSTS.1 - 1 - hosts.len());
+        let parts = !drawn.is_empty();
+        hosts.extend(drawn.into_iter().map(|(_, h)| h));
         hosts.extend(m.publisher.filter(|p| *p != receiver && m.able.has(*p)));
-        hosts
+        (hosts, parts)
     }
 
     fn in_reserve(&self, now: Now, media: MediaIx, receiver: PeerIx, host: PeerIx) -> Option<Assignment> {

@@ -318,6 +318,8 @@ impl Swarm {
                 probed: now,
                 acked: now,
                 contribution,
+                credit: super::fair::Credit::default(),
+                lately: Fading::default(),
                 contribution_stored: contribution,
                 media: std::collections::BTreeSet::new(),
                 detached: Vec::new(),

@@ -30,22 +30,18 @@ fn thousandths(x: f64) -> u32 {
     n
 }
 
-fn weight(peer: &Peer) -> u32 {
-    thousandths(peer.merit())
-}
-
 impl Swarm {
     pub(crate) fn standing(&mut self, now: Now, conn: ConnId, ix: PeerIx, m: &StandingRequest) {
         let stale = self.ranking.at.is_none_or(|at| now.since(at) >= AGAIN);
         if stale || self.board.peers.len() <= FEW {
             let connected = self.board.peers.values().filter(|p| p.conn.is_some());
             self.ranking.weights.clear();
-            self.ranking.weights.extend(connected.map(weight));
+            self.ranking.weights.extend(connected.map(|p| thousandths(self.board.weight_of(now, p))));
             self.ranking.weights.sort_unstable();
             self.ranking.at = Some(now);
         }
         let Some(peer) = self.board.peers.get(&ix) else { return };
-        let (weight, all) = (weight(peer), &self.ranking.weights);
+        let (weight, all) = (thousandths(self.board.weight_of(now, peer)), &self.ranking.weights);
         let ahead = all.len() - all.partition_point(|w| *w <= weight);
         let lacks = peer.media.iter().filter(|m| self.board.member(**m, ix).is_some_and(|x| x.distrusted));
         let standing = Standing {

@@ -1,5 +1,7 @@
 //! Choices: how much, which pages, which host, which receiver.
 
+use std::time::Duration;
+
 use icet::message::{Intent, Need, Position};
 use icet::{Now, PageNo};
 use rand::Rng;
@@ -24,6 +26,13 @@ const MOST_BYTES: f64 = 16e6;
 const SEARCH: usize = 2048;
 /// How far ahead of the playhead bulk goes, in seconds, and at least and at most in bytes.
 const AHEAD: (f64, u64, u64) = (30.0, 1 << 20, 8 << 20);
+
+/// How much it counts that a receiver had more than its share, as a factor of the natural logarithm of how many times as
+/// much as others, and that at most; and bytes that are little.
+const EXCESS: (f64, f64) = (3.0, 6.0);
+const LITTLE: f64 = 64e3;
+/// Who was given nothing for so long looks for hosts with room all the same.
+const STARVED: Duration = Duration::from_secs(5);
 
 /// How a host that holds everything may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,12 +232,44 @@ pub(super) fn pairs(board: &Board, media: MediaIx, host: PeerIx, receiver: PeerI
     running.iter().filter(|r| board.runs.get(r).is_some_and(|r| r.host() == host)).count()
 }
 
+/// What peers with a full share were given lately: the mean of those among some. If there are none, the least that anybody
+/// was over what is due to it: many keys of few machines are no measure.
+fn usual(board: &Board, now: Now, some: &[PeerIx]) -> f64 {
+    let full: Vec<f64> =
+        some.iter().filter(|p| board.share(now, **p) >= 1.0).map(|p| board.had(now, *p)).collect();
+    if full.is_empty() {
+        return some.iter().map(|p| board.had(now, *p)).reduce(f64::min).unwrap_or(0.0);
+    }
+    full.iter().sum::<f64>() / full.len() as f64
+}
+
+/// How much a receiver with less than a full share had more of it lately than others; 0 if it had no more.
+fn excess(board: &Board, now: Now, receiver: PeerIx, usual: f64) -> f64 {
+    if board.share(now, receiver) >= 1.0 {
+        return 0.0;
+    }
+    EXCESS.0 * ((board.had(now, receiver) + LITTLE) / (usual + LITTLE)).ln().clamp(0.0, EXCESS.1)
+}
+
+/// Whether it is a receiver's turn to look for hosts with room, or that of others who want too.
+pub(super) fn is_in_turn(board: &mut Board, now: Now, media: MediaIx, receiver: PeerIx) -> bool {
+    if board.share(now, receiver) >= 1.0 || now.since(board.given(receiver)) > STARVED {
+        return true;
+    }
+    let Board { media: all, rng, .. } = board;
+    let Some(m) = all.get(&media) else { return false };
+    let mut others = m.hungry.draw(DRAW, rng);
+    others.retain(|r| *r != receiver);
+    others.is_empty() || excess(board, now, receiver, usual(board, now, &others)) <= 0.0
+}
+
 /// Hungry receivers that `host` may feed, who should get something first.
 pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerIx) -> Vec<PeerIx> {
     let Board { media: all, rng, .. } = board;
     let Some(m) = all.get(&media) else { return Vec::new() };
     let publisher = m.is_publisher(host);
     let drawn = m.hungry.draw(DRAW, rng);
+    let usual = usual(board, now, &drawn);
     let mut scored: Vec<(f64, PeerIx)> = Vec::new();
     for r in drawn {
         let Some(p) = board.peers.get(&r).filter(|p| p.down.room() > 0) else {
@@ -242,19 +283,26 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
             continue;
         }
         let held = x.holds.part().map_or(m.pages(), |p| p.pages.ones());
-        // Who gives most comes first; who is new gets enough to begin to give; nobody waits for ever.
-        let mut score = 0.5 * p.merit() + 1.0 - held as f64 / m.pages() as f64;
-        score += if held < 4 * m.unit { 1.5 } else { 0.0 };
-        score += if p.down.count == 0 { 1.0 } else { 0.0 };
-        score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);
+        // Who gives most comes first; who is new gets enough to begin to give; nobody waits for ever, but who had more than its
+        // share waits until others had theirs.
+        let excess = excess(board, now, r, usual);
+        let mut score = 0.5 * board.weight(now, r) + 1.0 - held as f64 / m.pages() as f64 - excess;
+        if excess <= 0.0 {
+            score += if held < 4 * m.unit { 1.5 } else { 0.0 };
+            score += if p.down.count == 0 { 1.0 } else { 0.0 };
+            score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);
+        }
         // Whose upload is idle has nothing that others lack: what it gets now is spread soonest.
         let speed = (p.up.known_rate().unwrap_or(UNKNOWN_RATE / 2.0) / UNKNOWN_RATE).min(1.0);
-        let idle = if p.servable { speed * p.up.room() as f64 / p.up.window() as f64 } else { 0.0 };
+        // From whom nobody gets what it says it holds, nothing is spread.
+        let spreads = p.servable && !x.distrusted;
+        let idle = if spreads { speed * p.up.room() as f64 / p.up.window() as f64 } else { 0.0 };
         score += if publisher { 2.0 * idle } else { 0.5 * idle };
         if publisher {
             // To those who spread it fastest, and spread over them.
-            score += 0.3 * (p.up.known_rate().unwrap_or(UNKNOWN_RATE) / UNKNOWN_RATE).max(0.01).ln();
-            score += if p.servable { 1.0 } else { 0.0 } - 0.5 * pairs as f64;
+            let rate = if x.distrusted { 0.0 } else { p.up.known_rate().unwrap_or(UNKNOWN_RATE) };
+            score += 0.3 * (rate / UNKNOWN_RATE).max(0.01).ln();
+            score += if spreads { 1.0 } else { 0.0 } - 0.5 * pairs as f64;
         }
         let h = board.peers.get(&host);
         score += h.map_or(0.0, |h| affinity(now, h, p) - h.trust(now));

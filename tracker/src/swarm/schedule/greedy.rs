@@ -119,6 +119,9 @@ fn tick(now: Now, board: &mut Board, media: MediaIx) {
 fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
     urgent::feed(now, board, media, receiver);
     for _ in 0..TURN {
+        if !choose::is_in_turn(board, now, media, receiver) {
+            break;
+        }
         let wants = board.member(media, receiver).is_some_and(|m| m.may_be_given(now));
         let room = board.peers.get(&receiver).is_some_and(|p| p.conn.is_some() && p.down.room() > 0);
         if !wants || !room || !feed_bulk(now, board, media, receiver) {

@@ -2,6 +2,7 @@
 
 mod allow;
 mod assign;
+mod fair;
 pub(crate) mod fixture;
 mod learned;
 mod pair;
