@@ -1,15 +1,23 @@
 //! Streams of tokio's kind.
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
 use icet::stream::EndCode;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
 use super::{Inbound, Lost, Outbound};
 
 /// Bytes of a read buffer at first, and at most: it grows while it is filled whole.
-const BUFFER: (usize, usize) = (8 << 10, 256 << 10);
-/// What is left of a buffer is not read into when it is less than this.
-const LEAST: usize = 4 << 10;
+const BUFFER: (usize, usize) = (8 << 10, 128 << 10);
+/// A buffer of which less than one in so many bytes is used is not given away.
+const SPARSE: usize = 4;
+/// Buffers that wait for their next use.
+const SPARE: usize = 8;
 /// A chunk shorter than this goes out in one write with the beginning of the next, up to so much of that.
 const SMALL: (usize, usize) = (512, 1 << 10);
 
@@ -21,38 +29,107 @@ pub fn halves<S: AsyncRead + AsyncWrite + Send + 'static>(
     (IoRead::new(read), IoWrite::new(write))
 }
 
-/// Reads into large buffers and gives them away, so that pages within one are not copied again.
+/// Buffers that came back: their memory is warm, and need not be zeroed again.
+type Pool = Mutex<Vec<Vec<u8>>>;
+
+/// A buffer that was given away.
+struct Lent {
+    bytes: Vec<u8>,
+    pool: Weak<Pool>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < SPARE {
+            pool.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// Reads into large buffers and gives them away, so that pages within one are not copied again. Takes all that is there at
+/// once.
 #[derive(Debug)]
 pub struct IoRead<R> {
     from: R,
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     size: usize,
+    pool: Arc<Pool>,
+    /// What ended it, behind the bytes that came before.
+    ended: Option<io::Error>,
 }
 
 impl<R> IoRead<R> {
     /// Reads from `from`.
     pub fn new(from: R) -> IoRead<R> {
-        IoRead { from, buffer: BytesMut::new(), size: BUFFER.0 }
+        let (buffer, pool) = (Vec::new(), Arc::new(Mutex::new(Vec::new())));
+        IoRead { from, buffer, size: BUFFER.0, pool, ended: None }
     }
 
     /// What it reads from.
     pub fn get_ref(&self) -> &R {
         &self.from
     }
+
+    /// A buffer to read into.
+    fn refill(&mut self) {
+        let spare = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.buffer = spare.filter(|b| b.len() == self.size).unwrap_or_else(|| vec![0; self.size]);
+    }
+
+    /// The first `n` bytes of the buffer, which were read.
+    fn give(&mut self, n: usize) -> Bytes {
+        if n < self.buffer.len() / SPARSE {
+            return Bytes::copy_from_slice(self.buffer.get(..n).unwrap_or_default());
+        }
+        if n == self.buffer.len() {
+            self.size = (self.size * 2).min(BUFFER.1);
+        }
+        let bytes = std::mem::take(&mut self.buffer);
+        Bytes::from_owner(Lent { bytes, pool: Arc::downgrade(&self.pool) }).slice(..n)
+    }
+}
+
+impl<R: AsyncRead + Unpin> IoRead<R> {
+    /// How many bytes were read into the buffer: all that are there, and at least one; 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(e) = self.ended.take() {
+            return Poll::Ready(Err(e));
+        }
+        let mut buffer = ReadBuf::new(&mut self.buffer);
+        loop {
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.from).poll_read(cx, &mut buffer);
+            let filled = buffer.filled().len();
+            match read {
+                Poll::Ready(Err(e)) if filled > 0 => self.ended = Some(e),
+                Poll::Pending if filled > 0 => {}
+                read => {
+                    ready!(read)?;
+                    if filled > before && buffer.remaining() > 0 {
+                        continue;
+                    }
+                }
+            }
+            return Poll::Ready(Ok(filled));
+        }
+    }
 }
 
 impl<R: AsyncRead + Send + Unpin + 'static> Inbound for IoRead<R> {
     async fn read(&mut self) -> Result<Option<Bytes>, Lost> {
-        if self.buffer.len() < LEAST {
-            // Zeroed once: streams that want buffers so would else have what is free of it zeroed with each read.
-            self.buffer = BytesMut::zeroed(self.size);
+        if self.buffer.is_empty() {
+            self.refill();
         }
-        let room = self.buffer.len();
-        let n = self.from.read(&mut self.buffer).await.map_err(Lost::Broken)?;
-        if n == room && room == self.size {
-            self.size = (self.size * 2).min(BUFFER.1);
-        }
-        Ok((n > 0).then(|| self.buffer.split_to(n).freeze()))
+        let n = poll_fn(|cx| self.poll_fill(cx)).await.map_err(Lost::Broken)?;
+        Ok((n > 0).then(|| self.give(n)))
     }
 }
 
