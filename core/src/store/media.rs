@@ -248,9 +248,7 @@ impl MediaStore {
         if let Some(slice) = self.cache().get(index) {
             return Some(slice);
         }
-        let slice = Arc::new(self.load(index)?.1);
-        self.cache().put(slice.clone());
-        Some(slice)
+        self.load(index).map(|(_, slice)| slice)
     }
 
     /// The slice with its proof, as a host hands it out.
@@ -259,15 +257,21 @@ impl MediaStore {
         self.load(index).map(|(proven, _)| proven)
     }
 
-    /// Reads and verifies a slice; one that was damaged on disk is unknown from then on.
-    fn load(&self, index: u64) -> Option<(ProvenSlice, Slice)> {
+    /// Reads a slice, and verifies it if it is not one of those used last; one that was damaged on disk is unknown from then on.
+    fn load(&self, index: u64) -> Option<(ProvenSlice, Arc<Slice>)> {
         if !self.has_slice(index) {
             return None;
         }
         let slot = self.files().and_then(|f| f.side.read_slot(index));
+        let known = self.cache().get(index);
         let why = match slot {
+            Ok(Some(proven)) if let Some(slice) = known => return Some((proven, slice)),
             Ok(Some(proven)) => match proven.verify(&self.manifest) {
-                Ok(slice) if slice.index == index => return Some((proven, slice)),
+                Ok(slice) if slice.index == index => {
+                    let slice = Arc::new(slice);
+                    self.cache().put(slice.clone());
+                    return Some((proven, slice));
+                }
                 Ok(_) => "another slice stands in its place".to_owned(),
                 Err(e) => e.to_string(),
             },
