@@ -97,7 +97,7 @@ impl Fetch {
 
     pub(super) fn tell(&self, event: FetchEvent) {
         // Of a fetch that was stopped only the pages count that had come already.
-        if self.cancel.is_cancelled() && !matches!(event, FetchEvent::Page { .. }) {
+        if self.cancel.is_cancelled() {
             return;
         }
         let _ = self.events.send(Order::Fetch(self.id, event));
@@ -376,9 +376,8 @@ impl Fetch {
                     (first..).zip(&pages).for_each(|(page, _)| kept.forget(page));
                 }
                 drop(kept);
-                for (page, data) in (first..).zip(&pages) {
-                    self.tell(FetchEvent::Page { page, len: u32::try_from(data.len()).unwrap_or(0) });
-                }
+                let lens = pages.iter().map(|p| u32::try_from(p.len()).unwrap_or(0)).collect();
+                let _ = self.events.send(Order::Stored(self.id, first, lens));
                 Ok(true)
             }
             Err(PutError::Altered { page, .. }) if !of_one_host => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use icet::media::Signed;
 use icet::message::{ErrorCode, ErrorMessage, InfoAnswer, MediaAnswer, Outcome, ToPeer};
-use icet::{IcetUrl, MediaPath, NetKind, Now, PageRanges, PeerKey, ProvenSlice, SignedManifest};
+use icet::{IcetUrl, MediaPath, NetKind, Now, PageNo, PageRanges, PeerKey, ProvenSlice, SignedManifest};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -43,6 +43,8 @@ pub(crate) enum Order {
     Standing(oneshot::Sender<Standing>),
     /// From a fetch.
     Fetch(FetchId, FetchEvent),
+    /// From a fetch: consecutive pages were verified and stored, the first and the length of each.
+    Stored(FetchId, PageNo, Vec<u32>),
     /// Our own disk failed a media.
     Disk(Handle, String),
     /// See [`super::Media::leave`].
@@ -281,6 +283,11 @@ impl Task {
                     self.fetches.remove(&id);
                 }
                 self.engine.handle_fetch(now, id, event);
+            }
+            Order::Stored(id, first, lens) => {
+                for (page, len) in (first..).zip(lens) {
+                    self.engine.handle_fetch(now, id, FetchEvent::Page { page, len });
+                }
             }
             Order::Open { shared, path, target, at } => {
                 let handle = shared.handle;
