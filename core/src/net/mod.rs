@@ -42,7 +42,7 @@ pub use context::Context;
 pub use dial::DialError;
 pub use quic::{IDLE, KEEP_ALIVE, QuicLimits};
 pub use slots::{Serving, Slot, SlotLimits, Slots, Standing};
-pub use udp::{DatagramSender, Datagrams};
+pub use udp::{DatagramSender, DatagramTap, Datagrams};
 
 /// Connections that wait for whoever registered their protocol.
 const WAITING: usize = 128;

@@ -4,16 +4,18 @@
 //! offer to grease the fixed bit (RFC 9287), so a peer's QUIC packets do not begin otherwise. The rest, 0 to 63 and
 //! 128 to 191, is for transports to register.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::mpsc;
@@ -25,12 +27,29 @@ const LARGEST: usize = 65_507;
 /// Route of bytes that belong to QUIC or to nobody.
 const QUIC: u8 = u8::MAX;
 
-type Inbound = (Bytes, SocketAddr);
+type Inbound = (BytesMut, SocketAddr);
+
+/// Sees a transport's datagrams where the system put them, before they are copied and queued; see [`Datagrams::tap`]. It is called
+/// by who reads the socket for all, QUIC included: it does not wait for anything, and nothing that strangers can make costly.
+pub trait DatagramTap: fmt::Debug + Send + Sync {
+    /// A datagram that came by `now`, and who sent it (which proves nothing). True: that is all of it; false: it is queued.
+    fn take(&self, now: Instant, datagram: &mut [u8], from: SocketAddr) -> bool;
+
+    /// All was given that the system had at once.
+    fn flush(&self);
+}
 
 #[derive(Debug)]
 struct Route {
     queue: mpsc::Sender<Inbound>,
+    tap: Option<Weak<dyn DatagramTap>>,
     dropped: Arc<AtomicU64>,
+}
+
+impl Route {
+    fn tap(&self) -> Option<Arc<dyn DatagramTap>> {
+        self.tap.as_ref().and_then(Weak::upgrade)
+    }
 }
 
 /// Which first byte goes where; shared by all sockets of a peer.
@@ -51,29 +70,50 @@ impl Routes {
 
     /// Takes the datagrams of transports out of a received buffer and moves those of QUIC together, at its start.
     /// The kernel may have merged several datagrams of one sender (GRO), each `stride` bytes long but the last.
-    fn sort(&self, buf: &mut [u8], meta: &mut RecvMeta) {
+    /// Says whether taps saw some.
+    fn sort(&self, buf: &mut [u8], meta: &mut RecvMeta) -> bool {
         let len = meta.len.min(buf.len());
         let stride = if meta.stride == 0 { len } else { meta.stride };
         if len == 0 || (0..len).step_by(stride).all(|at| self.of(buf[at]) == QUIC) {
-            return;
+            return false;
         }
-        let all = Bytes::copy_from_slice(&buf[..len]);
         let from = canonical(meta.addr);
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut keep = 0;
+        let (mut keep, mut tapped) = (0, false);
+        let now = Instant::now();
         for at in (0..len).step_by(stride) {
             let end = (at + stride).min(len);
-            let to = self.of(all[at]);
+            let to = self.of(buf[at]);
             if to == QUIC {
                 buf.copy_within(at..end, keep);
                 keep += end - at;
-            } else if let Some(Some(route)) = routes.get(usize::from(to))
-                && route.queue.try_send((all.slice(at..end), from)).is_err()
-            {
-                route.dropped.fetch_add(1, Ordering::Relaxed);
+            } else if let Some(Some(route)) = routes.get(usize::from(to)) {
+                let datagram = &mut buf[at..end];
+                if let Some(tap) = route.tap() {
+                    tapped = true;
+                    if tap.take(now, datagram, from) {
+                        continue;
+                    }
+                }
+                if route.queue.try_send((BytesMut::from(&*datagram), from)).is_err() {
+                    route.dropped.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
         meta.len = keep;
+        tapped
+    }
+
+    fn flush(&self) {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        routes.iter().flatten().filter_map(Route::tap).for_each(|tap| tap.flush());
+    }
+
+    fn set_tap(&self, id: u8, tap: Weak<dyn DatagramTap>) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Some(route)) = routes.get_mut(usize::from(id)) {
+            route.tap = Some(tap);
+        }
     }
 
     /// None if one of the bytes is QUIC's or taken.
@@ -91,7 +131,7 @@ impl Routes {
         let id = u8::try_from(free).ok().filter(|id| *id != QUIC)?;
         let (queue, inbound) = mpsc::channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        let route = Some(Route { queue, dropped: dropped.clone() });
+        let route = Some(Route { queue, tap: None, dropped: dropped.clone() });
         match routes.get_mut(free) {
             Some(slot) => *slot = route,
             None => routes.push(route),
@@ -145,8 +185,12 @@ impl AsyncUdpSocket for Demux {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let n = std::task::ready!(self.inner.poll_recv(cx, bufs, meta))?;
+        let mut tapped = false;
         for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(n) {
-            self.routes.sort(buf, meta);
+            tapped |= self.routes.sort(buf, meta);
+        }
+        if tapped {
+            self.routes.flush();
         }
         Poll::Ready(Ok(n))
     }
@@ -187,19 +231,24 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// The next datagram and who sent it (which proves nothing: addresses can be forged). Cancel safe.
-    pub async fn recv(&mut self) -> Option<(Bytes, SocketAddr)> {
+    pub async fn recv(&mut self) -> Option<(BytesMut, SocketAddr)> {
         self.inbound.recv().await
     }
 
     /// Waits for a datagram and takes it and at most `most` in all that have come already. How many; 0: the peer is shut
     /// down. Cancel safe.
-    pub async fn recv_many(&mut self, into: &mut Vec<(Bytes, SocketAddr)>, most: usize) -> usize {
+    pub async fn recv_many(&mut self, into: &mut Vec<(BytesMut, SocketAddr)>, most: usize) -> usize {
         self.inbound.recv_many(into, most).await
     }
 
     /// A datagram that has come already.
-    pub fn try_recv(&mut self) -> Option<(Bytes, SocketAddr)> {
+    pub fn try_recv(&mut self) -> Option<(BytesMut, SocketAddr)> {
         self.inbound.try_recv().ok()
+    }
+
+    /// Datagrams go to `tap` from now on, and only those that it leaves into the queue. A tap that is dropped sees no more.
+    pub fn tap(&self, tap: Weak<dyn DatagramTap>) {
+        self.routes.set_tap(self.id, tap);
     }
 
     /// For sending; as many as wanted.

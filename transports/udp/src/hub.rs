@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PeerKey};
-use iceshare::net::{Context, DatagramSender, Datagrams};
+use iceshare::net::{Context, DatagramSender, DatagramTap, Datagrams};
 use iceshare::protocol::{ErrorKind, TransportError};
 use iceshare::shelf::Shelf;
 use tokio::sync::Notify;
@@ -89,7 +89,9 @@ impl Hub {
             wake: Notify::new(),
             shelf: OnceLock::new(),
         });
-        cx.spawn(hub.clone().run(datagrams));
+        let tap: Arc<dyn DatagramTap> = Arc::new(Tap(hub.clone()));
+        datagrams.tap(Arc::downgrade(&tap));
+        cx.spawn(hub.clone().run(datagrams, tap));
         Ok(hub)
     }
 
@@ -187,7 +189,8 @@ impl Hub {
         self.lock().served.remove(&id);
     }
 
-    async fn run(self: Arc<Hub>, mut datagrams: Datagrams) {
+    /// `tap` sees what comes as long as this runs.
+    async fn run(self: Arc<Hub>, mut datagrams: Datagrams, tap: Arc<dyn DatagramTap>) {
         let sender = datagrams.sender();
         let (mut inbox, mut out) = (Vec::with_capacity(TAKE), Vec::new());
         loop {
@@ -205,6 +208,7 @@ impl Hub {
                 () = sleep_until(until) => {}
             }
         }
+        drop(tap);
         self.lock().endpoint.close(CloseReason::Shutdown);
         while self.send(&sender, &mut out).await {}
         self.dispatch();
@@ -215,11 +219,11 @@ impl Hub {
     }
 
     /// Handles what came, and what time brought.
-    fn take(self: &Arc<Hub>, inbox: &mut Vec<(Bytes, SocketAddr)>) {
+    fn take(self: &Arc<Hub>, inbox: &mut Vec<(BytesMut, SocketAddr)>) {
         let now = self.now();
         let mut state = self.lock();
-        for (datagram, from) in inbox.drain(..) {
-            state.endpoint.handle_datagram(now, from, &datagram);
+        for (mut datagram, from) in inbox.drain(..) {
+            state.endpoint.handle_datagram(now, from, &mut datagram);
         }
         if state.endpoint.poll_timeout().is_some_and(|t| t <= now) {
             state.endpoint.handle_timeout(now);
@@ -292,6 +296,23 @@ impl Hub {
         }
         drop(state);
         wake.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Takes packets of associations where the socket's reader has them, so that they are not copied and take no way over another
+/// task. What strangers send is costly to answer, and waits in the queue.
+#[derive(Debug)]
+struct Tap(Arc<Hub>);
+
+impl DatagramTap for Tap {
+    fn take(&self, now: Instant, datagram: &mut [u8], from: SocketAddr) -> bool {
+        let now = Now::from_origin(now.saturating_duration_since(self.0.origin));
+        self.0.lock().endpoint.handle_known(now, from, datagram)
+    }
+
+    fn flush(&self) {
+        self.0.dispatch();
+        self.0.wake.notify_one();
     }
 }
 

@@ -11,6 +11,7 @@ mod config;
 pub mod endpoint;
 mod fetch;
 mod hub;
+pub mod seal;
 mod serve;
 pub mod wire;
 

@@ -11,22 +11,19 @@ use super::{Association, Event, Over, REQUESTS};
 use crate::wire::{Ack, Frame, Frames};
 
 impl Association {
-    /// A datagram with our number: its packet number and ciphertext. `scratch` is for the plaintext.
-    pub fn handle_packet(&mut self, now: Now, number: u32, ciphertext: &[u8], scratch: &mut Vec<u8>) {
+    /// A datagram with our number: its packet number and ciphertext, which is decrypted where it lies.
+    pub fn handle_packet(&mut self, now: Now, number: u32, ciphertext: &mut [u8]) {
         let number = u64::from(number);
         let Some(keys) = self.keys.as_ref().filter(|_| self.over.is_none() && self.replay.is_new(number))
         else {
             return;
         };
-        if scratch.len() < ciphertext.len() {
-            scratch.resize(ciphertext.len(), 0);
-        }
         // Not ours, altered, or junk: as if it had not come.
-        let Ok(len) = keys.read_message(number, ciphertext, scratch) else { return };
+        let Some(plaintext) = keys.open(number, ciphertext) else { return };
         if !self.replay.note(number) {
             return;
         }
-        self.handle_plaintext(now, number, scratch.get(..len).unwrap_or_default());
+        self.handle_plaintext(now, number, plaintext);
     }
 
     /// The frames of an authentic packet that came for the first time.

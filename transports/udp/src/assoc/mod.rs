@@ -28,8 +28,8 @@ use bytes::Bytes;
 use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PeerKey};
 use iceshare::protocol::What;
-use snow::StatelessTransportState;
 
+use crate::seal::Keys;
 use crate::wire::datagram::AssocId;
 use crate::wire::{CloseReason, MAX_DATAGRAM, MIN_DATAGRAM, Places};
 use acks::Acks;
@@ -122,7 +122,7 @@ pub struct Association {
     peer: PeerKey,
     remote: SocketAddr,
     remote_id: AssocId,
-    keys: Option<StatelessTransportState>,
+    keys: Option<Keys>,
     created: Now,
     heard: Now,
     over: Option<Over>,
@@ -151,7 +151,8 @@ pub struct Association {
     /// Requests whose driver waits for [`Event::Hungry`], and whether it has more than repairs.
     waiting: Vec<(u64, bool)>,
     events: VecDeque<Event>,
-    plain: Vec<u8>,
+    /// The packets being written.
+    out: Vec<u8>,
     stats: Stats,
 }
 
@@ -194,13 +195,13 @@ impl Association {
             ready: VecDeque::new(),
             waiting: Vec::new(),
             events: VecDeque::new(),
-            plain: Vec::with_capacity(MAX_DATAGRAM),
+            out: Vec::new(),
             stats: Stats::default(),
         }
     }
 
     /// The handshake is done: the other end takes packets under `remote_id` of at most `largest` bytes.
-    pub fn open(&mut self, now: Now, keys: StatelessTransportState, remote_id: AssocId, largest: usize) {
+    pub fn open(&mut self, now: Now, keys: Keys, remote_id: AssocId, largest: usize) {
         (self.keys, self.remote_id, self.heard) = (Some(keys), remote_id, now);
         self.mtu = Mtu::new(largest.min(MAX_DATAGRAM));
     }

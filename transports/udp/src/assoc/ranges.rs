@@ -12,6 +12,11 @@ impl RangeSet {
         if start >= end {
             return false;
         }
+        // What comes in order is the most of it.
+        if let Some(mut last) = self.0.last_entry().filter(|l| *l.get() == start) {
+            *last.get_mut() = end;
+            return true;
+        }
         let (mut start, mut end) = (start, end);
         if let Some((a, b)) = self.0.range(..=start).next_back().map(|(a, b)| (*a, *b))
             && b >= start

@@ -5,7 +5,7 @@ use iceshare::icet::Now;
 use super::control::Control;
 use super::inflight::Sent;
 use super::{Association, Over, PACKETS};
-use crate::wire::datagram::{PACKET_OVERHEAD, packet_header};
+use crate::wire::datagram::{PACKET_HEADER, PACKET_OVERHEAD, packet_header};
 use crate::wire::{Data, Frame, MAX_DATAGRAM, data_header_len};
 
 /// Most bytes of datagrams that are sent with one call of the system.
@@ -24,24 +24,35 @@ impl Association {
     /// Appends datagrams to `out`, at most `most` of them, all of the size that is returned but the last, which may be shorter. None:
     /// nothing to send now.
     pub fn poll_transmit(&mut self, now: Now, out: &mut Vec<u8>, most: usize) -> Option<usize> {
+        // Frames are written where the packet is sealed and sent.
+        std::mem::swap(&mut self.out, out);
+        let size = self.transmit(now, most);
+        std::mem::swap(&mut self.out, out);
+        size
+    }
+
+    fn transmit(&mut self, now: Now, most: usize) -> Option<usize> {
         if !self.is_open() {
             return None;
         }
+        let start = self.out.len();
         if let Some(reason) = self.closing.take() {
-            self.plain.clear();
-            Frame::Close(reason).write(&mut self.plain);
-            let size = self.seal(out, None);
+            let at = self.begin();
+            if let Some(at) = at {
+                Frame::Close(reason).write(&mut self.out);
+                self.seal(at, None);
+            }
             self.end_with(Over::Left);
-            return size;
+            return at.map(|_| self.out.len() - start);
         }
         if self.over.is_some() {
             return None;
         }
         self.prepare(now);
-        let (size, start) = (self.mtu.current(), out.len());
+        let size = self.mtu.current();
         let (window, rtt) = (self.cubic.window(), self.rtt.smoothed());
         let rate = super::Pacer::rate(window, rtt, self.cubic.in_slow_start());
-        if let Some(probe) = self.mtu_probe(now, out, window) {
+        if let Some(probe) = self.mtu_probe(now, window) {
             return Some(probe);
         }
         self.paced = None;
@@ -50,48 +61,47 @@ impl Association {
             let ready = self.pacer.ready(now, rate, size);
             let content = !self.outbox.is_empty() || !self.ready.is_empty();
             let may = content && (self.probes > 0 || open && ready <= now);
-            self.plain.clear();
-            let room = size - PACKET_OVERHEAD;
+            let Some(at) = self.begin() else { break };
+            let end = at + size - PACKET_OVERHEAD;
             let mut draft = Draft::default();
             if (self.acks.is_due(now) || may && self.acks.is_wanted())
                 && let Some(ack) = self.acks.take(now)
             {
-                Frame::Ack(ack).write(&mut self.plain);
+                Frame::Ack(ack).write(&mut self.out);
             }
             if may {
-                self.write_controls(room, &mut draft);
-                self.write_data(room, &mut draft);
+                self.write_controls(end, &mut draft);
+                self.write_data(end, &mut draft);
             }
-            if self.plain.is_empty() {
+            if self.out.len() == at {
+                self.out.truncate(at - PACKET_HEADER);
                 self.app_limited = !content;
                 if content && open && ready > now {
                     self.paced = Some(ready);
                 }
                 break;
             }
-            let full = room - self.plain.len() < SCRAP && self.has_more();
-            if full {
+            if end - self.out.len() < SCRAP && self.has_more() {
                 // All datagrams of a batch are of one size.
-                self.plain.resize(room, 0);
+                self.out.resize(end, 0);
             }
-            let len = self.plain.len();
-            let sent = draft.eliciting.then(|| Sent {
-                at: now,
-                size: len + PACKET_OVERHEAD,
-                carried: draft.carried,
-            });
+            let full = self.out.len() == end;
+            let size = self.out.len() - at + PACKET_OVERHEAD;
+            let sent = draft.eliciting.then_some(Sent { at: now, size, carried: draft.carried });
             if sent.is_some() {
                 self.probes = self.probes.saturating_sub(1);
-                self.pacer.sent(len + PACKET_OVERHEAD);
+                self.pacer.sent(size);
             }
-            self.seal(out, sent)?;
-            if len < room {
+            if !self.seal(at, sent) {
+                break;
+            }
+            if !full {
                 self.app_limited = !self.has_more();
                 break;
             }
         }
         self.feed();
-        (out.len() > start).then_some(size.min(out.len() - start))
+        (self.out.len() > start).then_some(size.min(self.out.len() - start))
     }
 
     fn has_more(&self) -> bool {
@@ -115,30 +125,30 @@ impl Association {
     }
 
     /// A packet that shows how large datagrams may be, when it is time for one. Only who serves needs to know.
-    fn mtu_probe(&mut self, now: Now, out: &mut Vec<u8>, window: u64) -> Option<usize> {
+    fn mtu_probe(&mut self, now: Now, window: u64) -> Option<usize> {
         let size = self.mtu.next_probe(now).filter(|_| !self.serving.is_empty() && self.rtt.is_known())?;
         if self.flight.bytes() + size as u64 > window {
             return None;
         }
-        self.plain.clear();
-        Frame::Ping.write(&mut self.plain);
-        self.plain.resize(size - PACKET_OVERHEAD, 0);
+        let at = self.begin()?;
+        Frame::Ping.write(&mut self.out);
+        self.out.resize(at + size - PACKET_OVERHEAD, 0);
         self.mtu.probed(self.next_number, size);
         self.pacer.sent(size);
-        self.seal(out, Some(Sent { at: now, size, carried: Vec::new() }))
+        self.seal(at, Some(Sent { at: now, size, carried: Vec::new() })).then_some(size)
     }
 
-    /// Writes what must arrive, as far as there is room.
-    fn write_controls(&mut self, room: usize, draft: &mut Draft) {
+    /// Writes what must arrive, as far as it fits before `end`.
+    fn write_controls(&mut self, end: usize, draft: &mut Draft) {
         let count = self.outbox.len();
         for _ in 0..count {
             let Some(control) = self.outbox.pop() else { return };
-            let before = self.plain.len();
+            let before = self.out.len();
             if !self.write_control(control) {
                 continue;
             }
-            if self.plain.len() > room {
-                self.plain.truncate(before);
+            if self.out.len() > end {
+                self.out.truncate(before);
                 self.outbox.push_front(control);
                 return;
             }
@@ -189,18 +199,18 @@ impl Association {
                 code.map(|code| Frame::Fail { request, code })
             }
         };
-        frame.inspect(|f| f.write(&mut self.plain)).is_some()
+        frame.inspect(|f| f.write(&mut self.out)).is_some()
     }
 
     /// REQUEST frames that were not sent yet, as far as `room` reaches: for the HELLO.
     pub(crate) fn early_frames(&mut self, room: usize) -> Vec<u8> {
-        self.plain.clear();
+        let start = self.out.len();
         for _ in 0..self.outbox.len() {
             let Some(control) = self.outbox.pop() else { break };
-            let before = self.plain.len();
+            let before = self.out.len();
             match control {
-                Control::Request(..) if self.write_control(control) && self.plain.len() > room => {
-                    self.plain.truncate(before);
+                Control::Request(..) if self.write_control(control) && self.out.len() - start > room => {
+                    self.out.truncate(before);
                     self.outbox.push(control);
                 }
                 Control::Request(..) => {}
@@ -211,18 +221,18 @@ impl Association {
                 other => self.outbox.push(other),
             }
         }
-        self.plain.clone()
+        self.out.split_off(start)
     }
 
-    /// Fills the rest of a packet with DATA, from each request in turn.
-    fn write_data(&mut self, room: usize, draft: &mut Draft) {
-        while room.saturating_sub(self.plain.len()) >= SCRAP {
+    /// Fills a packet up to `end` with DATA, from each request in turn.
+    fn write_data(&mut self, end: usize, draft: &mut Draft) {
+        while end.saturating_sub(self.out.len()) >= SCRAP {
             let Some(id) = self.ready.front().copied() else { return };
             let Some(s) = self.serving.get_mut(&id) else {
                 self.ready.pop_front();
                 continue;
             };
-            match s.take(room - self.plain.len(), |place, sequence| data_header_len(id, place, sequence)) {
+            match s.take(end - self.out.len(), |place, sequence| data_header_len(id, place, sequence)) {
                 Ok(Some(piece)) => {
                     let data = Data {
                         request: id,
@@ -231,7 +241,7 @@ impl Association {
                         last: piece.last,
                         bytes: &piece.bytes,
                     };
-                    data.write(&mut self.plain);
+                    data.write(&mut self.out);
                     draft.eliciting = true;
                 }
                 Ok(None) => {}
@@ -253,21 +263,26 @@ impl Association {
         }
     }
 
-    /// Encrypts `self.plain` into a datagram.
-    fn seal(&mut self, out: &mut Vec<u8>, sent: Option<Sent>) -> Option<usize> {
-        let keys = self.keys.as_ref()?;
+    /// Begins a packet; where its frames begin. None: no more packets with these keys.
+    fn begin(&mut self) -> Option<usize> {
+        let number = u32::try_from(self.next_number).ok().filter(|_| self.next_number < PACKETS)?;
+        self.out.extend_from_slice(&packet_header(self.remote_id, number));
+        Some(self.out.len())
+    }
+
+    /// Encrypts the packet whose frames begin at `at`. False: it was not, and is gone.
+    fn seal(&mut self, at: usize, sent: Option<Sent>) -> bool {
         let number = self.next_number;
-        let header = packet_header(self.remote_id, u32::try_from(number).ok().filter(|_| number < PACKETS)?);
-        let start = out.len();
-        out.extend_from_slice(&header);
-        let at = out.len();
-        out.resize(at + self.plain.len() + 16, 0);
-        debug_assert!(out.len() - start <= MAX_DATAGRAM);
-        keys.write_message(number, &self.plain, out.get_mut(at..)?).ok()?;
+        if !self.keys.as_ref().is_some_and(|k| k.seal(number, &mut self.out, at)) {
+            self.out.truncate(at - PACKET_HEADER);
+            return false;
+        }
+        let size = self.out.len() - at + PACKET_HEADER;
+        debug_assert!(size <= MAX_DATAGRAM);
         self.next_number += 1;
         self.stats.sent += 1;
-        self.stats.sent_bytes += (out.len() - start) as u64;
+        self.stats.sent_bytes += size as u64;
         self.flight.sent(number, sent);
-        Some(out.len() - start)
+        true
     }
 }

@@ -95,7 +95,6 @@ pub struct Endpoint {
     timers: BTreeSet<(Now, AssocId)>,
     timer_of: HashMap<AssocId, Now>,
     events: VecDeque<(AssocId, Event)>,
-    scratch: Vec<u8>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -128,7 +127,6 @@ impl Endpoint {
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
             events: VecDeque::new(),
-            scratch: Vec::new(),
         }
     }
 
@@ -193,13 +191,25 @@ impl Endpoint {
         self.events.pop_front()
     }
 
+    /// A datagram came. If it is one of an association, open or about to be, it is handled as by [`Endpoint::handle_datagram`], and
+    /// so is what cannot be read; else false: it is a stranger's. (Answers come before the first packets, and both in order.)
+    pub fn handle_known(&mut self, now: Now, from: SocketAddr, bytes: &mut [u8]) -> bool {
+        let known = !Datagram::is_of_stranger(bytes);
+        if known {
+            self.handle_datagram(now, from, bytes);
+        }
+        known
+    }
+
     /// A datagram came. (Its sender's address proves nothing.)
-    pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
-        let Ok(datagram) = Datagram::read(datagram) else { return };
+    /// Packets are decrypted where they lie.
+    pub fn handle_datagram(&mut self, now: Now, from: SocketAddr, bytes: &mut [u8]) {
+        let Ok(datagram) = Datagram::read(bytes) else { return };
         match datagram {
             Datagram::Packet { to, number, ciphertext } => {
+                let header = bytes.len() - ciphertext.len();
                 let Some(a) = self.associations.get_mut(&to).filter(|a| a.remote() == from) else { return };
-                a.handle_packet(now, number, ciphertext, &mut self.scratch);
+                a.handle_packet(now, number, bytes.get_mut(header..).unwrap_or_default());
                 self.stir(to);
             }
             Datagram::Knock { initiator } => self.knocks.push(&mut self.rng, from.ip(), (from, initiator)),

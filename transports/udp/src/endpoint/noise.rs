@@ -9,8 +9,9 @@ use rand::{RngCore, SeedableRng};
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, RingResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
-use snow::{Builder, HandshakeState, StatelessTransportState};
+use snow::{Builder, HandshakeState};
 
+use crate::seal::Keys;
 use crate::wire::datagram::{AssocId, Key};
 use crate::wire::{MIN_DATAGRAM, Reader};
 
@@ -155,7 +156,7 @@ pub(crate) struct Introduced {
 
 /// What the second message says.
 pub(crate) struct Answered {
-    pub(crate) keys: StatelessTransportState,
+    pub(crate) keys: Keys,
     /// The responder's number.
     pub(crate) number: AssocId,
     /// The largest datagram that it takes.
@@ -242,28 +243,25 @@ impl Credentials {
         let mut r = Reader(payload.get(..len)?);
         let number = AssocId(u64::from_be_bytes(r.array().ok()?));
         let largest = largest(r.array().ok()?)?;
-        Some(Answered { keys: state.into_stateless_transport_mode().ok()?, number, largest })
+        Some(Answered { keys: Keys::split(&mut state)?, number, largest })
     }
 }
 
 impl Introduced {
     /// The second message, and the keys.
-    pub(crate) fn answer(
-        mut self,
-        number: AssocId,
-        takes: usize,
-    ) -> Option<(StatelessTransportState, Vec<u8>)> {
+    pub(crate) fn answer(mut self, number: AssocId, takes: usize) -> Option<(Keys, Vec<u8>)> {
         let payload = [&number.0.to_be_bytes()[..], &size(takes)].concat();
         let mut message = vec![0; SECOND_PAYLOAD + 32 + 16];
         let len = self.state.write_message(&payload, &mut message).ok()?;
         message.truncate(len);
-        Some((self.state.into_stateless_transport_mode().ok()?, message))
+        Some((Keys::split(&mut self.state)?, message))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seal::TAG;
 
     fn credentials(seed: u8) -> Credentials {
         Credentials::new(&Identity::from_seed(&[seed; 32]), Entropy::new([seed; 32]))
@@ -287,11 +285,35 @@ mod tests {
         assert_eq!(answer.len(), SECOND_PAYLOAD + 48);
         let answered = Credentials::answered(state, &answer).unwrap();
         assert_eq!((answered.number, answered.largest), (AssocId(9), 1300));
-        let (mut sealed, mut open) = ([0; 21], [0; 21]);
-        assert_eq!(keys.write_message(5, b"hello", &mut sealed).ok(), Some(21));
-        assert!(answered.keys.read_message(4, &sealed, &mut open).is_err());
-        assert_eq!(answered.keys.read_message(5, &sealed, &mut open).ok(), Some(5));
-        assert_eq!(&open[..5], b"hello");
+        let mut sealed = b"before hello".to_vec();
+        assert!(keys.seal(5, &mut sealed, 7));
+        assert_eq!((&sealed[..7], sealed.len()), (&b"before "[..], 12 + TAG));
+        assert!(answered.keys.open(4, &mut sealed.clone()[7..]).is_none());
+        assert!(answered.keys.open(5, &mut sealed.clone()[6..]).is_none());
+        assert!(keys.open(5, &mut sealed.clone()[7..]).is_none());
+        assert_eq!(answered.keys.open(5, &mut sealed[7..]), Some(&mut b"hello".to_owned()[..]));
+    }
+
+    #[test]
+    fn packets_are_those_of_noise() {
+        let (a, b) = (credentials(1), credentials(2));
+        let (mut state, message) = hello(&a, &b);
+        let mut host = b.introduced(NUMBER, &COOKIE, &message).unwrap().state;
+        assert!(Keys::split(&mut host).is_none() && Keys::split(&mut state).is_none(), "not yet");
+        let mut answer = [0; 48];
+        host.write_message(&[], &mut answer).unwrap();
+        state.read_message(&answer, &mut []).unwrap();
+        let ours = [Keys::split(&mut host).unwrap(), Keys::split(&mut state).unwrap()];
+        let theirs = [host, state].map(|s| s.into_stateless_transport_mode().unwrap());
+        for (i, number) in [(0, 0), (1, 0), (0, 1 << 23), (1, 0x0102_0304)] {
+            let mut sealed = b"packet".to_vec();
+            assert!(ours[i].seal(number, &mut sealed, 0));
+            let mut plain = [0; 22];
+            let len = theirs[1 - i].read_message(number, &sealed, &mut plain).unwrap();
+            assert_eq!(&plain[..len], b"packet");
+            let len = theirs[i].write_message(number, b"packet", &mut plain).unwrap();
+            assert_eq!(ours[1 - i].open(number, &mut plain[..len]), Some(&mut b"packet".to_owned()[..]));
+        }
     }
 
     #[test]

@@ -280,8 +280,8 @@ impl Net {
             match self.cargo.remove(&n) {
                 Some(Flying::Leaves(usize::MAX, size)) => self.shared_waiting -= size,
                 Some(Flying::Leaves(side, size)) => self.sides[side].waiting -= size,
-                Some(Flying::Arrives(side, from, bytes)) => {
-                    self.sides[side].endpoint.handle_datagram(self.now, from, &bytes);
+                Some(Flying::Arrives(side, from, mut bytes)) => {
+                    self.sides[side].endpoint.handle_datagram(self.now, from, &mut bytes);
                 }
                 None => {}
             }

@@ -257,14 +257,14 @@ fn strangers_leave_nothing_behind_and_draw_less_than_they_send() {
     let mut answered = 0;
     for i in 0..100_000u32 {
         let (now, initiator) = (Now(u64::from(i) * 10), AssocId(u64::from(i)));
-        let datagram = match i % 5 {
+        let mut datagram = match i % 5 {
             0 => Datagram::Knock { initiator }.write(),
             1 => Datagram::Hello { initiator, cookie: [7; 32], noise: &[3; 300] }.write(),
             2 => Datagram::Answer { initiator, noise: &[3; 60] }.write(),
             3 => Datagram::Packet { to: initiator, number: i, ciphertext: &[9; 400] }.write(),
             _ => vec![u8::try_from(160 + i % 8).unwrap(); usize::try_from(i % 1500).unwrap()],
         };
-        host.handle_datagram(now, from(i), &datagram);
+        host.handle_datagram(now, from(i), &mut datagram);
         let mut out = Vec::new();
         while let Some(t) = host.poll_transmit(now, &mut out, 10) {
             answered += 1;
@@ -288,9 +288,9 @@ fn hello(
     receiver.connect(Now(0), host_key, &[host_at]);
     receiver.poll_transmit(Now(0), &mut out, 1).unwrap();
     assert_eq!(out.len(), KNOCK_LEN);
-    host.handle_datagram(Now(0), at, &std::mem::take(&mut out));
+    host.handle_datagram(Now(0), at, &mut std::mem::take(&mut out));
     host.poll_transmit(Now(0), &mut out, 1).unwrap();
-    receiver.handle_datagram(Now(0), host_at, &std::mem::take(&mut out));
+    receiver.handle_datagram(Now(0), host_at, &mut std::mem::take(&mut out));
     receiver.poll_transmit(Now(0), &mut out, 1).unwrap();
     let hello = std::mem::take(&mut out);
     assert_eq!(
@@ -298,7 +298,7 @@ fn hello(
         (MIN_DATAGRAM, before),
         "nothing is kept before the cookie returns"
     );
-    host.handle_datagram(Now(0), at, &hello);
+    host.handle_datagram(Now(0), at, &mut hello.clone());
     host.poll_transmit(Now(0), &mut out, 1).unwrap();
     assert!(out.len() <= hello.len());
     (hello, out)
@@ -314,7 +314,7 @@ fn a_hello_counts_once_and_from_one_address() {
     assert_eq!((host.len(), host.hellos.len()), (1, 1));
     let say = |host: &mut Endpoint, now, from, hello: &[u8]| {
         let mut out = Vec::new();
-        host.handle_datagram(now, from, hello);
+        host.handle_datagram(now, from, &mut hello.to_vec());
         host.poll_transmit(now, &mut out, 1).map(|_| out)
     };
     assert_eq!(say(&mut host, Now(1000), at, &first), Some(answer), "the same answer, since it may be lost");
@@ -353,11 +353,11 @@ fn associations_are_bounded_and_unused_ones_make_room() {
     let host_at = SocketAddr::from(([192, 0, 2, 9], 9));
     one.connect(Now(0), keys[0].key(), &[host_at]);
     one.poll_transmit(Now(0), &mut out, 1).unwrap();
-    host.handle_datagram(Now(0), at, &std::mem::take(&mut out));
+    host.handle_datagram(Now(0), at, &mut std::mem::take(&mut out));
     host.poll_transmit(Now(0), &mut out, 1).unwrap();
-    one.handle_datagram(Now(0), host_at, &std::mem::take(&mut out));
+    one.handle_datagram(Now(0), host_at, &mut std::mem::take(&mut out));
     one.poll_transmit(Now(0), &mut out, 1).unwrap();
-    host.handle_datagram(Now(0), at, &std::mem::take(&mut out));
+    host.handle_datagram(Now(0), at, &mut std::mem::take(&mut out));
     assert!(host.poll_transmit(Now(0), &mut out, 1).is_some_and(|t| t.to == at), "a fifth from there");
     assert_eq!(host.len(), 4, "for one that nobody used");
 }
@@ -398,10 +398,10 @@ fn delay_in(
             arrives.extend(to_host.pop_front());
         }
         for i in arrives.len() as u64..20 {
-            let (from, datagram) = flood(&mut host, now, ms * 20 + i);
-            host.handle_datagram(now, from, &datagram);
+            let (from, mut datagram) = flood(&mut host, now, ms * 20 + i);
+            host.handle_datagram(now, from, &mut datagram);
         }
-        arrives.iter().for_each(|(_, d)| host.handle_datagram(now, at, d));
+        arrives.iter_mut().for_each(|(_, d)| host.handle_datagram(now, at, d));
         for _ in 0..10 {
             let Some(t) = host.poll_transmit(now, &mut out, 1) else { break };
             let datagram = std::mem::take(&mut out);
@@ -411,7 +411,9 @@ fn delay_in(
         }
         assert!(kept(&host) <= KNOCKS + WAITING + REPEATED + 5 * usize::try_from(HELLOS).unwrap() * 10);
         while back.front().is_some_and(|(due, _)| *due <= ms) {
-            back.pop_front().into_iter().for_each(|(_, d)| newcomer.handle_datagram(now, host_at, &d));
+            back.pop_front()
+                .into_iter()
+                .for_each(|(_, mut d)| newcomer.handle_datagram(now, host_at, &mut d));
         }
         if let Some(a) = id.and_then(|id| newcomer.association(id)) {
             if a.is_open() {

@@ -13,7 +13,7 @@ pub const KNOCK_LEN: usize = MIN_DATAGRAM;
 /// Bytes before the ciphertext of a packet.
 pub const PACKET_HEADER: usize = 13;
 /// Bytes of a packet that are not frames: header and authentication tag.
-pub const PACKET_OVERHEAD: usize = PACKET_HEADER + 16;
+pub const PACKET_OVERHEAD: usize = PACKET_HEADER + crate::seal::TAG;
 
 const KNOCK: u8 = 160;
 const COOKIE: u8 = 161;
@@ -75,6 +75,12 @@ pub enum Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
+    /// Whether these may be the bytes of a KNOCK, a COOKIE or a HELLO.
+    #[must_use]
+    pub fn is_of_stranger(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(KNOCK..=HELLO)))
+    }
+
     /// Takes a datagram apart.
     ///
     /// # Errors
