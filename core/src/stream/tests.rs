@@ -1,12 +1,16 @@
 //! A host and a receiver with a pipe between them, and each against one that lies.
 
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use icet::stream::{Accepted, EndCode, Ending, PagesAnswer, PagesRequest, Piece as Said, Span, What};
 use icet::{Abilities, HostAddr, MediaId, PageSet, PeerKey, ProvenSlice, Stripe, frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
 use super::*;
 use crate::protocol::{Piece, Request, TransportError};
@@ -364,4 +368,56 @@ async fn small_chunks_do_not_travel_alone() {
     let writes = &out.get_ref().0;
     assert_eq!(writes.iter().sum::<usize>(), 100_004);
     assert!(writes[0] > 4 && writes.len() == 2, "{writes:?}");
+}
+
+/// Gives what stands in it, one after the other; none: nothing is there now.
+struct Script(VecDeque<Option<io::Result<Vec<u8>>>>);
+
+impl AsyncRead for Script {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.0.pop_front() {
+            Some(Some(Ok(bytes))) => into.put_slice(&bytes),
+            Some(Some(Err(e))) => return Poll::Ready(Err(e)),
+            Some(None) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            None => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_there_comes_at_once_and_an_error_behind_it() {
+    let some = |n: usize, b: u8| Some(Ok(vec![b; n]));
+    let broken = Some(Err(io::ErrorKind::ConnectionReset.into()));
+    let script = [None, some(3000, 1), some(3000, 2), None, some(5, 3), some(6, 4), broken];
+    let mut read = IoRead::new(Script(script.into()));
+    let first = read.read().await.unwrap().unwrap();
+    assert_eq!(first.len(), 6000);
+    assert!(first[..3000].iter().all(|b| *b == 1) && first[3000..].iter().all(|b| *b == 2));
+    assert_eq!(read.read().await.unwrap().unwrap(), &[3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4][..]);
+    assert!(matches!(read.read().await, Err(Lost::Broken(e)) if e.kind() == io::ErrorKind::ConnectionReset));
+    assert!(read.read().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_buffer_comes_back_when_nobody_holds_its_bytes() {
+    let mut read =
+        IoRead::new(Script((0..5).map(|i| Some(Ok(vec![i; 8000]))).flat_map(|s| [s, None]).collect()));
+    let first = read.read().await.unwrap().unwrap();
+    let at = first.as_ptr();
+    let second = read.read().await.unwrap().unwrap();
+    assert_ne!(second.as_ptr(), at, "it is still held");
+    drop(first);
+    let third = read.read().await.unwrap().unwrap();
+    assert_eq!((third.as_ptr(), &third[..]), (at, &[2; 8000][..]));
+    assert_eq!(second, &[1; 8000][..]);
+    drop(read);
+    assert_eq!(third, &[2; 8000][..], "it outlives its reader");
 }
