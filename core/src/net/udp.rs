@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::mpsc;
@@ -27,7 +27,7 @@ const LARGEST: usize = 65_507;
 /// Route of bytes that belong to QUIC or to nobody.
 const QUIC: u8 = u8::MAX;
 
-type Inbound = (BytesMut, SocketAddr);
+type Inbound = (Bytes, SocketAddr);
 
 /// Sees a transport's datagrams where the system put them, before they are copied and queued; see [`Datagrams::tap`]. It is called
 /// by who reads the socket for all, QUIC included: it does not wait for anything, and nothing that strangers can make costly.
@@ -95,7 +95,7 @@ impl Routes {
                         continue;
                     }
                 }
-                if route.queue.try_send((BytesMut::from(&*datagram), from)).is_err() {
+                if route.queue.try_send((Bytes::copy_from_slice(datagram), from)).is_err() {
                     route.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -231,18 +231,18 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// The next datagram and who sent it (which proves nothing: addresses can be forged). Cancel safe.
-    pub async fn recv(&mut self) -> Option<(BytesMut, SocketAddr)> {
+    pub async fn recv(&mut self) -> Option<(Bytes, SocketAddr)> {
         self.inbound.recv().await
     }
 
     /// Waits for a datagram and takes it and at most `most` in all that have come already. How many; 0: the peer is shut
     /// down. Cancel safe.
-    pub async fn recv_many(&mut self, into: &mut Vec<(BytesMut, SocketAddr)>, most: usize) -> usize {
+    pub async fn recv_many(&mut self, into: &mut Vec<(Bytes, SocketAddr)>, most: usize) -> usize {
         self.inbound.recv_many(into, most).await
     }
 
     /// A datagram that has come already.
-    pub fn try_recv(&mut self) -> Option<(BytesMut, SocketAddr)> {
+    pub fn try_recv(&mut self) -> Option<(Bytes, SocketAddr)> {
         self.inbound.try_recv().ok()
     }
 

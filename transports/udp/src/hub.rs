@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PeerKey};
 use iceshare::net::{Context, DatagramSender, DatagramTap, Datagrams};
@@ -219,11 +219,11 @@ impl Hub {
     }
 
     /// Handles what came, and what time brought.
-    fn take(self: &Arc<Hub>, inbox: &mut Vec<(BytesMut, SocketAddr)>) {
+    fn take(self: &Arc<Hub>, inbox: &mut Vec<(Bytes, SocketAddr)>) {
         let now = self.now();
         let mut state = self.lock();
-        for (mut datagram, from) in inbox.drain(..) {
-            state.endpoint.handle_datagram(now, from, &mut datagram);
+        for (datagram, from) in inbox.drain(..) {
+            state.endpoint.handle_datagram(now, from, &mut datagram.to_vec());
         }
         if state.endpoint.poll_timeout().is_some_and(|t| t <= now) {
             state.endpoint.handle_timeout(now);
