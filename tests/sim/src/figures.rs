@@ -113,6 +113,12 @@ pub struct Playback {
     pub stalled: f64,
     /// Share of players that never stalled.
     pub smooth: f64,
+    /// Waits of more than half a second, and of them those for a page that no host of the crowd held, and at most three.
+    pub waits: (usize, usize, usize),
+    /// Shares of what the origin sent, and of what the crowd sent, that were urgent, bulk and spare.
+    pub needs: [[f64; 3]; 2],
+    /// Share of the origin's and the crowd's upload that was used, of who was there.
+    pub used: (f64, f64),
     /// Share of received bytes that the origin sent.
     pub origin_share: f64,
     /// Least that it can be without prefetching, as players came.
@@ -221,7 +227,7 @@ impl Sample {
             all: (0..sim.peers.len()).map(|n| sim.sent(n)).sum(),
             done: (1..sim.peers.len()).filter(|n| sim.done(*n).is_some()).count(),
             dry: players.filter(|p| p.is_dry()).count(),
-            up: (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| gives(sim, n)).sum(),
+            up: (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| sim.gives(n)).sum(),
         }
     }
 }
@@ -270,7 +276,7 @@ impl Figures {
             pages: sim.media.manifest.pages,
             seconds: sim.now.since(start).as_secs_f64(),
             completion: completion(sim, start, local),
-            playback: playback(sim, received),
+            playback: playback(sim, received, samples),
             origin: Origin { copies, over_bound: copies, share: sim.sent(0) as f64 / sent.max(1) as f64 },
             sent,
             twice: twice as f64 / sent.max(1) as f64,
@@ -336,6 +342,12 @@ impl Figures {
                     100.0 * p.stalled
                 ),
             );
+            let (all, none, few) = p.waits;
+            line("waits over 0.5 s", format!("{all}; for a page at no host {none}, at 1 to 3 {few}"));
+            let percent = |(a, b)| format!("origin {:.1} %, crowd {:.1} %", 100.0 * a, 100.0 * b);
+            line("uploads in use", percent(p.used));
+            let [origin, crowd] = p.needs.map(|n| n.map(|x| format!("{:.1}", 100.0 * x)).join("/"));
+            line("  urgent/bulk/spare", format!("origin {origin} %, crowd {crowd} %"));
             let (share, bound) = (100.0 * p.origin_share, 100.0 * p.origin_share_bound);
             line("origin's share", format!("{share:.1} % / {bound:.1} % bound"));
         }
@@ -384,11 +396,6 @@ impl Figures {
     }
 }
 
-fn gives(sim: &Sim, n: usize) -> f64 {
-    let s = &sim.peers[n].spec;
-    if s.serves && s.open && s.conduct == Conduct::Honest { s.line.up } else { 0.0 }
-}
-
 fn completion(sim: &Sim, start: Now, local: Option<&Local>) -> Option<Completion> {
     let wanted: Vec<usize> = (1..sim.peers.len())
         .filter(|n| sim.peers[*n].spec.intent == Intent::Whole && (sim.lives(*n) || sim.done(*n).is_some()))
@@ -413,7 +420,7 @@ fn completion(sim: &Sim, start: Now, local: Option<&Local>) -> Option<Completion
         .iter()
         .map(|n| Member {
             arrives: sim.peers[*n].joined.since(start).as_secs_f64(),
-            up: gives(sim, *n),
+            up: sim.gives(*n),
             down: sim.peers[*n].spec.line.down,
         })
         .collect();
@@ -438,7 +445,7 @@ fn completion(sim: &Sim, start: Now, local: Option<&Local>) -> Option<Completion
     })
 }
 
-fn playback(sim: &Sim, received: u64) -> Option<Playback> {
+fn playback(sim: &Sim, received: u64, samples: &[Sample]) -> Option<Playback> {
     let players: Vec<_> = sim.peers.iter().filter_map(|p| p.player.as_ref()).collect();
     if players.is_empty() {
         return None;
@@ -446,9 +453,26 @@ fn playback(sim: &Sim, received: u64) -> Option<Playback> {
     let stalled = |p: &crate::play::Player| p.stalled_until(sim.now).as_secs_f64();
     let stall: f64 = players.iter().map(|p| stalled(p)).sum();
     let played: f64 = players.iter().map(|p| p.played.as_secs_f64()).sum();
-    let ups: Vec<f64> = (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| gives(sim, n)).collect();
+    let ups: Vec<f64> = (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| sim.gives(n)).collect();
     let rate = sim.media.rate() as f64;
+    let waits: Vec<usize> = players
+        .iter()
+        .flat_map(|p| p.waited.iter().filter(|(d, _)| d.as_millis() > 500).map(|(_, holders)| *holders))
+        .collect();
+    let up = |of: &dyn Fn(usize) -> u64| (of(0) as f64, (1..sim.peers.len()).map(of).sum::<u64>() as f64);
+    let sent = up(&|n| sim.sent(n));
+    let needs = [0, 1, 2].map(|i| up(&|n| sim.sent_by_need(n)[i]));
+    let seconds = samples.last().map_or(0.0, |s| s.at);
+    let could: f64 = samples.windows(2).map(|w| (w[1].at - w[0].at) * w[1].up).sum();
+    let part = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
     Some(Playback {
+        waits: (
+            waits.len(),
+            waits.iter().filter(|h| **h == 0).count(),
+            waits.iter().filter(|h| (1..=3).contains(*h)).count(),
+        ),
+        needs: [needs.map(|n| part(n.0, sent.0)), needs.map(|n| part(n.1, sent.1))],
+        used: (part(sent.0, seconds * sim.peers[0].spec.line.up), part(sent.1, could)),
         starts: spread(players.iter().flat_map(|p| p.starts.clone()).collect()),
         seeks: spread(players.iter().flat_map(|p| p.seeks.clone()).collect()),
         stalls: players.iter().map(|p| u64::from(p.stalls)).sum(),

@@ -130,6 +130,8 @@ pub(crate) struct Node {
     pub(crate) done: Option<Now>,
     /// Bytes of pages that it sent.
     pub(crate) sent: u64,
+    /// Of them, what was asked for as each need: urgent or steady, bulk, spare.
+    pub(crate) by_need: [u64; 3],
     /// Bytes of pages that came and were new.
     pub(crate) got: u64,
     /// Bytes of pages that came although they were held.
@@ -178,6 +180,7 @@ impl Net {
             held: None,
             done: None,
             sent: 0,
+            by_need: [0; 3],
             got: 0,
             twice: 0,
             bad: 0,
@@ -472,10 +475,16 @@ impl Net {
         }
         let Some(t) = self.get(id) else { return self.send_next(now, queue, machine) };
         let (receiver, assignment, ready, last) = (t.receiver, t.assignment, t.ready, t.next.is_none());
+        let need = match t.need {
+            Need::Urgent | Need::Steady => 0,
+            Need::Bulk => 1,
+            Need::Spare | Need::Reserve => 2,
+        };
         let len = u64::from(self.len_of(page));
         let way = self.between(host, receiver);
         let h = &mut self.nodes[host];
         h.sent += len;
+        h.by_need[need] += len;
         *h.served.entry(assignment).or_default() += len;
         let down = self.nodes[receiver].line.down;
         let there = self.nodes[receiver].machine;

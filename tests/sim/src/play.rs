@@ -6,6 +6,7 @@ use iceshare::engine::io::Command;
 use icet::message::{Focus, Intent, Position};
 use icet::{Now, PageMap};
 
+use crate::net::Conduct;
 use crate::peer::MEDIA;
 use crate::world::{Event, Sim};
 
@@ -29,8 +30,12 @@ pub struct Player {
     pub stalled: Duration,
     /// How long it played.
     pub played: Duration,
+    /// How long each wait took, and how many hosts of the crowd held the page that it began with.
+    pub waited: Vec<(Duration, usize)>,
     /// What it waits for, if it does.
     waits_for: Wish,
+    /// Hosts of the crowd that held the page that it waits for, when the wait began.
+    holders: usize,
     ticking: bool,
 }
 
@@ -75,12 +80,13 @@ impl Sim {
     /// A player jumps to a byte.
     pub fn seek(&mut self, n: usize, byte: u64) {
         let now = self.now;
+        let holders = self.holders(n, byte);
         let Some(p) = self.peers[n].player.as_mut() else { return };
         let begins = p.starts.is_empty() && p.waits_for == Wish::Start && p.waits.is_none();
         if !begins {
             p.waits_for = Wish::Seek;
         }
-        (p.at, p.waits) = (byte, Some(now));
+        (p.at, p.waits, p.holders) = (byte, Some(now), holders);
         if !std::mem::replace(&mut p.ticking, true) {
             self.after(PLAY, Event::Play(n));
         }
@@ -98,6 +104,21 @@ impl Sim {
             intent: Intent::Play,
         };
         self.command(n, Command::Focus { handle: MEDIA, focus });
+    }
+
+    /// Hosts of the crowd that hold what `n` lacks first from a byte on.
+    fn holders(&self, n: usize, at: u64) -> usize {
+        let from = self.media.page_at(at);
+        let page = self.net.nodes[n].held.as_ref().map_or(Some(from), |h| h.first_missing(from));
+        let holds =
+            |h: &usize| self.net.nodes[*h].held.as_ref().is_some_and(|m| page.is_some_and(|p| m.has(p)));
+        (1..self.peers.len()).filter(|h| self.gives(*h) > 0.0 && self.lives(*h)).filter(holds).count()
+    }
+
+    /// Bytes a second that a peer can give to others.
+    pub(crate) fn gives(&self, n: usize) -> f64 {
+        let s = &self.peers[n].spec;
+        if s.serves && s.open && s.conduct == Conduct::Honest { s.line.up } else { 0.0 }
     }
 
     /// Bytes that a player could read on.
@@ -124,6 +145,7 @@ impl Sim {
         let waited = self.now.since(since);
         let Some(p) = self.peers[n].player.as_mut() else { return };
         p.waits = None;
+        p.waited.push((waited, p.holders));
         match wish {
             Wish::Start => p.starts.push(waited),
             Wish::Seek => p.seeks.push(waited),
@@ -159,8 +181,11 @@ impl Sim {
                 self.focus(n);
             }
         } else {
-            (player.waits, player.waits_for) = (Some(now), Wish::More);
+            (player.waits, player.waits_for, player.holders) = (Some(now), Wish::More, 0);
             player.stalls += 1;
+            let at = player.at;
+            let holders = self.holders(n, at);
+            self.peers[n].player.iter_mut().for_each(|p| p.holders = holders);
         }
     }
 }

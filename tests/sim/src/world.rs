@@ -269,6 +269,12 @@ impl Sim {
         self.net.nodes[n].sent
     }
 
+    /// Bytes of pages that a peer sent as urgent, bulk and spare.
+    #[must_use]
+    pub fn sent_by_need(&self, n: usize) -> [u64; 3] {
+        self.net.nodes[n].by_need
+    }
+
     /// Bytes of pages that came to a peer although it held them.
     #[must_use]
     pub fn twice(&self, n: usize) -> u64 {

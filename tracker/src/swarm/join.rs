@@ -10,6 +10,7 @@ use icet::{MediaId, Now, PageRanges};
 
 use super::board::{MediaIx, PeerIx};
 use super::media::{Holds, Media, Playhead};
+use super::peer::{LEAST_WINDOW, MOST_LEAST};
 use super::schedule::Event;
 use super::session::{Refused, quota, refuse};
 use super::table::Found;
@@ -23,6 +24,8 @@ const SETUP_SLICES: u64 = 8;
 const EARLIER: Duration = Duration::from_secs(2);
 /// When to ask again for a slice that was not uploaded yet.
 const NOT_YET_MS: u32 = 1000;
+/// Seconds of media that a player may have under way, however slowly pages came to it.
+const CATCH_UP: u64 = 3;
 /// Bytes a second, if a media has no duration.
 const UNKNOWN_PLAY_RATE: u64 = 32 << 10;
 
@@ -67,6 +70,7 @@ impl Swarm {
         self.board.totals.map_bytes += cost;
         let publisher = m.manifest.publisher == p.key;
         m.add(now, peer, intent, full, publisher);
+        m.set_serves(peer, p.servable);
         p.media.insert(ix);
         self.board.totals.members += 1;
         Ok(())
@@ -199,6 +203,11 @@ impl Swarm {
         m.set_intent(peer, f.intent);
         if let Some(x) = m.members.get_mut(&peer) {
             x.playhead = Some(Playhead { page, rate, urgent: f.urgent, since: now });
+        }
+        if let Some(p) = self.board.peers.get_mut(&peer) {
+            let plays = f.intent == Intent::Play;
+            let least = rate.saturating_mul(CATCH_UP).clamp(LEAST_WINDOW, MOST_LEAST);
+            p.down.least = if plays { least } else { LEAST_WINDOW };
         }
         self.board.events.push(Event::Wants { media: ix, peer });
         Ok(())

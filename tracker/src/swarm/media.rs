@@ -102,6 +102,8 @@ pub(crate) struct Member {
     pub(crate) disowned: u64,
     /// Its map is not believed: it counts as no copy, and is nobody's host.
     pub(crate) distrusted: bool,
+    /// Others can fetch from it: what only others hold is as good as at the publisher only.
+    pub(crate) serves: bool,
     /// No bulk is ordered for it before this (assignments of an earlier epoch may still run).
     pub(crate) hold_until: Now,
     /// It gave orders back untouched: none for it before this.
@@ -131,6 +133,11 @@ impl Member {
     /// Whether bulk may be ordered for it now.
     pub(crate) fn may_be_given(&self, now: Now) -> bool {
         self.has_open() && now >= self.hold_until && now >= self.refuses_until
+    }
+
+    /// Whether what it holds counts as copies.
+    fn counts(&self) -> bool {
+        self.serves && !self.distrusted
     }
 
     pub(crate) fn avoids(&self, host: PeerIx, now: Now) -> bool {
@@ -169,6 +176,8 @@ pub(crate) struct Media {
     pub(crate) members: Table<PeerIx, Member>,
     /// Members other than the publisher that hold everything.
     pub(crate) complete: u64,
+    /// Of them, those whose copy counts.
+    pub(crate) seeds: u64,
     /// Members that hold a part.
     parts: u64,
     /// Members that play or fetch.
@@ -206,6 +215,7 @@ impl Media {
             hits_stored: hits,
             members: Table::default(),
             complete: 0,
+            seeds: 0,
             parts: 0,
             listeners: 0,
             publisher: None,
@@ -254,7 +264,7 @@ impl Media {
 
     /// Whether nobody but the publisher has a unit, nor is about to get it.
     pub(crate) fn is_fresh(&self, unit: u64) -> bool {
-        self.complete == 0 && self.rarity.as_ref().is_none_or(|r| r.copies(unit) == 0 && r.flying(unit) == 0)
+        self.seeds == 0 && self.rarity.as_ref().is_none_or(|r| r.copies(unit) == 0 && r.flying(unit) == 0)
     }
 
     /// Adds a member that holds nothing yet, or everything.
@@ -282,6 +292,7 @@ impl Media {
             voices: Vec::new(),
             disowned: 0,
             distrusted: false,
+            serves: false,
             hold_until: now,
             refuses_until: now,
             fed: now,
@@ -297,12 +308,19 @@ impl Media {
     pub(crate) fn remove(&mut self, peer: PeerIx) -> Option<Member> {
         let member = self.members.remove(&peer)?;
         self.listeners -= u64::from(member.intent != Intent::Share);
+        let units = self.units();
+        if let Some(r) = self.rarity.as_mut() {
+            r.unname(0, units.saturating_sub(1), peer);
+        }
         match &member.holds {
             Holds::Full if self.is_publisher(peer) || member.distrusted => {}
-            Holds::Full => self.complete -= 1,
+            Holds::Full => {
+                self.complete -= 1;
+                self.seeds -= u64::from(member.serves);
+            }
             Holds::Part(p) => {
                 self.parts -= 1;
-                if !member.distrusted
+                if member.counts()
                     && let Some(r) = self.rarity.as_mut()
                 {
                     p.units.runs(0, u64::MAX).for_each(|(a, b)| (a..=b).for_each(|u| r.remove_copy(u)));
@@ -333,8 +351,10 @@ impl Media {
     ) -> bool {
         let last = last.min(self.pages().saturating_sub(1));
         let (publisher, unit) = (self.is_publisher(peer), self.unit);
-        let Some(Member { holds, distrusted, .. }) = self.members.get_mut(&peer) else { return false };
-        let (Holds::Part(part), believed) = (&mut *holds, !*distrusted) else { return false };
+        let Some(member) = self.members.get_mut(&peer) else { return false };
+        let (believed, counts) = (!member.distrusted, member.counts());
+        let holds = &mut member.holds;
+        let Holds::Part(part) = &mut *holds else { return false };
         if first > last {
             return false;
         }
@@ -344,20 +364,24 @@ impl Media {
             part.claim(a, b);
             new(a, b);
             for u in a / unit..=b / unit {
-                if part.pages.all(u * unit, u * unit + unit - 1) && part.units.set(u, u) == 1 && believed {
-                    self.rarity.iter_mut().for_each(|r| r.add_copy(u));
+                if part.pages.all(u * unit, u * unit + unit - 1) && part.units.set(u, u) == 1 && counts {
+                    self.rarity.iter_mut().for_each(|r| {
+                        r.add_copy(u);
+                        r.name(u, peer);
+                    });
                 }
             }
         }
         if !part.pages.is_full() {
             return false;
         }
-        if believed && let Some(r) = self.rarity.as_mut() {
+        if counts && let Some(r) = self.rarity.as_mut() {
             part.units.runs(0, u64::MAX).for_each(|(a, b)| (a..=b).for_each(|u| r.remove_copy(u)));
         }
         *holds = Holds::Full;
         self.parts -= 1;
         self.complete += u64::from(!publisher && believed);
+        self.seeds += u64::from(!publisher && counts);
         true
     }
 
@@ -367,10 +391,9 @@ impl Media {
         let lost: Vec<_> =
             ranges.runs().filter(|(a, _)| *a < pages).map(|(a, b)| (a, b.min(pages - 1))).collect();
         let (unit, units) = (self.unit, self.units());
-        let Some(Member { holds, distrusted, disowned, .. }) = self.members.get_mut(&peer) else {
-            return false;
-        };
-        let believed = !*distrusted;
+        let Some(member) = self.members.get_mut(&peer) else { return false };
+        let (believed, counts) = (!member.distrusted, member.counts());
+        let Member { holds, disowned, .. } = member;
         if lost.is_empty() {
             return false;
         }
@@ -381,12 +404,13 @@ impl Media {
             part.claim(0, pages - 1);
             part.pages.set(0, pages - 1);
             part.units.set(0, units - 1);
-            if believed {
+            if counts {
                 (0..units).for_each(|u| rarity.add_copy(u));
             }
             *holds = Holds::Part(Box::new(part));
             self.parts += 1;
             self.complete -= u64::from(!publisher && believed);
+            self.seeds -= u64::from(!publisher && counts);
         }
         let Holds::Part(part) = holds else { return false };
         for (a, b) in lost {
@@ -395,11 +419,10 @@ impl Media {
             if cleared > 0 {
                 part.claimed.clear(a, b);
                 for u in a / unit..=b / unit {
-                    if !part.pages.all(u * unit, u * unit + unit - 1)
-                        && part.units.clear(u, u) == 1
-                        && believed
+                    if !part.pages.all(u * unit, u * unit + unit - 1) && part.units.clear(u, u) == 1 && counts
                     {
                         rarity.remove_copy(u);
+                        rarity.unname(u, u, peer);
                     }
                     if !part.claimed.all(u * unit, u * unit + unit - 1) {
                         part.open.set(u, u);
@@ -419,16 +442,41 @@ impl Media {
         let Some(member) = self.members.get_mut(&peer).filter(|m| !m.distrusted && !publisher) else {
             return;
         };
-        member.distrusted = true;
+        self.complete -= u64::from(matches!(member.holds, Holds::Full));
+        self.set_serves(peer, false);
+        self.members.get_mut(&peer).into_iter().for_each(|m| m.distrusted = true);
+        self.able.remove(peer);
+        self.free.remove(peer);
+    }
+
+    /// Others can fetch from a member now, or no longer: what it holds counts as copies or not.
+    pub(crate) fn set_serves(&mut self, peer: PeerIx, serves: bool) {
+        let (publisher, units) = (self.is_publisher(peer), self.units());
+        let Some(member) = self.members.get_mut(&peer).filter(|m| m.serves != serves && !m.distrusted) else {
+            return;
+        };
+        member.serves = serves;
         match (&member.holds, self.rarity.as_mut()) {
-            (Holds::Full, _) => self.complete -= 1,
+            (Holds::Full, rarity) => {
+                let all = u64::from(!publisher);
+                self.seeds = if serves { self.seeds + all } else { self.seeds - all };
+                if let Some(r) = rarity.filter(|_| !serves) {
+                    r.unname(0, units.saturating_sub(1), peer);
+                }
+            }
             (Holds::Part(p), Some(r)) => {
-                p.units.runs(0, u64::MAX).for_each(|(a, b)| (a..=b).for_each(|u| r.remove_copy(u)));
+                for u in p.units.runs(0, u64::MAX).flat_map(|(a, b)| a..=b) {
+                    if serves {
+                        r.add_copy(u);
+                        r.name(u, peer);
+                    } else {
+                        r.remove_copy(u);
+                        r.unname(u, u, peer);
+                    }
+                }
             }
             (Holds::Part(_), None) => {}
         }
-        self.able.remove(peer);
-        self.free.remove(peer);
     }
 
     /// Pages are under way to a member.

@@ -24,8 +24,13 @@ const HORIZON: (f64, f64, f64) = (2.0, 0.5, 3.0);
 const UNKNOWN_LAG: f64 = 0.4;
 /// Bytes under way as long as the rate is unknown.
 const FIRST_WINDOW: u64 = 256 << 10;
+/// Bytes a second that are counted on for what somebody waits for, as long as the rate is unknown: whoever waits should not be
+/// the one to find out how slow a line is.
+const UNKNOWN_URGENT: f64 = 100e3;
 /// Least window, so that a slow peer gets something.
-const LEAST_WINDOW: u64 = 32 << 10;
+pub(crate) const LEAST_WINDOW: u64 = 32 << 10;
+/// Most that it can be for a player.
+pub(crate) const MOST_LEAST: u64 = 8 << 20;
 /// Most assignments that one host serves.
 pub(crate) const MOST_SERVED: u32 = 64;
 /// Most assignments that one receiver has under way; peers fetch about so many at once.
@@ -45,6 +50,9 @@ const BUSY_SAMPLE: Duration = Duration::from_millis(400);
 pub(crate) struct Meter {
     /// Most assignments at once.
     most: u32,
+    /// Bytes that may be under way at least, whatever was learned: a player that starves receives slowly because its hosts are
+    /// slow, and must be able to catch up.
+    pub(crate) least: u64,
     /// What the peer allows, bytes a second; 0: nothing at present.
     pub(crate) limit: Option<u64>,
     /// Learned, bytes a second.
@@ -70,6 +78,7 @@ impl Meter {
     pub(crate) fn new(most: u32) -> Meter {
         Meter {
             most,
+            least: LEAST_WINDOW,
             limit: None,
             rate: None,
             bytes: 0,
@@ -107,7 +116,7 @@ impl Meter {
         // In range: between LEAST_WINDOW and 1e12.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let window = learned.min(allowed) as u64;
-        window.max(LEAST_WINDOW)
+        window.max(self.least)
     }
 
     /// Bytes that may be added now.
@@ -207,6 +216,9 @@ impl Meter {
     /// Seconds until what is under way, and `more` bytes of a need behind it, will have arrived.
     pub(crate) fn eta(&self, more: u64, need: Need) -> f64 {
         let before = if need == Need::Urgent { self.urgent } else { self.bytes };
+        if need == Need::Urgent && self.known_rate().is_none() {
+            return before.saturating_add(more) as f64 / UNKNOWN_URGENT;
+        }
         self.seconds(before.saturating_add(more))
     }
 }

@@ -489,6 +489,11 @@ impl Swarm {
         let gives = p.up.limit != Some(0);
         let servable = gives && p.offers.iter().any(|o| o.offer.serves && reachable(&o.offer));
         let before = std::mem::replace(&mut p.servable, servable);
+        if servable != before {
+            for media in &p.media {
+                self.board.media.get_mut(media).into_iter().for_each(|m| m.set_serves(ix, servable));
+            }
+        }
         if servable {
             // Even if it was before: another address may reach other receivers.
             self.board.events.push(Event::Ready { peer: ix });

@@ -33,6 +33,8 @@ const EXCESS: (f64, f64) = (3.0, 6.0);
 const LITTLE: f64 = 64e3;
 /// Who was given nothing for so long looks for hosts with room all the same.
 const STARVED: Duration = Duration::from_secs(5);
+/// Seconds that a player is ahead from which on it does not matter how many more.
+const LEAD: f64 = 32.0;
 
 /// How a host that holds everything may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,15 @@ pub(super) enum Use {
     Fresh,
     /// The publisher, since nobody else has room: anything but what is just on its way to somebody who can pass it on.
     Help,
+}
+
+/// Where a search for pages begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Where chance will have it, so that many get different pages.
+    Anywhere,
+    /// At the beginning.
+    First,
 }
 
 /// About how many pages `host` should send `receiver` in one assignment.
@@ -78,15 +89,62 @@ pub(super) fn window(media: &Media, member: &Member) -> (PageNo, PageNo) {
     (page(urgent), page(urgent.saturating_add(ahead)))
 }
 
+/// What a player wants soon of `window`: from the first page on that it neither has nor was ordered, so many seconds.
+pub(super) fn soon(
+    media: &Media,
+    member: &Member,
+    window: (PageNo, PageNo),
+    seconds: u64,
+) -> Option<(PageNo, PageNo)> {
+    let (part, p) = (member.holds.part()?, member.playhead?);
+    let first = part.claimed.next_clear(window.0).filter(|p| *p <= window.1)?;
+    let end = media.table.offset(first).saturating_add(p.rate.saturating_mul(seconds));
+    Some((first, media.table.page_at(Position::Byte(end)).clamp(first, window.1)))
+}
+
+/// Whether the crowd eats more than a publisher can send: then it sends first what nobody else has.
+pub(super) fn is_short(board: &Board, media: MediaIx, publisher: PeerIx, receiver: PeerIx) -> bool {
+    let Some(m) = board.media.get(&media) else { return false };
+    let rate = m.members.get(&receiver).and_then(|x| x.playhead).map_or(0, |p| p.rate);
+    let own = board.peers.get(&publisher).and_then(|p| p.up.known_rate()).unwrap_or(UNKNOWN_RATE);
+    m.listeners() as f64 * rate as f64 > own
+}
+
+/// Seconds that a player can go on with what it has or was ordered; none of who does not play, or has all to its end.
+pub(super) fn lead(now: Now, media: &Media, member: &Member) -> Option<f64> {
+    let p = member.playhead.filter(|_| member.intent == Intent::Play)?;
+    let gap = member.holds.part()?.claimed.next_clear(p.page)?;
+    let ahead =
+        media.table.offset(gap).saturating_sub(media.table.offset(p.page)) as f64 / p.rate.max(1) as f64;
+    Some(ahead - now.since(p.since).as_secs_f64().min(30.0))
+}
+
+/// Some who hold the first pages that a player lacks, and may be few.
+fn named(board: &Board, media: MediaIx, receiver: PeerIx) -> Vec<PeerIx> {
+    const UNITS: u64 = 4;
+    let Some((m, x)) = board.media.get(&media).and_then(|m| Some((m, m.members.get(&receiver)?))) else {
+        return Vec::new();
+    };
+    let (Some(p), Some(part), Some(rarity)) = (x.playhead, x.holds.part(), m.rarity.as_ref()) else {
+        return Vec::new();
+    };
+    if x.intent != Intent::Play {
+        return Vec::new();
+    }
+    let Some(gap) = part.claimed.next_clear(p.page) else { return Vec::new() };
+    let unit = gap / m.unit;
+    (unit..unit + UNITS).flat_map(|u| rarity.named(u)).collect()
+}
+
 /// The rarest pages within `range` that `host` holds and `receiver` lacks, at most `size` in a row.
 pub(super) fn rarest(
     board: &mut Board,
     media: MediaIx,
-    host: PeerIx,
-    receiver: PeerIx,
+    (host, receiver): (PeerIx, PeerIx),
     range: (PageNo, PageNo),
     size: u64,
     how: Use,
+    start: Start,
 ) -> Option<(PageNo, PageNo)> {
     let Board { media: all, rng, .. } = board;
     let m = all.get(&media)?;
@@ -100,13 +158,13 @@ pub(super) fn rarest(
     let index = |u: u64| usize::try_from(u / 64).unwrap_or(usize::MAX);
     let words = index(high) - index(low) + 1;
     // Many trade better with different pieces; one alone wants them in order.
-    let start = if m.listeners() > 1 { rng.random_range(0..words) } else { 0 };
+    let start = if m.listeners() > 1 && start == Start::Anywhere { rng.random_range(0..words) } else { 0 };
     let usable = |unit: u64| match how {
         Use::Any => true,
         Use::Fresh => m.is_fresh(unit),
-        Use::Help => m.complete > 0 || rarity.copies(unit) > 0 || rarity.flying(unit) == 0,
+        Use::Help => m.seeds > 0 || rarity.copies(unit) > 0 || rarity.flying(unit) == 0,
     };
-    if how == Use::Fresh && m.complete > 0 {
+    if how == Use::Fresh && m.seeds > 0 {
         return None;
     }
     let classes = if how == Use::Fresh { 1 } else { CLASSES };
@@ -184,7 +242,15 @@ fn bulk_score(board: &mut Board, now: Now, host: PeerIx, receiver: PeerIx, route
 pub(super) fn hosts(board: &mut Board, now: Now, media: MediaIx, receiver: PeerIx) -> Vec<(PeerIx, Route)> {
     let mut scored: Vec<(bool, f64, PeerIx, Route)> = Vec::new();
     let of = running_from(board, media, receiver);
-    for host in draw_free(board, now, media) {
+    let mut candidates = draw_free(board, now, media);
+    for host in named(board, media, receiver) {
+        let free = board.media.get(&media).is_some_and(|m| m.free.has(host))
+            && board.peers.get(&host).is_some_and(|p| p.up.room() > 0);
+        if free && !candidates.contains(&host) {
+            candidates.push(host);
+        }
+    }
+    for host in candidates {
         let Some(m) = board.media.get(&media) else { break };
         let publisher = m.is_publisher(host);
         let avoided = m.members.get(&receiver).is_none_or(|x| x.avoids(host, now));
@@ -287,7 +353,11 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         // share waits until others had theirs.
         let excess = excess(board, now, r, usual);
         let mut score = 0.5 * board.weight(now, r) + 1.0 - held as f64 / m.pages() as f64 - excess;
-        if excess <= 0.0 {
+        if x.intent == Intent::Play && !publisher {
+            // Who will run dry first.
+            let lead = lead(now, m, x).unwrap_or(LEAD).clamp(0.0, LEAD);
+            score += 6.0 * (1.0 - lead / LEAD);
+        } else if excess <= 0.0 {
             score += if held < 4 * m.unit { 1.5 } else { 0.0 };
             score += if p.down.count == 0 { 1.0 } else { 0.0 };
             score += 0.5 * now.since(x.fed).as_secs_f64().min(6.0);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use icet::Now;
 use icet::message::{Intent, Need};
 
-use super::choose::{self, Use};
+use super::choose::{self, Start, Use};
 use super::{Event, Scheduler, shortage, urgent};
 use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Run, State, Timer, UNKNOWN_RATE};
 
@@ -24,12 +24,26 @@ const TOO_SLOW: f64 = 15.0;
 /// A host that would take as long is tried so often all the same: it may have become faster.
 const PROBE: Duration = Duration::from_secs(20);
 
+/// See [`Reach::Soon`].
+const SOON: u64 = 15;
 /// A publisher that would add less than this share to what the crowd uploads rests once others have what it has.
 const HELP: f64 = 0.05;
 /// It helps all the same who was given nothing for so long: perhaps nobody else reaches it. From then on for as long again.
 const STARVED: Duration = Duration::from_secs(5);
 /// How much a new look at the crowd's upload counts.
 const LOOKED: f64 = 0.1;
+
+/// Bulk for players, in the order in which hosts turn to it: first what anybody needs soon. Who does not play has no ahead, and
+/// is given [`Reach::All`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// From the first page on that is not under way, so many seconds ([`SOON`]).
+    Soon,
+    /// As far as a player is given bulk at all.
+    Near,
+    /// To be passed on later.
+    All,
+}
 
 /// Greedy with true counts. Has no state of its own.
 #[derive(Debug, Default)]
@@ -80,6 +94,11 @@ impl Scheduler for Greedy {
                 let Some(m) = all.get(&media) else { return };
                 for peer in m.hungry.draw(choose::DRAW, rng) {
                     feed(now, board, media, peer);
+                }
+                let Board { media: all, rng, .. } = board;
+                let Some(m) = all.get(&media) else { return };
+                for host in m.free.draw(choose::DRAW, rng) {
+                    serve(now, board, media, host);
                 }
                 tick(now, board, media);
             }
@@ -134,14 +153,28 @@ fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
 
 /// One order of bulk for a receiver, from whoever fits best. False if nobody has room and pages for it.
 fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> bool {
-    choose::hosts(board, now, media, receiver).into_iter().any(|(host, route)| {
-        let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(host));
-        let ways: &[Use] = match publisher {
-            false => &[Use::Any],
-            true if helps(now, board, media, host, receiver) => &[Use::Fresh, Use::Help],
-            true => &[Use::Fresh],
-        };
-        ways.iter().any(|how| order_bulk(now, board, media, host, receiver, Some(route.proto), *how))
+    let hosts = choose::hosts(board, now, media, receiver);
+    let Some(m) = board.media.get(&media) else { return false };
+    let plays = m.members.get(&receiver).is_some_and(|x| x.intent == Intent::Play);
+    // What goes further than soon is the hosts' choice, who look at several: others may need something soon.
+    let reaches: &[Reach] = match plays {
+        false => &[Reach::All],
+        true if m.listeners() > 1 => &[Reach::Soon],
+        true => &[Reach::Soon, Reach::Near, Reach::All],
+    };
+    reaches.iter().any(|reach| {
+        hosts.iter().any(|(host, route)| {
+            let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(*host));
+            let ways: &[Use] = match publisher {
+                false => &[Use::Any],
+                true if helps(now, board, media, *host, receiver) => &[Use::Fresh, Use::Help],
+                true => &[Use::Fresh],
+            };
+            let order = |board: &mut Board, how| {
+                order_bulk(now, board, media, (*host, receiver), Some(route.proto), how, *reach)
+            };
+            ways.iter().any(|how| order(board, *how))
+        })
     })
 }
 
@@ -183,8 +216,9 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
         let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(host));
         let how = if publisher { Use::Fresh } else { Use::Any };
         let receivers = choose::receivers(board, now, media, host);
-        let served = receivers.iter().any(|r| order_bulk(now, board, media, host, *r, None, how))
-            || (publisher && receivers.iter().take(4).any(|r| feed_bulk(now, board, media, *r)));
+        let served = [Reach::Soon, Reach::Near, Reach::All].iter().any(|reach| {
+            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), None, how, *reach))
+        }) || (publisher && receivers.iter().take(4).any(|r| feed_bulk(now, board, media, *r)));
         if !served {
             break;
         }
@@ -192,27 +226,39 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
     tick(now, board, media);
 }
 
-/// Orders bulk from `host` to `receiver`, if there are pages for it.
+/// Orders bulk from a host to a receiver, if there are pages for it.
 fn order_bulk(
     now: Now,
     board: &mut Board,
     media: MediaIx,
-    host: PeerIx,
-    receiver: PeerIx,
+    (host, receiver): (PeerIx, PeerIx),
     proto: Option<crate::swarm::learn::ProtoIx>,
     how: Use,
+    reach: Reach,
 ) -> bool {
     let Some(m) = board.media.get(&media) else { return false };
     let Some(member) = m.members.get(&receiver).filter(|x| x.has_open()) else { return false };
-    let size = choose::size(board, m, host, receiver);
+    let (size, unit) = (choose::size(board, m, host, receiver), m.unit);
     let all = (0, m.pages() - 1);
     let near = choose::window(m, member);
-    let play = member.intent == Intent::Play;
-    let mut found = choose::rarest(board, media, host, receiver, near, size, how).map(|r| (r, Need::Bulk));
-    if found.is_none() && play && may_spare(board, media, host) {
-        found = choose::rarest(board, media, host, receiver, all, size, how).map(|r| (r, Need::Spare));
-    }
-    let Some(((first, last), need)) = found else { return false };
+    let soon = choose::soon(m, member, near, SOON);
+    let (play, from) = (member.intent == Intent::Play, member.playhead.map_or(0, |p| p.page));
+    // What is to be passed on goes in the grain of copies, so that many can pass on a little.
+    let (ranges, size, need, start): (&[_], _, _, _) = match reach {
+        Reach::All if !play => (&[all], size, Need::Bulk, Start::Anywhere),
+        _ if !play => return false,
+        Reach::All if how == Use::Fresh && choose::is_short(board, media, host, receiver) => {
+            (&[(from, all.1), all], unit, Need::Spare, Start::First)
+        }
+        _ if how == Use::Fresh => (&[near], size, Need::Bulk, Start::Anywhere),
+        Reach::Soon => (soon.as_slice(), size, Need::Bulk, Start::Anywhere),
+        Reach::Near => (&[near], size, Need::Bulk, Start::Anywhere),
+        Reach::All if may_spare(board, media, host) => (&[all], size.min(unit), Need::Spare, Start::Anywhere),
+        Reach::All => return false,
+    };
+    let found =
+        ranges.iter().find_map(|r| choose::rarest(board, media, (host, receiver), *r, size, how, start));
+    let Some((first, last)) = found else { return false };
     let bytes = board.media.get(&media).map_or(0, |m| m.table.bytes_of(first, last));
     if !is_quick(now, board, media, host, bytes) {
         return false;

@@ -11,12 +11,16 @@ use crate::swarm::board::{Board, LEAST_TRUST, MediaIx, Order, PeerIx, Run};
 use crate::swarm::learn::ProtoIx;
 use crate::swarm::media::{Media, Member};
 use crate::swarm::peer::{MOST_FETCHED, MOST_SERVED};
+use crate::swarm::rarity::Rarity;
 
 /// Most pages of the first assignment after a start or a seek, and of later ones.
 const PAGES: (u64, u64) = (4, 16);
 /// Seconds of a host's upload that an assignment takes at most, if it is more than a page: so that what comes later with
 /// an earlier deadline need not wait long.
 const SECONDS: f64 = 0.5;
+/// Part of a publisher's window for pages that others have or are about to get, as long as it has some that nobody else has:
+/// what it sends twice keeps those from the crowd, and soon everybody waits for them.
+const DOUBLES: f64 = 0.05;
 /// Seconds from the arrival of a page at somebody until the tracker has told others.
 const RELAY: f64 = 0.1;
 /// An order is not taken back before it is so old.
@@ -183,9 +187,14 @@ pub(super) fn feed_waiting(now: Now, board: &mut Board, media: MediaIx) {
 /// The gap with the earliest deadline: the span that it is in, at most so many pages, and until when they are needed.
 fn next(now: Now, m: &Media, receiver: PeerIx, spans: &[Span]) -> Option<(usize, (PageNo, PageNo), Now)> {
     let part = m.members.get(&receiver)?.holds.part()?;
+    let end = m.pages().saturating_sub(1);
     let gaps = spans.iter().enumerate().filter_map(|(i, span)| {
-        let (a, b) = part.claimed.gaps(span.first, span.last).next()?;
+        let (a, mut b) = part.claimed.gaps(span.first, span.last).next()?;
         let most = if a == span.first { PAGES.0 } else { PAGES.1 };
+        if b == span.last && span.rate < u64::MAX {
+            // Rather some pages more than an order for each that becomes urgent.
+            b = part.claimed.next_set(a).map_or(end, |c| c - 1);
+        }
         Some((i, (a, b.min(a + most - 1)), span.deadline_of(m, a).max(now)))
     });
     // Of equal ones the first: setup pages, then the playhead.
@@ -286,6 +295,9 @@ pub(super) fn best(
     let m = all.get(&media)?;
     let publisher = m.publisher;
     let mut candidates = m.able.draw(DRAW, rng);
+    let named = m.rarity.iter().flat_map(|r| r.named(want.0 / m.unit));
+    let named: Vec<_> = named.filter(|h| m.able.has(*h) && !candidates.contains(h)).collect();
+    candidates.extend(named);
     candidates.extend(publisher.filter(|p| !candidates.contains(p)));
     let slack = deadline.map_or(60.0, |d| d.since(now).as_secs_f64());
     let mut found: Option<(f64, Best)> = None;
@@ -295,7 +307,14 @@ pub(super) fn best(
         let avoided = m.members.get(&receiver).is_none_or(|x| x.avoids(host, now));
         let usable = h.conn.is_some() && h.servable && !x.distrusted && h.trust(now) >= LEAST_TRUST;
         let usable = usable && board.gives(media, h);
+        let elsewhere = |r: &Rarity| r.class(0).ones() > 0 && !r.class(0).get(want.0 / m.unit);
+        let doubles = Some(host) == publisher
+            && m.seeds == 0
+            && m.rarity.as_deref().is_some_and(elsewhere)
+            && h.up.urgent as f64 >= h.up.window() as f64 * DOUBLES
+            && choose::is_short(board, media, host, receiver);
         let busy = h.up.count >= MOST_SERVED
+            || doubles
             || h.up.urgent_room() == 0
             || choose::pairs(board, media, host, receiver) >= 2 * choose::PER_PAIR;
         if host == receiver || Some(host) == but || avoided || !usable || busy {

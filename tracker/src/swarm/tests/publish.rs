@@ -247,7 +247,7 @@ fn quotas_of_joins_media_and_maps() {
     let mut w = World::with(|c| {
         c.quotas.media_per_key = 2;
         c.quotas.joins_per_minute = 3.0;
-        c.quotas.map_bytes_per_key = 12_000;
+        c.quotas.map_bytes_per_key = 60_000;
     });
     let (p, r) = (w.peer(1), w.peer(2));
     for name in ["a", "b"] {

@@ -203,7 +203,7 @@ impl Chaos {
                     let end = u * m.unit + m.unit - 1;
                     assert_eq!(part.units.get(u), part.pages.all(u * m.unit, end));
                     assert_eq!(part.open.get(u), !part.claimed.all(u * m.unit, end));
-                    let counts = part.units.get(u) && !x.distrusted;
+                    let counts = part.units.get(u) && !x.distrusted && x.serves;
                     copies[usize::try_from(u).unwrap()] += u16::from(counts);
                 }
                 for p in 0..m.pages() {
