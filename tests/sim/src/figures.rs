@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::bounds::{self, Member};
 use crate::chosen::{Chosen, chosen};
-use crate::net::Conduct;
 use crate::outage::Outage;
 use crate::rarest::Local;
 use crate::scenario::Scenario;
