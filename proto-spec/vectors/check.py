@@ -193,6 +193,7 @@ MESSAGES = {
         1: ("request", num), 2: ("sent", num), 3: ("received", num), 4: ("weight", same), 5: ("peers", num), 6: ("ahead", num),
         7: ("trust", same), 8: ("marks", many(record(("reason", same), ("count", num)))),
     }),
+    114: ("knock", {}),
 }
 
 

@@ -125,6 +125,18 @@ fn pages_of_a_host_that_dies_or_stalls_come_from_others() {
         let after = from.elapsed();
         get.ends_with(0);
         assert!(same(&file, &out));
+        // A frozen host's session still stands, and a killed one's over QUIC. The tracker has asked after it.
+        let away = |body: &str| {
+            let told: serde_json::Value =
+                serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {body}"));
+            told["peers"].as_array()?.iter().filter(|p| p["away"] == true).count().checked_sub(1)
+        };
+        if how == "STOP" && iceshare_tests::long() {
+            net.tracker.until("/api/peers", "that a host does not answer", away);
+            host.signal("CONT");
+            net.tracker
+                .until("/api/peers", "that it answers again", |body| away(body).is_none().then_some(()));
+        }
         host.kill();
         eprintln!("{how} of a host, over {protocols}: 250 more pages after {after:?}");
         // It takes a second to notice, and another one to send; a busy machine takes its time.

@@ -43,7 +43,7 @@ mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use icet::message::{Allow, Need, ToPeer, ToTracker};
+use icet::message::{Allow, Need, Ping, ToPeer, ToTracker};
 use icet::{MediaId, Now, PeerKey};
 
 use acks::Served;
@@ -186,6 +186,10 @@ impl Engine {
             ToPeer::ReachResult(m) => self.actions.push_back(Action::Reached(m)),
             ToPeer::Newer(m) => self.newer(m),
             ToPeer::Standing(m) => self.standing(m),
+            ToPeer::Knock(_) => {
+                let nonce = self.session.number();
+                self.send(Ping { nonce });
+            }
             // Connections that a host opens, and messages of later versions, are not ours to answer yet.
             _ => {}
         }

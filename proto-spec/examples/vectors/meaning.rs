@@ -311,6 +311,7 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
             });
             ("standing", v)
         }
+        ToPeer::Knock(_) => ("knock", json!({})),
         ToPeer::Newer(m) => ("newer", json!({ "manifest": signed(&m.manifest) })),
         _ => ("unknown", Value::Null),
     }

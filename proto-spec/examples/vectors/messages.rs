@@ -2,8 +2,8 @@
 
 use icet::message::{
     Allow, Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Hello, InfoAnswer,
-    InfoRequest, Intent, Invite, Join, KeyProof, Leave, Locate, Mark, MarkReason, MediaAnswer, Need, Newer,
-    Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem,
+    InfoRequest, Intent, Invite, Join, KeyProof, Knock, Leave, Locate, Mark, MarkReason, MediaAnswer, Need,
+    Newer, Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem,
     Shortage, Slices, Standing, StandingRequest, ToPeer, ToTracker, Welcome, Withdraw, Withdrawn,
 };
 use icet::{
@@ -294,6 +294,7 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("newer", Newer { manifest: signed().signed().clone() }),
         p("reserve", Reserve { assignments: vec![reserve()] }),
         p("standing", standing()),
+        p("knock", Knock {}),
     ]
 }
 

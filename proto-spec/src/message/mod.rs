@@ -167,5 +167,6 @@ messages! {
         111 => Newer,
         112 => Reserve,
         113 => Standing,
+        114 => Knock,
     }
 }

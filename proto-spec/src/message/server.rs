@@ -506,3 +506,15 @@ impl MarkReason {
     /// Several receivers did not find at it what it said it holds; counted are media.
     pub const LACKS: MarkReason = MarkReason(5);
 }
+
+/// Is the peer still there? To be answered at once with whatever it has to say, or a ping.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Knock {}
+
+impl Knock {
+    #[allow(clippy::unused_self)]
+    pub(super) fn check(&self) -> Check {
+        Ok(())
+    }
+}

@@ -320,5 +320,6 @@ pub(crate) fn to_peer() -> impl Strategy<Value = ToPeer> {
         ),
         signed().prop_map(|manifest| Newer { manifest }.into()),
         standing().prop_map(ToPeer::from),
+        Just(ToPeer::from(Knock {})),
     ]
 }

@@ -56,6 +56,8 @@ pub(crate) enum Timer {
     Purge(PeerIx),
     /// A session that said no hello.
     Hello(ConnId),
+    /// A host that was knocked at.
+    Knock(PeerIx),
     /// Addresses to be dialed.
     Dial(PeerIx),
     /// Write totals, sweep.
@@ -186,6 +188,8 @@ pub(crate) struct Board {
     pub(crate) assign: BTreeMap<ConnId, Vec<Assignment>>,
     pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
     pub(crate) shortages: BTreeMap<ConnId, Vec<Shortage>>,
+    /// Sessions to be knocked at.
+    pub(crate) knocks: Vec<ConnId>,
     pub(crate) totals: Totals,
     pub(crate) absent: Absent,
     pub(crate) accounts: Accounts,
@@ -211,6 +215,7 @@ impl Board {
             assign: BTreeMap::new(),
             cancel: BTreeMap::new(),
             shortages: BTreeMap::new(),
+            knocks: Vec::new(),
             totals: Totals::default(),
             absent: Absent::default(),
             accounts: Accounts::default(),

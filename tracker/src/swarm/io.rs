@@ -459,6 +459,8 @@ pub struct PeerView {
     pub down: Option<f64>,
     /// 1 is full trust, 0 none.
     pub trust: f64,
+    /// Whether it did not answer when it was asked whether it is there, and has said nothing since.
+    pub away: bool,
 }
 
 /// How one payload protocol does, over all hosts.

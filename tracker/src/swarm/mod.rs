@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use icet::message::{Assign, Cancel, ErrorCode, Leave, Pong, Reserve, ToTracker};
+use icet::message::{Assign, Cancel, ErrorCode, Knock, Leave, Pong, Reserve, ToTracker};
 use icet::{MediaId, MediaPath, NetAddr, NetKind, Now, PeerKey};
 
 mod bits;
@@ -17,6 +17,7 @@ mod explain;
 mod fair;
 pub mod io;
 mod join;
+mod knock;
 mod learn;
 mod media;
 mod names;
@@ -194,6 +195,7 @@ impl Swarm {
                     }
                 }
                 Timer::Dial(peer) => self.dial(now, peer),
+                Timer::Knock(peer) => self.look_for(now, peer),
                 Timer::Flush => self.flush(now),
             }
         }
@@ -271,6 +273,9 @@ impl Swarm {
             for some in assignments.chunks(icet::limits::ITEMS) {
                 self.send(conn, Cancel { assignments: some.to_vec() });
             }
+        }
+        for conn in std::mem::take(&mut self.board.knocks) {
+            self.send(conn, Knock {});
         }
         for (conn, shortages) in std::mem::take(&mut self.board.shortages) {
             for some in shortages.chunks(ASSIGN) {

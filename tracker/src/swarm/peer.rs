@@ -282,6 +282,12 @@ pub(crate) struct Peer {
     pub(crate) reach: Vec<Reachable>,
     /// Whether somebody could fetch from it: an offer that needs no address, or one whose address was proved.
     pub(crate) servable: bool,
+    /// When it was last asked whether it is there, and whether it has said anything since.
+    pub(crate) knocked: Option<(Now, bool)>,
+    /// Somebody complained of it since.
+    pub(crate) suspected: bool,
+    /// It did not answer, and has said nothing since.
+    pub(crate) away: bool,
     /// Whether it gives only to receivers in its own network.
     pub(crate) near: bool,
     /// Media of which it gives nothing.
@@ -293,6 +299,8 @@ pub(crate) struct Peer {
     pub(crate) probed: Now,
     /// When it last acknowledged something that was assigned.
     pub(crate) acked: Now,
+    /// When somebody last acknowledged something of it.
+    pub(crate) sent: Option<Now>,
     /// When it last said anything.
     pub(crate) heard: Now,
     pub(crate) contribution: Contribution,

@@ -91,8 +91,13 @@ impl Board {
 
     /// Something of an assignment came, but no whole page.
     fn coming(&mut self, now: Now, peer: PeerIx, id: u64) {
-        if let Some(run) = self.runs.get_mut(&id) {
+        let run = self.runs.get_mut(&id);
+        let host = run.map(|run| {
             run.coming = Some(now);
+            run.host()
+        });
+        if let Some(h) = host.and_then(|h| self.peers.get_mut(&h)) {
+            h.sent = Some(now);
         }
         if let Some(r) = self.peers.get_mut(&peer) {
             r.acked = now;
@@ -109,6 +114,9 @@ impl Board {
         let proto = run.hosts.get(run.with).map(|t| t.proto);
         self.totals.acked_pages += pages;
         self.totals.acked_bytes += bytes;
+        if let Some(h) = self.peers.get_mut(&host) {
+            h.sent = Some(now);
+        }
         if state != State::Ended
             && let Some(h) = self.peers.get_mut(&host)
         {
@@ -410,6 +418,7 @@ impl Board {
         };
         if matches!(report.outcome, Outcome::Unreachable | Outcome::Broken | Outcome::Stalled) {
             self.avoid_way(now, media, by, host, proto);
+            self.suspect(now, host);
         } else if failed
             && !pause.is_zero()
             && let Some(m) = self.member_mut(media, by)
@@ -568,6 +577,7 @@ impl Board {
             if let Some(h) = self.peers.get_mut(&host) {
                 h.up.disappoint(now);
             }
+            self.suspect(now, host);
         }
         if let Some(proto) = proto {
             self.avoid_way(now, media, receiver, host, proto);

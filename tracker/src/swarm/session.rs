@@ -223,6 +223,10 @@ impl Swarm {
         }
         if let Some(p) = self.board.peers.get_mut(&peer) {
             p.heard = now;
+            p.knocked.iter_mut().for_each(|(_, answered)| *answered = true);
+            if std::mem::take(&mut p.away) {
+                self.set_servable(now, peer);
+            }
         }
         let full = match message {
             ToTracker::Have(h) => self.board.by_id(&h.media).and_then(|m| m.members.get(&peer)),
@@ -310,6 +314,9 @@ impl Swarm {
                 offers: Vec::new(),
                 reach: Vec::new(),
                 servable: false,
+                knocked: None,
+                suspected: false,
+                away: false,
                 near: false,
                 withheld: std::collections::BTreeSet::new(),
                 up: Meter::new(MOST_SERVED),
@@ -317,6 +324,7 @@ impl Swarm {
                 conduct: self.board.absent.take(&key),
                 probed: now,
                 acked: now,
+                sent: None,
                 contribution,
                 credit: super::fair::Credit::default(),
                 lately: Fading::default(),
@@ -346,6 +354,7 @@ impl Swarm {
             p.offers = offers;
             p.up.limit = hello.limits.up;
             p.down.limit = hello.limits.down;
+            (p.knocked, p.away) = (None, false);
             (p.near, p.withheld) = (false, std::collections::BTreeSet::new());
         }
         if let Some(s) = self.sessions.get_mut(&conn) {
@@ -482,11 +491,11 @@ impl Swarm {
         self.set_servable(now, ix);
     }
 
-    fn set_servable(&mut self, now: Now, ix: PeerIx) {
+    pub(crate) fn set_servable(&mut self, now: Now, ix: PeerIx) {
         let Some(p) = self.board.peers.get_mut(&ix) else { return };
         let proved = |kind| p.reach.iter().any(|r| r.addr.kind == kind && r.proof == Proof::Proved);
         let reachable = |o: &Offer| o.abilities.has(Abilities::RELAYED) || o.dials.is_none_or(proved);
-        let gives = p.up.limit != Some(0);
+        let gives = p.up.limit != Some(0) && !p.away;
         let servable = gives && p.offers.iter().any(|o| o.offer.serves && reachable(&o.offer));
         let before = std::mem::replace(&mut p.servable, servable);
         if servable != before {

@@ -146,6 +146,7 @@ impl Swarm {
                 up: p.up.known_rate(),
                 down: p.down.known_rate(),
                 trust: p.trust(now),
+                away: p.away,
             })
             .collect()
     }

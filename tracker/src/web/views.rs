@@ -340,6 +340,8 @@ pub(super) struct Peer {
     up: Option<f64>,
     down: Option<f64>,
     trust: f64,
+    /// Whether it does not answer the tracker.
+    away: bool,
 }
 
 impl Peer {
@@ -365,6 +367,7 @@ impl Peer {
             up: p.up,
             down: p.down,
             trust: p.trust,
+            away: p.away,
         }
     }
 }

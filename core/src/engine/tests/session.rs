@@ -1,4 +1,4 @@
-use icet::message::{Allow, Cancel, Focus, InfoAnswer, Join, Position, Standing, Withdrawn};
+use icet::message::{Allow, Cancel, Focus, InfoAnswer, Join, Knock, Position, Standing, Withdrawn};
 
 use super::*;
 use crate::engine::io::{Giving, Refusal, Share};
@@ -382,6 +382,14 @@ fn what_is_given_is_told_in_each_session_and_only_if_it_is_not_all() {
     r.clear();
     r.command(Command::Give(Giving::default()));
     assert_eq!(allows(&r), [Allow { up: None, down: None, near: false, withheld: Vec::new() }]);
+}
+
+#[test]
+fn who_is_knocked_at_answers_at_once() {
+    let mut r = Rig::joined(100);
+    r.clear();
+    r.tell(Knock {}.into());
+    assert!(matches!(r.sent.as_slice(), [ToTracker::Ping(_)]), "{:?}", r.sent);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod allow;
 mod assign;
 mod fair;
 pub(crate) mod fixture;
+mod knock;
 mod learned;
 mod pair;
 mod play;

@@ -1,11 +1,11 @@
 //! A swarm with its catalogue and scripted peers around it, in virtual time.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use icet::message::{
-    Assignment, ErrorMessage, Focus, Got, Have, Hello, Intent, Join, KeyProof, MediaAnswer, Outcome,
+    Assignment, ErrorMessage, Focus, Got, Have, Hello, Intent, Join, KeyProof, MediaAnswer, Outcome, Ping,
     Position, Publish, Report, ToPeer, ToTracker,
 };
 use icet::{
@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) inbox: BTreeMap<ConnId, VecDeque<ToPeer>>,
     pub(crate) closed: BTreeMap<ConnId, String>,
     pub(crate) dials: Vec<(DialId, NetAddr, PeerKey)>,
+    /// Who does not answer when it is knocked at: all others do at once.
+    pub(crate) frozen: BTreeSet<ConnId>,
     /// Whether dials succeed by themselves.
     pub(crate) reachable: bool,
     pub(crate) stores: Vec<Store>,
@@ -80,6 +82,7 @@ impl World {
             inbox: BTreeMap::new(),
             closed: BTreeMap::new(),
             dials: Vec::new(),
+            frozen: BTreeSet::new(),
             reachable: true,
             stores: Vec::new(),
             slices: HashMap::new(),
@@ -155,6 +158,10 @@ impl World {
         let mut out = Vec::new();
         message.write(&mut out);
         assert!(out.len() <= icet::limits::FRAME, "what goes out must fit the wire");
+        if matches!(message, ToPeer::Knock(_)) && !self.frozen.contains(&conn) {
+            let (now, wall_ms, message) = (self.now, self.wall(), Ping { nonce: 0 }.into());
+            self.feed(Input::Message { now, wall_ms, conn, message });
+        }
         self.inbox.entry(conn).or_default().push_back(message);
     }
 

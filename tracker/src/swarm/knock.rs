@@ -1,0 +1,53 @@
+//! Hosts that may be gone though their sessions stand: killed, or without power.
+
+use std::time::Duration;
+
+use icet::Now;
+
+use super::Swarm;
+use super::board::{Board, PeerIx, Timer};
+
+/// So long a host may take to say something after it was knocked at: a lost packet or two, and a slow line.
+const ANSWER: Duration = Duration::from_secs(2);
+
+impl Board {
+    /// A receiver complains that nothing came from `host`: it is asked whether it is there. (Who complains may lie: that alone
+    /// counts for nothing.)
+    pub(crate) fn suspect(&mut self, now: Now, host: PeerIx) {
+        let Some(h) = self.peers.get_mut(&host) else { return };
+        let Some(conn) = h.conn.filter(|_| !h.away) else { return };
+        // One knock at a time, however many complain: what comes meanwhile counts when that one is decided.
+        if h.knocked.is_some_and(|(at, _)| now.since(at) < ANSWER) {
+            h.suspected = true;
+            return;
+        }
+        h.suspected = false;
+        h.knocked = Some((now, false));
+        self.knocks.push(conn);
+        self.at(now + ANSWER, Timer::Knock(host));
+    }
+}
+
+impl Swarm {
+    /// Looks whether a host has answered, or sent anybody anything since: else nothing is ordered from it until it says
+    /// something, and what was is free for others.
+    pub(crate) fn look_for(&mut self, now: Now, ix: PeerIx) {
+        let Some(h) = self.board.peers.get(&ix).filter(|h| h.conn.is_some() && !h.away) else { return };
+        let Some((knocked, answered)) = h.knocked.filter(|(at, _)| now.since(*at) >= ANSWER) else { return };
+        if answered || h.sent.is_some_and(|at| at > knocked) {
+            if h.suspected {
+                self.board.suspect(now, ix);
+            }
+            return;
+        }
+        let serving = h.serving.clone();
+        if let Some(h) = self.board.peers.get_mut(&ix) {
+            h.away = true;
+        }
+        self.set_servable(now, ix);
+        for id in serving {
+            self.board.cancel(id);
+            self.board.end(now, id);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Hosts that are gone without a word, and liars who say so of hosts that are not.
+
+use std::time::Duration;
+
+use icet::message::{Assignment, Intent, Join, Outcome, Ping, Report, ToPeer};
+use icet::{PageRanges, PeerKey};
+
+use super::super::ConnId;
+use super::fixture::{identity, media};
+use super::world::{World, join, report};
+
+/// An origin (1), a host with everything (2), and a receiver (3) with what it was sent.
+fn world() -> (World, ConnId, ConnId, Vec<Assignment>) {
+    let mut w = World::new();
+    let origin = w.peer(1);
+    w.publish(origin, &media(&identity(1), "film", 1, 2000, 4000));
+    let host = w.peer(2);
+    w.say(host, Join { version: 1, have: PageRanges::one(0, 1999), ..join("film", Intent::Share) });
+    let r = w.peer(3);
+    w.join(r, "film", Intent::Whole);
+    let got = w.assigned(r);
+    (w, host, r, got)
+}
+
+fn key(n: u8) -> PeerKey {
+    identity(n).key()
+}
+
+fn knocks(w: &mut World, conn: ConnId) -> usize {
+    w.heard(conn).iter().filter(|m| matches!(m, ToPeer::Knock(_))).count()
+}
+
+fn away(w: &World, n: u8) -> bool {
+    w.swarm.peers(0, 99).into_iter().find(|p| p.key == key(n)).is_some_and(|p| p.away)
+}
+
+fn complain(w: &mut World, r: ConnId, got: &[Assignment], outcome: Outcome) {
+    for a in got.iter().filter(|a| a.source.host.key == key(2)) {
+        w.say(r, Report { bytes: 0, pages: 0, ..report(a, outcome) });
+    }
+}
+
+/// Whom a newcomer is sent to.
+fn sent_to(w: &mut World, n: u8) -> Vec<PeerKey> {
+    let r = w.peer(n);
+    w.join(r, "film", Intent::Whole);
+    w.pass(Duration::from_secs(1));
+    let all = w.assigned(r);
+    all.iter().flat_map(|a| a.stand_ins.iter().chain([&a.source])).map(|s| s.host.key).collect()
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_ordered_nothing_more_until_it_speaks() {
+    for outcome in [Outcome::Unreachable, Outcome::Broken, Outcome::Stalled] {
+        let (mut w, host, r, got) = world();
+        assert!(got.iter().any(|a| a.source.host.key == key(2)));
+        w.frozen.insert(host);
+        complain(&mut w, r, &got, outcome);
+        assert_eq!(knocks(&mut w, host), 1, "once, however many assignments failed");
+        w.pass(Duration::from_millis(2100));
+        assert!(away(&w, 2));
+        let to = sent_to(&mut w, 4);
+        assert!(!to.is_empty() && !to.contains(&key(2)), "{outcome:?}");
+        // It was only frozen.
+        w.say(host, Ping { nonce: 1 });
+        assert!(!away(&w, 2));
+        assert!(sent_to(&mut w, 5).contains(&key(2)), "{outcome:?}");
+    }
+}
+
+/// Complains of the first order from the host, and gives the others.
+fn complain_once(w: &mut World, r: ConnId, got: &[Assignment]) -> Vec<Assignment> {
+    let mut mine: Vec<_> = got.iter().filter(|a| a.source.host.key == key(2)).cloned().collect();
+    let first = mine.remove(0);
+    w.say(r, Report { bytes: 0, pages: 0, ..report(&first, Outcome::Broken) });
+    assert!(!mine.is_empty());
+    mine
+}
+
+#[test]
+fn what_was_ordered_from_a_host_that_is_gone_is_free_for_others() {
+    let (mut w, host, r, got) = world();
+    w.frozen.insert(host);
+    let others = complain_once(&mut w, r, &got);
+    assert_eq!(knocks(&mut w, host), 1);
+    w.heard(r);
+    w.pass(Duration::from_millis(2100));
+    assert!(away(&w, 2));
+    let heard = w.heard(r);
+    let cancelled = |m: ToPeer| if let ToPeer::Cancel(c) = m { c.assignments } else { Vec::new() };
+    let cancelled: Vec<u64> = heard.into_iter().flat_map(cancelled).collect();
+    assert!(others.iter().all(|a| cancelled.contains(&a.id)), "{others:?} of {cancelled:?}");
+}
+
+#[test]
+fn a_complaint_soon_after_a_false_one_counts_too() {
+    let (mut w, host, r, got) = world();
+    let others = complain_once(&mut w, r, &got);
+    w.pass(Duration::from_secs(1));
+    w.frozen.insert(host);
+    w.say(r, Report { bytes: 0, pages: 0, ..report(&others[0], Outcome::Broken) });
+    w.pass(Duration::from_millis(1100));
+    assert!(!away(&w, 2), "it has answered the first one");
+    w.pass(Duration::from_millis(2100));
+    assert!(away(&w, 2));
+}
+
+#[test]
+fn liars_throw_nobody_out() {
+    let (mut w, host, r, mut got) = world();
+    let mut knocked = 0;
+    for _ in 0..20 {
+        complain(&mut w, r, &got, Outcome::Broken);
+        w.pass(Duration::from_secs(3));
+        knocked += knocks(&mut w, host);
+        assert!(!away(&w, 2));
+        got = w.assigned(r);
+    }
+    assert!((1..=30).contains(&knocked), "{knocked} times in a minute");
+    assert!(sent_to(&mut w, 4).contains(&key(2)));
+}
+
+#[test]
+fn a_host_that_sends_somebody_something_is_there_though_its_session_is_silent() {
+    let (mut w, host, r, got) = world();
+    w.frozen.insert(host);
+    let others = complain_once(&mut w, r, &got);
+    w.pass(Duration::from_secs(1));
+    w.done(r, &others[0]);
+    w.pass(Duration::from_millis(1100));
+    assert!(!away(&w, 2), "it has just sent something");
+}
