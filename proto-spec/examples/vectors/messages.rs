@@ -521,7 +521,7 @@ pub(crate) fn invalid() -> Vec<Invalid> {
     add("withheld-too-many", "tracker", many, "1025 withheld media", true, true);
     let marks = vec![Mark { reason: MarkReason::ALTERED, count: 1 }; limits::MARKS + 1];
     let marked = cbor(&ToPeer::Standing(Standing { marks, ..standing() }));
-    add("marks-too-many", "peer", marked, "17 marks of a standing", true, true);
+    add("marks-too-many", "peer", marked, "17 marks of a standing", false, true);
     all
 }
 
