@@ -74,7 +74,9 @@ impl State {
         if self.ledger.is_some() && (near || self.written_at.is_none_or(|at| at.elapsed() >= WRITE)) {
             self.write(now)?;
         }
-        let why = self.rules.rest(now, self.metered, self.given().1);
+        let used = self.given().1;
+        self.shelf.allow(self.rules.left(used));
+        let why = self.rules.rest(now, self.metered, used);
         let changed = why.is_some() != self.why.is_some();
         self.why = why;
         Ok(changed)

@@ -268,6 +268,13 @@ impl Rules {
         month.or(self.day.filter(|d| used.day >= d.0).map(Why::Day))
     }
 
+    /// Bytes up to the nearest ceiling.
+    fn left(&self, used: Used) -> Option<u64> {
+        let day = self.day.map(|d| d.0.saturating_sub(used.day));
+        let month = self.month.map(|m| m.0.saturating_sub(used.month));
+        day.into_iter().chain(month).min()
+    }
+
     fn giving(&self, rests: bool) -> Giving {
         let media = self.media.iter().map(|m| (m.path.clone(), m.share)).collect();
         Giving { rests, near: self.lan, media }

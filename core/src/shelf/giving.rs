@@ -53,8 +53,19 @@ struct State {
     giving: Giving,
     /// Since when it rests, or of when on it rests whatever was ordered before.
     until: Option<Now>,
+    /// Bytes that may still be given, if there is a ceiling.
+    left: Option<u64>,
     /// Of media with a rate of their own.
     rates: HashMap<MediaId, (u64, Arc<Mutex<Bucket>>)>,
+}
+
+impl State {
+    /// Whether anything is given now, of what was ordered or not. A ceiling holds for both.
+    fn may(&self, now: Now, ticketed: bool) -> Result<(), Denied> {
+        let late = self.until.is_none_or(|until| now >= until);
+        let rests = self.giving.rests && (!ticketed || late);
+        if rests || self.left == Some(0) { Err(Denied::Rests) } else { Ok(()) }
+    }
 }
 
 impl Given {
@@ -67,6 +78,19 @@ impl Given {
         state.giving = giving;
     }
 
+    /// How many bytes may still be given; none: there is no ceiling.
+    pub(super) fn set_left(&self, left: Option<u64>) {
+        lock(&self.0).left = left;
+    }
+
+    /// Takes `bytes` of what may be given: all that is left, if that is less.
+    pub(super) fn spend(&self, now: Now, bytes: u64, ticketed: bool) -> Result<(), Denied> {
+        let mut state = lock(&self.0);
+        state.may(now, ticketed)?;
+        state.left = state.left.map(|left| left.saturating_sub(bytes));
+        Ok(())
+    }
+
     /// Whether a request may be served, and the rate that it shares with others of its media.
     pub(super) fn admit(
         &self,
@@ -76,10 +100,7 @@ impl Given {
         ticketed: bool,
     ) -> Result<Option<Arc<Mutex<Bucket>>>, Denied> {
         let mut state = lock(&self.0);
-        let late = state.until.is_none_or(|until| now >= until);
-        if state.giving.rests && (!ticketed || late) {
-            return Err(Denied::Rests);
-        }
+        state.may(now, ticketed)?;
         if state.giving.near && !ticketed {
             return Err(Denied::NoTicket);
         }
@@ -147,5 +168,26 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &other));
         assert_eq!(given.admit(Now::ZERO, m, &path("b"), true).map(drop), Err(Denied::Withheld));
         assert!(given.admit(Now::ZERO, m, &path("c"), true).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_under_way_ends_with_what_is_given() {
+        let (given, m, p) = (Given::default(), MediaId([1; 32]), path("a"));
+        let spend = |now, bytes, ticketed| given.spend(now, bytes, ticketed);
+        assert_eq!(spend(Now::ZERO, u64::MAX, false), Ok(()), "no ceiling");
+        given.set_left(Some(1000));
+        assert_eq!((spend(Now::ZERO, 600, false), spend(Now::ZERO, 600, true)), (Ok(()), Ok(())));
+        assert_eq!(
+            (spend(Now::ZERO, 1, false), spend(Now::ZERO, 1, true)),
+            (Err(Denied::Rests), Err(Denied::Rests))
+        );
+        assert_eq!(given.admit(Now::ZERO, m, &p, true).map(drop), Err(Denied::Rests));
+        given.set_left(Some(1));
+        assert_eq!(given.admit(Now::ZERO, m, &p, true).map(drop), Ok(()));
+        let start = Now::ZERO + GRACE;
+        given.set_left(None);
+        given.set(Giving { rests: true, ..Giving::default() }, start);
+        assert_eq!((spend(start, 9, true), spend(start, 9, false)), (Ok(()), Err(Denied::Rests)));
+        assert_eq!(spend(start + GRACE, 9, true), Err(Denied::Rests));
     }
 }

@@ -221,9 +221,15 @@ impl Shelf {
         Arc::new(Shelf { config, media, tickets, upload, given: Given::default(), served })
     }
 
-    /// What is given from now on. Requests under way end as they began.
+    /// What is given from now on. When it rests, requests without a ticket end at once, others within 5 seconds; rates and media
+    /// hold for new ones.
     pub fn give(&self, giving: Giving) {
         self.given.set(giving, self.config.clock.now());
+    }
+
+    /// How many bytes may still be given, to all together; then requests end. None: no ceiling. At most one write more is given.
+    pub fn allow(&self, left: Option<u64>) {
+        self.given.set_left(left);
     }
 
     /// Puts a media on the shelf; replaces another version of it.
@@ -433,7 +439,8 @@ impl Admission {
     /// Waits until `bytes` may be written, and counts them as served.
     ///
     /// # Errors
-    /// [`Denied::Spent`] once the ticket's bytes are used up, [`Denied::Withdrawn`] if the media is no longer served.
+    /// [`Denied::Spent`] once the ticket's bytes are used up, [`Denied::Withdrawn`] if the media is no longer served,
+    /// [`Denied::Rests`] if nothing is given any more.
     pub async fn permit(&self, bytes: usize) -> Result<(), Denied> {
         self.permit_from(Purse::Pages, bytes).await
     }
@@ -459,6 +466,7 @@ impl Admission {
         if self.gone.load(Ordering::Relaxed) {
             return Err(Denied::Withdrawn);
         }
+        self.shelf.given.spend(self.shelf.config.clock.now(), bytes as u64, self.ticket.is_some())?;
         self.shelf.account(self, bytes as u64);
         Ok(())
     }
