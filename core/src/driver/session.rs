@@ -421,6 +421,7 @@ impl Task {
                     }
                 }
                 Action::Refused { handle, why } => self.refused(handle, why),
+                Action::Postponed { handle, text, pause } => self.postponed(handle, &text, pause),
                 Action::Welcome(w) => {
                     if let Some(key) = self.tracker {
                         self.inner.welcomed(key, &w);
@@ -440,8 +441,24 @@ impl Task {
         }
     }
 
+    /// The path of what was asked for.
+    fn path_of(&self, handle: Handle) -> Option<&MediaPath> {
+        self.medias.get(&handle).map(|e| &e.path).or(self.infos.get(&handle).map(|(p, _)| p))
+    }
+
+    fn postponed(&self, handle: Handle, text: &str, pause: Duration) {
+        let Some(path) = self.path_of(handle) else { return };
+        // A stranger's text: shown escaped.
+        tracing::warn!(
+            tracker = %self.url.authority(),
+            "the tracker does not take {path} now: {}; trying again in {} s",
+            text.escape_debug(),
+            pause.as_secs()
+        );
+    }
+
     fn refused(&mut self, handle: Handle, why: Refusal) {
-        let path = self.medias.get(&handle).map(|e| &e.path).or(self.infos.get(&handle).map(|(p, _)| p));
+        let path = self.path_of(handle);
         if let Some(path) = path {
             if let Refusal::Locate { at, error } = &why {
                 tracing::debug!(?at, error = %error.text, "the tracker knows no slice there");

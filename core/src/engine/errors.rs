@@ -12,6 +12,8 @@ use super::timers::Timer;
 
 /// Bounds of the pause that an error's `retry` asks for.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+/// Who waits for so long is told.
+const TOLD: Duration = Duration::from_secs(5);
 /// How often an accepted media that the tracker does not know (yet: it may have restarted) is asked for again.
 const REJOINS: u32 = 6;
 /// Pause after the tracker preferred another session of our key: two programs must not push each other out for ever.
@@ -40,6 +42,9 @@ impl Engine {
             let passing = m.code == ErrorCode::NO_MEDIA || m.code == ErrorCode::INTERNAL;
             self.rejoin_pause(handle).filter(|_| passing)
         }) {
+            if let (Asked::Open(handle) | Asked::Info(handle, _), true) = (&asked, pause >= TOLD) {
+                self.actions.push_back(Action::Postponed { handle: *handle, text: m.text.clone(), pause });
+            }
             self.session.owed.remove(&request);
             self.session.waiting.insert(request);
             self.timers.set(Timer::Retry(request), now + pause);

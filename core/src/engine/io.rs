@@ -227,6 +227,15 @@ pub enum Action {
         /// Why.
         why: Refusal,
     },
+    /// The tracker does not take a request now, and says why: it is made again after this time.
+    Postponed {
+        /// Of which media.
+        handle: Handle,
+        /// The tracker's words.
+        text: String,
+        /// From now.
+        pause: std::time::Duration,
+    },
     /// The session began: what the tracker told of itself and of us.
     Welcome(icet::message::Welcome),
     /// How we stand with the tracker; none: it does not tell.

@@ -563,6 +563,7 @@ impl Sim {
                 | Action::Slices { .. }
                 | Action::Info { .. }
                 | Action::Short { .. }
+                | Action::Postponed { .. }
                 | Action::Welcome(_)
                 | Action::Reached(_)
                 | Action::Standing(_) => {}

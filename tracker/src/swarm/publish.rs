@@ -108,7 +108,11 @@ impl Swarm {
         let (paths, bytes) = self.names.owned_by(&key);
         let hour = Duration::from_secs(3600);
         if known.is_none() && paths >= quotas.media_per_key {
-            return Err(quota("too many media of one key", hour));
+            let most = quotas.media_per_key;
+            return Err(quota(
+                format!("it takes {most} media of one key; its operator can change that"),
+                hour,
+            ));
         }
         if known.is_none() && self.board.media.len() >= quotas.media {
             return Err(quota("this tracker has as many media as it can keep", hour));

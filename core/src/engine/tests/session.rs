@@ -222,7 +222,14 @@ fn errors_with_a_time_are_tried_again_and_others_refuse() {
     assert!(r.sent.is_empty());
     r.millis(1);
     let second = joins(&r)[0].request;
-    r.tell(error(ErrorCode::NO_MEDIA, second, None));
+    assert!(r.rest.iter().all(|a| !matches!(a, Action::Postponed { .. })), "so little is not told");
+    r.tell(error(ErrorCode::QUOTA, second, Some(3_600_000)));
+    let told = Duration::from_secs(600);
+    assert!(matches!(r.rest.pop(), Some(Action::Postponed { handle: H, pause, .. }) if pause == told));
+    r.clear();
+    r.millis(600_000);
+    let third = joins(&r)[0].request;
+    r.tell(error(ErrorCode::NO_MEDIA, third, None));
     assert!(matches!(
         r.rest.pop(),
         Some(Action::Refused { handle: H, why: Refusal::Error(e) }) if e.code == ErrorCode::NO_MEDIA
