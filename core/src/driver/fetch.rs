@@ -96,7 +96,7 @@ impl Fetch {
     }
 
     pub(super) fn tell(&self, event: FetchEvent) {
-        // Of a fetch that was stopped only the pages count that had come already.
+        // Of a fetch that was stopped only the pages count that had come already: they go another way.
         if self.cancel.is_cancelled() {
             return;
         }

@@ -112,7 +112,6 @@ pub(crate) struct Inner {
     protocols: HashMap<ProtocolName, (Protocol, Context)>,
     hello: Hello,
     sessions: Mutex<HashMap<PeerKey, mpsc::UnboundedSender<Order>>>,
-    giving: Mutex<Giving>,
     reach: Mutex<HashMap<NetAddr, ReachResult>>,
     observed: Mutex<Option<NetAddr>>,
 }
@@ -193,7 +192,6 @@ impl Peer {
             protocols,
             hello,
             sessions: Mutex::default(),
-            giving: Mutex::default(),
             reach: Mutex::default(),
             observed: Mutex::default(),
         });
@@ -365,7 +363,6 @@ impl Giver {
     pub fn give(&self, giving: Giving) {
         let Some(inner) = self.0.upgrade() else { return };
         inner.shelf.give(giving.clone());
-        *lock(&inner.giving) = giving.clone();
         for orders in lock(&inner.sessions).values() {
             let _ = orders.send(Order::Engine(Command::Give(giving.clone())));
         }
@@ -443,10 +440,6 @@ impl Inner {
             }
             _ => e.to_string(),
         }
-    }
-
-    pub(crate) fn giving(&self) -> Giving {
-        lock(&self.giving).clone()
     }
 
     pub(crate) fn session_up(&self, tracker: PeerKey, orders: &mpsc::UnboundedSender<Order>) {

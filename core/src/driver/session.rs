@@ -214,7 +214,7 @@ impl Task {
                 self.inner.session_up(key, &self.me);
                 self.link = Link::Up(Box::new(Up::new(now, session)));
                 self.away(false);
-                self.engine.handle_command(now, Command::Give(self.inner.giving()));
+                self.engine.handle_command(now, Command::Give(self.inner.shelf.giving()));
                 self.engine.handle_connected(now, key);
             }
             LinkEvent::Moved(session) => {

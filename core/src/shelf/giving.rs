@@ -78,6 +78,10 @@ impl Given {
         state.giving = giving;
     }
 
+    pub(super) fn get(&self) -> Giving {
+        lock(&self.0).giving.clone()
+    }
+
     /// How many bytes may still be given; none: there is no ceiling.
     pub(super) fn set_left(&self, left: Option<u64>) {
         lock(&self.0).left = left;

@@ -227,6 +227,12 @@ impl Shelf {
         self.given.set(giving, self.config.clock.now());
     }
 
+    /// What is given.
+    #[must_use]
+    pub fn giving(&self) -> Giving {
+        self.given.get()
+    }
+
     /// How many bytes may still be given, to all together; then requests end. None: no ceiling. At most one write more is given.
     pub fn allow(&self, left: Option<u64>) {
         self.given.set_left(left);
