@@ -42,8 +42,10 @@ impl Engine {
             let passing = m.code == ErrorCode::NO_MEDIA || m.code == ErrorCode::INTERNAL;
             self.rejoin_pause(handle).filter(|_| passing)
         }) {
-            if let (Asked::Open(handle) | Asked::Info(handle, _), true) = (&asked, pause >= TOLD) {
-                self.actions.push_back(Action::Postponed { handle: *handle, text: m.text.clone(), pause });
+            if pause >= TOLD
+                && let Asked::Open(handle) | Asked::Info(handle, _) = asked
+            {
+                self.actions.push_back(Action::Postponed { handle, text: m.text, pause });
             }
             self.session.owed.remove(&request);
             self.session.waiting.insert(request);

@@ -234,7 +234,7 @@ pub enum Action {
         /// The tracker's words.
         text: String,
         /// From now.
-        pause: std::time::Duration,
+        pause: Duration,
     },
     /// The session began: what the tracker told of itself and of us.
     Welcome(icet::message::Welcome),
