@@ -13,6 +13,7 @@ use icet::{Now, Scope};
 
 use super::board::{Board, PeerIx};
 use super::peer::{Fading, Peer};
+use super::reach;
 
 /// What a newcomer may take before it gave anything, in bytes; what a key must have given to stand for itself.
 const GRACE: f64 = 1e6;
@@ -163,8 +164,8 @@ impl Board {
 
     /// Whether two peers are seen in one network that is not private.
     pub(crate) fn are_neighbours(&self, a: PeerIx, b: PeerIx) -> bool {
-        let ip = |p: PeerIx| self.peers.get(&p).map(Peer::ip).filter(|ip| Scope::of(*ip) == Scope::Public);
-        ip(a).zip(ip(b)).is_some_and(|(a, b)| icet::Prefix::of(a) == icet::Prefix::of(b))
+        let ip = |p: PeerIx| self.peers.get(&p).map(Peer::ip);
+        ip(a).zip(ip(b)).is_some_and(|(a, b)| reach::neighbours(a, b))
     }
 }
 

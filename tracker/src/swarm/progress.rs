@@ -11,6 +11,7 @@ use super::conduct::{ACCUSATIONS, COMPLAINTS, MINUTE, REMEMBERED};
 use super::learn::Sample;
 use super::media::Voice;
 use super::peer::DISTRUST;
+use super::reach;
 use super::schedule::Event;
 
 /// An assignment of which something still comes, but that is not complete so long after it should have lapsed, is over.
@@ -506,8 +507,7 @@ impl Board {
         let (key, ip, trust) = (reporter.key, reporter.ip(), reporter.trust(now));
         let Some(h) = self.peers.get_mut(&host) else { return };
         h.conduct.accusers.retain(|(_, _, at)| now.since(*at) < REMEMBERED);
-        let near = |a, b| Scope::of(a) == Scope::Public && icet::Prefix::of(a) == icet::Prefix::of(b);
-        let heard = h.conduct.accusers.iter().any(|(k, from, _)| *k == key || near(*from, ip));
+        let heard = h.conduct.accusers.iter().any(|(k, from, _)| *k == key || reach::neighbours(*from, ip));
         if spent || heard || h.conduct.accusers.len() >= 16 {
             return;
         }

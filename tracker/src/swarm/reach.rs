@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use icet::{NetAddr, Now, Scope};
+use icet::{NetAddr, Now, Prefix, Scope};
 
 use super::DialId;
 
@@ -54,6 +54,11 @@ pub(crate) fn may_dial(addr: NetAddr, observed: IpAddr) -> Result<(), &'static s
         }
         Scope::Public => Ok(()),
     }
+}
+
+/// Whether two addresses are of one public network, /24 or /48.
+pub(crate) fn neighbours(a: IpAddr, b: IpAddr) -> bool {
+    Scope::of(a) == Scope::Public && Prefix::of(a) == Prefix::of(b)
 }
 
 /// Whether a receiver is in a host's own network, by where they are seen.
