@@ -139,7 +139,7 @@ impl FromStr for Size {
         let bits = s.to_ascii_lowercase().contains("bit") || s.contains('/');
         match s.parse::<Rate>() {
             Ok(Rate(bytes)) if !bits => Ok(Size(bytes)),
-            _ => Err("a size is a number of bytes above 0 and a unit, as in 500MB or 5GB".to_owned()),
+            _ => Err("a size is a number of bytes above 0 and a unit, as in 500MB or 5GB (B, kB, MB, GB, KiB, MiB, GiB)".to_owned()),
         }
     }
 }
@@ -217,13 +217,18 @@ impl fmt::Display for Why {
 impl Rules {
     /// Flags over the configuration.
     pub(crate) fn new(flags: &Flags, file: Flags) -> Result<Rules, Failure> {
-        let media = if flags.give_media.is_empty() { file.give_media } else { flags.give_media.clone() };
-        for (i, rule) in media.iter().enumerate() {
-            if media.iter().take(i).any(|other| other.path == rule.path) {
-                let path = crate::escape::printable(rule.path.as_str());
-                return Err(Failure::usage(format!("--give-media {path} is given twice: say it once")));
+        let said = &flags.give_media;
+        for rules in [said, &file.give_media] {
+            for (i, rule) in rules.iter().enumerate() {
+                if rules.iter().take(i).any(|other| other.path == rule.path) {
+                    let path = crate::escape::printable(rule.path.as_str());
+                    return Err(Failure::usage(format!("--give-media {path} is given twice: say it once")));
+                }
             }
         }
+        // Of what it says nothing, the configuration holds: to withhold something is not lost by saying something else.
+        let other = |rule: &OfMedia| said.iter().all(|s| s.path != rule.path);
+        let media = said.iter().cloned().chain(file.give_media.into_iter().filter(other)).collect();
         let (day, month) = (flags.give_day.or(file.give_day), flags.give_month.or(file.give_month));
         if let (Some(day), Some(month)) = (day, month)
             && day > month
@@ -457,5 +462,16 @@ mod tests {
             Told::new(&r, None, Some(&why), used).line().starts_with("nothing until 22:00, as --give-hours")
         );
         assert_eq!(Told::new(&Rules::default(), None, None, used).line(), "as fast as it goes");
+    }
+
+    #[test]
+    fn what_is_said_of_one_media_leaves_the_others_as_configured() {
+        let of = |rules: &[&str]| Flags {
+            give_media: rules.iter().map(|r| r.parse().expect("a good rule")).collect(),
+            ..Flags::default()
+        };
+        let rules = Rules::new(&of(&["talks=500kB", "new=none"]), of(&["talks=none", "private=none"]));
+        let media = rules.expect("good rules").media;
+        assert_eq!(media, of(&["talks=500kB", "new=none", "private=none"]).give_media);
     }
 }
