@@ -143,9 +143,14 @@ fn who_waits_is_told_for_what() {
     publisher.signal("INT");
     let _ = publisher.end();
     let (publisher, url) = net.publish("publisher", &file, &["--transport", "http"]);
+    // It was there once, so that its port is not taken for one behind a NAT.
+    let (mut first, _) = net.get("first", &url, &["--transport", "http"]);
+    first.ends_with(0);
     // Gone without a word: the tracker takes it for a host for a while, but its port is closed.
     drop(publisher);
     let (get, _) = net.get("behind", &url, &["--transport", "http"]);
-    let why = get.error_line("what happened", |l| l.contains("waiting: ").then(|| l.to_owned()));
-    assert!(why.contains("over http: no connection to 127.0.0.1:") && why.contains("refused"), "{why}");
+    get.error_line("what happened", |l| {
+        let why = l.contains("waiting: ") && l.contains("over http: no connection to 127.0.0.1:");
+        (why && l.contains("refused")).then_some(())
+    });
 }

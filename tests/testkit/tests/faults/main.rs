@@ -90,7 +90,7 @@ found! {
     a_reader_waited_for_without_end: Patient by "pace::a_reader_that_never_reads": "still works";
     a_host_that_never_stops: Insatiable by "attacks::host_never_stops": "at most";
     a_panic_at_a_bad_request: Panics by "attacks::requests_are_garbage": "panicked";
-    one_after_the_other: OneByOne by "attacks::strangers_at_the_port": "neither a piece nor an end";
+    one_after_the_other: OneByOne by "attacks::strangers_at_the_port": "neither a piece nor an end|beside callers";
     memory_left_behind: LeaksMemory by "leaks::a_thousand_requests": "memory";
     tasks_left_behind: LeaksTasks by "leaks::a_thousand_requests": "tasks";
     descriptors_left_behind: LeaksSockets by "leaks::a_thousand_requests": "descriptors";
