@@ -109,7 +109,8 @@ async fn on(links: &Links, link: &Link, busy: Busy, request: &Request) -> Result
     let opened = timeout(ANSWER_TIME, connection.open_bi()).await.map_err(full)?;
     let lost = |e| TransportError::new(ErrorKind::Broken, "the connection broke").because(e);
     let (stream, receive) = opened.map_err(lost)?;
-    let send = Sending { stream, connection: connection.clone(), window: links.config.window.into() };
+    let (shortest, window) = (link.shortest.clone(), links.config.window.into());
+    let send = Sending { stream, connection: connection.clone(), shortest, window };
     let mut listening = Listening {
         link: link.clone(),
         _busy: busy,

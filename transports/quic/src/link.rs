@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::serve::Host;
+use crate::wire::ShortestTrip;
 
 /// After so long without an answer the next address is dialled beside (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -43,6 +44,7 @@ pub(crate) struct Link {
     requests: watch::Sender<usize>,
     /// Those of ours.
     pub(crate) fetches: Arc<AtomicU32>,
+    pub(crate) shortest: Arc<ShortestTrip>,
     /// A request got no answer, or nothing more of one: the other end may be gone, which QUIC notices late.
     doubted: Arc<AtomicBool>,
 }
@@ -65,6 +67,7 @@ impl Link {
             place,
             requests: watch::Sender::new(0),
             fetches: Arc::default(),
+            shortest: Arc::default(),
             doubted: Arc::default(),
         }
     }

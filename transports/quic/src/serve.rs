@@ -68,7 +68,8 @@ impl Host {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (host, link, busy) = (self.clone(), link.clone(), link.begin());
         async move {
-            let send = Sending { stream, connection: link.connection.clone(), window: host.window };
+            let (connection, shortest) = (link.connection.clone(), link.shortest.clone());
+            let send = Sending { stream, connection, shortest, window: host.window };
             let admitted = |delivery: &Delivery| {
                 let ticket = delivery.supply.is_ticketed();
                 let permit =

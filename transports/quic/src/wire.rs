@@ -1,6 +1,9 @@
 //! QUIC's streams as core takes them.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use iceshare::icet::stream::EndCode;
@@ -10,6 +13,34 @@ use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 /// What a connection buffers for sending at least, and of its congestion window as a multiple: enough that nothing waits
 /// for us, and no more than soon leaves, so that a request that is cancelled stops soon and a slow receiver costs little.
 const SEND_WINDOW: (u64, u64) = (512 << 10, 2);
+/// Bytes a microsecond that no path needs more of: 10 Gbit/s. More in flight than this makes of its shortest round trip only
+/// waits in queues, as on loopback, where no loss ends the growth of the congestion window; bytes that waited are in no cache.
+const FASTEST: u64 = 1250;
+
+/// The shortest round trip that was seen on a connection, in microseconds.
+#[derive(Debug)]
+pub(crate) struct ShortestTrip(AtomicU64);
+
+impl Default for ShortestTrip {
+    fn default() -> ShortestTrip {
+        ShortestTrip(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl ShortestTrip {
+    /// With one more that was measured.
+    fn with(&self, rtt: Duration) -> u64 {
+        let rtt = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        self.0.fetch_min(rtt, Ordering::Relaxed).min(rtt)
+    }
+}
+
+/// What a connection may buffer for sending, given its congestion window, its shortest round trip in microseconds, and the
+/// most that the user allows.
+fn send_window(cwnd: u64, shortest: u64, most: u64) -> u64 {
+    let (least, times) = SEND_WINDOW;
+    cwnd.saturating_mul(times).min(shortest.saturating_mul(FASTEST)).max(least).min(most)
+}
 
 /// A code of an application: a stream's as icet's, else as a failure.
 fn code(n: VarInt) -> EndCode {
@@ -55,6 +86,8 @@ impl<const N: usize> Inbound for Receiving<N> {
 pub(crate) struct Sending {
     pub(crate) stream: SendStream,
     pub(crate) connection: Connection,
+    /// Of the connection.
+    pub(crate) shortest: Arc<ShortestTrip>,
     /// Most bytes that the connection buffers.
     pub(crate) window: u64,
 }
@@ -66,9 +99,8 @@ impl Outbound for Sending {
             WriteError::Stopped(n) => Lost::GivenUp(Some(code(n))),
             e => broken(e),
         })?;
-        let (least, times) = SEND_WINDOW;
-        let in_flight = self.connection.stats().path.cwnd.saturating_mul(times);
-        self.connection.set_send_window(in_flight.max(least).min(self.window));
+        let path = self.connection.stats().path;
+        self.connection.set_send_window(send_window(path.cwnd, self.shortest.with(path.rtt), self.window));
         Ok(())
     }
 
@@ -86,5 +118,24 @@ impl Outbound for Sending {
         async move {
             let _ = stopped.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_buffered_than_the_path_can_hold() {
+        let most = 16 << 20;
+        let trip = ShortestTrip::default();
+        // Loopback: a congestion window that nothing bounds, and queues that make later round trips longer.
+        assert_eq!(send_window(100 << 20, trip.with(Duration::from_micros(150)), most), 512 << 10);
+        assert_eq!(send_window(100 << 20, trip.with(Duration::from_millis(30)), most), 512 << 10);
+        // 100 Mbit/s and 100 ms: the congestion window decides, and at last the user.
+        let far = ShortestTrip::default();
+        assert_eq!(send_window(1_250_000, far.with(Duration::from_millis(100)), most), 2_500_000);
+        assert_eq!(send_window(12_500_000, far.with(Duration::from_millis(110)), most), most);
+        assert_eq!(send_window(12_500_000, far.with(Duration::from_millis(110)), 1 << 20), 1 << 20);
     }
 }
