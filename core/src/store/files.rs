@@ -18,6 +18,8 @@ pub(crate) struct Files {
     pub(crate) side: Side,
     /// Set once the media is served in place: what its file must look like.
     pub(crate) stamp: Option<Stamp>,
+    /// Held while pages are written: the system lets one write at a time into a file, and others would spin in it.
+    pub(crate) writing: Mutex<()>,
     /// Whether they lie on a file system without a disk, once somebody asked.
     #[cfg(target_os = "linux")]
     in_memory: OnceLock<bool>,
@@ -29,6 +31,7 @@ impl Files {
             media,
             side,
             stamp,
+            writing: Mutex::new(()),
             #[cfg(target_os = "linux")]
             in_memory: OnceLock::new(),
         }

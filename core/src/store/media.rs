@@ -350,8 +350,10 @@ impl MediaStore {
             let run = (page..).zip(rest).take_while(|(p, _)| self.has(*p) == held).count().max(1);
             let bytes: u64 = rest[..run].iter().map(|b| b.len() as u64).sum();
             if !held {
-                write_all(&files.media, &rest[..run], offset)
-                    .map_err(|e| StoreError::io("write", part, e))?;
+                let turn = files.writing.lock().unwrap_or_else(PoisonError::into_inner);
+                let written = write_all(&files.media, &rest[..run], offset);
+                drop(turn);
+                written.map_err(|e| StoreError::io("write", part, e))?;
                 new += self
                     .mark(files, page, page + run as u64 - 1)
                     .map_err(|e| StoreError::io("write", side, e))?;
