@@ -16,7 +16,7 @@ use icet::{MediaId, MediaPath, PageNo, PeerKey, ProtocolName, Ticket};
 use thiserror::Error;
 
 pub use plan::{Part, Plan, Source, Unavailable, first_missing, pages_of_time, plan, plan_around_holes};
-pub use supply::{Again, Chunk, Supply, SupplyError};
+pub use supply::{Again, Chunk, SLICES, Supply, SupplyError, slices};
 
 use crate::protocol::{ErrorKind, What};
 use crate::shelf::{Ask, Denied, Shelf};

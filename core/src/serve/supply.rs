@@ -19,8 +19,8 @@ use crate::store::{MediaStore, PageSpan};
 const CHUNK: (u64, u64) = (256 * 1024, 4 * 1024);
 /// When a permit takes longer, the next piece is smaller, so that something keeps moving.
 const WAIT: Duration = Duration::from_millis(100);
-/// Slices that are sent at once.
-const SLICES: u64 = 16;
+/// Slices that are looked up at once.
+pub const SLICES: u64 = 16;
 
 /// Why the bytes of an answer end early.
 #[derive(Debug, Error)]
@@ -174,13 +174,8 @@ impl Supply {
                     if to < last {
                         self.todo.push_front(Todo::Slices(to + 1, last));
                     }
-                    let media = self.media.clone();
-                    let encode = move || {
-                        let known = (first..=to).filter_map(|i| media.proven_slice(i));
-                        known.map(|s| frame::encode(&s)).collect::<Vec<_>>().concat()
-                    };
-                    let bytes = tokio::task::spawn_blocking(encode).await;
-                    let bytes = bytes.map_err(|e| SupplyError::Read(io::Error::other(e)))?;
+                    let slices = slices(&self.media, first, to).await?;
+                    let bytes = slices.into_iter().flat_map(|(_, bytes)| bytes).collect::<Vec<_>>();
                     if !bytes.is_empty() {
                         self.permit(bytes.len()).await?;
                         return Ok(Some(Chunk { page: None, bytes: bytes.into() }));
@@ -238,6 +233,25 @@ impl Supply {
         let follows = self.at.replace(offset + len) == Some(offset);
         Ok(Chunk { page: page.filter(|_| !follows), bytes })
     }
+}
+
+/// Slices `first ..= last` with their proofs as hosts send them, by their indices, as far as they are known here. A few at
+/// once: each call is a hop to the disk's threads.
+///
+/// # Errors
+/// [`SupplyError::Read`] while the program ends.
+pub async fn slices(
+    media: &Arc<MediaStore>,
+    first: u64,
+    last: u64,
+) -> Result<Vec<(u64, Vec<u8>)>, SupplyError> {
+    let media = media.clone();
+    let encode = move || {
+        let known = (first..=last).filter_map(|i| Some((i, media.proven_slice(i)?)));
+        known.map(|(i, s)| (i, frame::encode(&s))).collect()
+    };
+    let known = tokio::task::spawn_blocking(encode).await;
+    known.map_err(|e| SupplyError::Read(io::Error::other(e)))
 }
 
 /// Reads bytes that are held.

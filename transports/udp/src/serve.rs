@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use iceshare::icet::stream::{EndCode, PagesRequest};
-use iceshare::icet::{PageNo, PeerKey, frame};
+use iceshare::icet::{PageNo, PeerKey};
 use iceshare::protocol::{Span, What};
-use iceshare::serve::{Again, Chunk, Plan, Source, Supply, SupplyError, plan_around_holes};
+use iceshare::serve::{Again, Chunk, Plan, SLICES, Source, Supply, SupplyError, plan_around_holes, slices};
 use iceshare::shelf::Ask;
 use iceshare::store::MediaStore;
 use iceshare::stream::code_of;
@@ -162,15 +162,22 @@ impl Job {
         first: u64,
         last: u64,
     ) -> Result<(), SupplyError> {
-        for index in first..=last {
+        let mut next = first;
+        while next <= last {
             if self.room(hub, waiting).await.is_none() {
                 break;
             }
-            let Some(bytes) = slice(&self.media, index).await else { continue };
-            self.again.permit(bytes.len()).await?;
-            let part = Part { place: index * UNIT, bytes: bytes.into(), last: true };
-            self.at = (index + 1) * UNIT;
-            hub.with(self.id.0, |a| a.supply(self.id.1, part));
+            let to = last.min(next + SLICES - 1);
+            for (index, bytes) in slices(&self.media, next, to).await? {
+                if self.room(hub, waiting).await.is_none() {
+                    return Ok(());
+                }
+                self.again.permit(bytes.len()).await?;
+                let part = Part { place: index * UNIT, bytes: bytes.into(), last: true };
+                self.at = (index + 1) * UNIT;
+                hub.with(self.id.0, |a| a.supply(self.id.1, part));
+            }
+            next = to + 1;
         }
         Ok(())
     }
@@ -266,13 +273,6 @@ fn page_len(media: &MediaStore, page: PageNo) -> u64 {
     media.span(page).map_or(0, |s| u64::from(s.record.len))
 }
 
-/// A slice with its proof, in CBOR; none if it is not known here.
-async fn slice(media: &Arc<MediaStore>, index: u64) -> Option<Vec<u8>> {
-    let media = media.clone();
-    let encode = move || media.proven_slice(index).map(|s| frame::encode(&s));
-    tokio::task::spawn_blocking(encode).await.ok().flatten()
-}
-
 /// Sends again what the receiver asks for, until it has enough.
 async fn repairs(hub: &Hub, id: RequestId, waiting: &Waiting, again: &Again, shape: &Shape) {
     loop {
@@ -316,7 +316,10 @@ async fn repair(
             let from = start.saturating_sub(n * UNIT);
             let to = (end - n * UNIT).min(UNIT);
             let part = match shape {
-                Shape::Slices(..) => slice(media, n).await.map(|bytes| (bytes.len() as u64, Some(bytes))),
+                Shape::Slices(..) => {
+                    let known = slices(media, n, n).await?.into_iter().next();
+                    known.map(|(_, bytes)| (bytes.len() as u64, Some(bytes)))
+                }
                 _ => media.span(n).filter(|_| media.has(n)).map(|s| (u64::from(s.record.len), None)),
             };
             // Nothing of what was passed over.
