@@ -3,14 +3,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use icet::stream::EndCode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
-use super::{Inbound, Lost, Outbound};
+use super::{BufferPool, Inbound, Lost, Outbound};
 
 /// Bytes of a read buffer at first, and at most: it grows while it is filled whole.
 const BUFFER: (usize, usize) = (8 << 10, 128 << 10);
@@ -29,31 +28,6 @@ pub fn halves<S: AsyncRead + AsyncWrite + Send + 'static>(
     (IoRead::new(read), IoWrite::new(write))
 }
 
-/// Buffers that came back: their memory is warm, and need not be zeroed again.
-type Pool = Mutex<Vec<Vec<u8>>>;
-
-/// A buffer that was given away.
-struct Lent {
-    bytes: Vec<u8>,
-    pool: Weak<Pool>,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let Some(pool) = self.pool.upgrade() else { return };
-        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.len() < SPARE {
-            pool.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
 /// Reads into large buffers and gives them away, so that pages within one are not copied again. Takes all that is there at
 /// once.
 #[derive(Debug)]
@@ -61,7 +35,7 @@ pub struct IoRead<R> {
     from: R,
     buffer: Vec<u8>,
     size: usize,
-    pool: Arc<Pool>,
+    pool: BufferPool,
     /// What ended it, behind the bytes that came before.
     ended: Option<io::Error>,
 }
@@ -69,8 +43,7 @@ pub struct IoRead<R> {
 impl<R> IoRead<R> {
     /// Reads from `from`.
     pub fn new(from: R) -> IoRead<R> {
-        let (buffer, pool) = (Vec::new(), Arc::new(Mutex::new(Vec::new())));
-        IoRead { from, buffer, size: BUFFER.0, pool, ended: None }
+        IoRead { from, buffer: Vec::new(), size: BUFFER.0, pool: BufferPool::new(SPARE), ended: None }
     }
 
     /// What it reads from.
@@ -80,8 +53,7 @@ impl<R> IoRead<R> {
 
     /// A buffer to read into.
     fn refill(&mut self) {
-        let spare = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        self.buffer = spare.filter(|b| b.len() == self.size).unwrap_or_else(|| vec![0; self.size]);
+        self.buffer = self.pool.take().filter(|b| b.len() == self.size).unwrap_or_else(|| vec![0; self.size]);
     }
 
     /// The first `n` bytes of the buffer, which were read.
@@ -92,8 +64,7 @@ impl<R> IoRead<R> {
         if n == self.buffer.len() {
             self.size = (self.size * 2).min(BUFFER.1);
         }
-        let bytes = std::mem::take(&mut self.buffer);
-        Bytes::from_owner(Lent { bytes, pool: Arc::downgrade(&self.pool) }).slice(..n)
+        self.pool.lend(std::mem::take(&mut self.buffer)).slice(..n)
     }
 }
 

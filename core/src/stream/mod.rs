@@ -5,6 +5,7 @@
 mod ask;
 mod intake;
 mod io;
+mod pool;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use thiserror::Error;
 pub use ask::{Answer, ask};
 pub use icet::stream::{ALPN, PROTOCOL};
 pub use io::{IoRead, IoWrite, halves};
+pub use pool::BufferPool;
 pub use server::{Ended, Server, Timing};
 
 use crate::protocol::ErrorKind;

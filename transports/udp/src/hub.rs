@@ -148,7 +148,9 @@ impl Hub {
         let window = window.clamp(LEAST.min(self.config.window), self.config.window);
         let found = state.endpoint.find(now, &peer);
         let id = found.unwrap_or_else(|| state.endpoint.connect(now, peer, addrs));
-        let number = make(state.endpoint.association(id)?, window);
+        let association = state.endpoint.association(id)?;
+        let window = association.reading_window(window);
+        let number = make(association, window);
         state.readers.insert((id, number), None);
         state.endpoint.stir(id);
         drop(state);

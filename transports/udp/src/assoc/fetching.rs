@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PageNo};
 use iceshare::protocol::Piece;
+use iceshare::stream::BufferPool;
 
 use super::shape::Shape;
 use crate::wire::{Data, Places, REPAIR_INTERVALS, UNIT};
@@ -83,10 +84,11 @@ pub(crate) struct Fetching {
 }
 
 /// Pieces on their way to the reader.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Out {
     queue: VecDeque<Piece>,
-    run: BytesMut,
+    run: Vec<u8>,
+    pool: BufferPool,
     /// Where bytes continue the run.
     run_next: Option<u64>,
     fragment: BytesMut,
@@ -95,11 +97,31 @@ struct Out {
 }
 
 impl Out {
-    fn flush_run(&mut self) {
-        if !self.run.is_empty() {
-            let bytes = self.run.split().freeze();
-            self.queue.push_back(Piece::Bytes(bytes));
+    fn new(pool: BufferPool) -> Out {
+        Out {
+            queue: VecDeque::new(),
+            run: Vec::new(),
+            pool,
+            run_next: None,
+            fragment: BytesMut::new(),
+            fragment_at: 0,
+            bytes: 0,
         }
+    }
+
+    fn flush_run(&mut self) {
+        if self.run.is_empty() {
+            return;
+        }
+        let bytes = if self.run.len() < self.run.capacity() / 2 {
+            // Not a large buffer for a few bytes.
+            let bytes = Bytes::copy_from_slice(&self.run);
+            self.run.clear();
+            bytes
+        } else {
+            self.pool.lend(std::mem::take(&mut self.run))
+        };
+        self.queue.push_back(Piece::Bytes(bytes));
     }
 
     fn flush_fragment(&mut self) {
@@ -113,7 +135,11 @@ impl Out {
     fn extend_run(&mut self, bytes: &[u8]) {
         if self.run.capacity() - self.run.len() < bytes.len() {
             self.flush_run();
-            self.run.reserve(BUFFER.max(bytes.len()));
+            if self.run.capacity() < bytes.len() {
+                self.run = self.pool.take().unwrap_or_default();
+                self.run.clear();
+                self.run.reserve(BUFFER.max(bytes.len()));
+            }
         }
         self.run.extend_from_slice(bytes);
         self.bytes += bytes.len();
@@ -145,7 +171,7 @@ impl Out {
 }
 
 impl Fetching {
-    pub(crate) fn new(body: Bytes, shape: Shape, window: u64) -> Fetching {
+    pub(crate) fn new(body: Bytes, shape: Shape, window: u64, pool: BufferPool) -> Fetching {
         Fetching {
             body,
             shape,
@@ -164,7 +190,7 @@ impl Fetching {
             patience: 1,
             end: None,
             failed: None,
-            out: Out::default(),
+            out: Out::new(pool),
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
             skips: BTreeMap::new(),
@@ -504,7 +530,7 @@ impl Fetching {
         self.ahead.clear();
         self.skips.clear();
         self.repairs.clear();
-        self.out = Out::default();
+        self.out = Out::new(self.out.pool.clone());
         self.ahead_bytes = 0;
     }
 }

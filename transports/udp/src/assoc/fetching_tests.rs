@@ -55,7 +55,7 @@ impl Host {
 }
 
 fn fetching(what: &What) -> Fetching {
-    Fetching::new(Bytes::new(), Shape::of(what), 100_000)
+    Fetching::new(Bytes::new(), Shape::of(what), 100_000, BufferPool::new(2))
 }
 
 fn pages(first: u64, last: u64) -> Fetching {

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PeerKey};
 use iceshare::protocol::What;
+use iceshare::stream::BufferPool;
 
 use crate::seal::Keys;
 use crate::wire::datagram::AssocId;
@@ -59,6 +60,13 @@ const PACKETS: u64 = 1 << 23;
 const OLD: Duration = Duration::from_secs(3600);
 /// Requests that are served at once.
 pub const REQUESTS: usize = 128;
+/// Buffers of 64 KiB that wait for their next use.
+const SPARE: usize = 32;
+/// Bytes a microsecond that no path needs more of: 10 Gbit/s. More in flight than this makes of its shortest round trip, or more
+/// that waits for its reader, is in no cache any more when its turn comes.
+const FASTEST: u64 = 1250;
+/// Bytes in flight that are allowed on any path, and that may wait for a reader.
+const LEAST: (u64, u64) = (512 << 10, 1 << 20);
 /// Bytes of a request's body in one frame: it fits every packet, and a HELLO.
 const BODY_PART: u16 = 900;
 
@@ -153,6 +161,8 @@ pub struct Association {
     events: VecDeque<Event>,
     /// The packets being written.
     out: Vec<u8>,
+    /// For what came.
+    buffers: BufferPool,
     stats: Stats,
 }
 
@@ -196,6 +206,7 @@ impl Association {
             waiting: Vec::new(),
             events: VecDeque::new(),
             out: Vec::new(),
+            buffers: BufferPool::new(SPARE),
             stats: Stats::default(),
         }
     }
@@ -280,6 +291,18 @@ impl Association {
         (self.cubic.window(), self.rtt.smoothed(), self.mtu.current())
     }
 
+    /// Bytes in flight that the path has room for, whatever its queues hold.
+    fn pipe(&self) -> u64 {
+        let shortest = u64::try_from(self.rtt.shortest().as_micros()).unwrap_or(u64::MAX);
+        shortest.saturating_mul(FASTEST)
+    }
+
+    /// Bytes of one request that may wait for their reader, if `most` were to be allowed.
+    #[must_use]
+    pub fn reading_window(&self, most: u64) -> u64 {
+        most.min(self.pipe().max(LEAST.1))
+    }
+
     /// Ends it, and tells the other end.
     pub fn close(&mut self, reason: CloseReason) {
         if self.over.is_none() {
@@ -325,7 +348,7 @@ impl Association {
             let len = (len - offset).min(BODY_PART);
             self.outbox.push(Control::Request(id, control::Part { offset, len }));
         }
-        self.fetching.insert(id, Fetching::new(body, Shape::of(what), window));
+        self.fetching.insert(id, Fetching::new(body, Shape::of(what), window, self.buffers.clone()));
         id
     }
 

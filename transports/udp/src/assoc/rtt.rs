@@ -48,6 +48,11 @@ impl Rtt {
         self.latest
     }
 
+    /// The shortest sample; a very long time before there is one.
+    pub(crate) fn shortest(&self) -> Duration {
+        self.min
+    }
+
     /// Whether there was a sample.
     pub(crate) fn is_known(&self) -> bool {
         self.smoothed.is_some()

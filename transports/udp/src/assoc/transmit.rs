@@ -50,7 +50,8 @@ impl Association {
         }
         self.prepare(now);
         let size = self.mtu.current();
-        let (window, rtt) = (self.cubic.window(), self.rtt.smoothed());
+        let window = self.cubic.window().min(self.pipe().max(super::LEAST.0));
+        let rtt = self.rtt.smoothed();
         let rate = super::Pacer::rate(window, rtt, self.cubic.in_slow_start());
         if let Some(probe) = self.mtu_probe(now, window) {
             return Some(probe);
