@@ -34,7 +34,7 @@ until grep -q ready "$dir/ready"; do read -rt 0.1 <> <(:) || true; done
 url=$(sed -n 's/.*\(icet:[^ ]*\).*/\1/p' "$dir/ready" | head -1)
 
 ice() {
-    echo "iceshare-$1=$target/iceshare publish {src} --as bench/{port}.opus --tracker $url --data {st}/host --listen 127.0.0.1:0 --transport $1|$target/iceshare get '{ready}' -o {out} --data {st}/receiver --listen 127.0.0.1:0 --transport $1"
+    echo "iceshare-$1=$target/iceshare publish {src} --as bench/{run}.opus --tracker $url --data {st}/host --listen 127.0.0.1:0 --transport $1|$target/iceshare get '{ready}' -o {out} --data {st}/receiver --listen 127.0.0.1:0 --transport $1"
 }
 floor() {
     echo "floor-$1=$target/iceshare-floor serve $1 {src}|$target/iceshare-floor fetch $1 {ready} {out}"

@@ -13,9 +13,9 @@ use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 /// What a connection buffers for sending at least, and of its congestion window as a multiple: enough that nothing waits
 /// for us, and no more than soon leaves, so that a request that is cancelled stops soon and a slow receiver costs little.
 const SEND_WINDOW: (u64, u64) = (512 << 10, 2);
-/// Bytes a microsecond that no path needs more of: 10 Gbit/s. More in flight than this makes of its shortest round trip only
+/// Bytes a microsecond that we want to fill a path with: 2.5 Gbit/s. More in flight than this makes of its shortest round trip only
 /// waits in queues, as on loopback, where no loss ends the growth of the congestion window; bytes that waited are in no cache.
-const FASTEST: u64 = 1250;
+const FASTEST: u64 = 312;
 
 /// The shortest round trip that was seen on a connection, in microseconds.
 #[derive(Debug)]

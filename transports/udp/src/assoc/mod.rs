@@ -62,9 +62,9 @@ const OLD: Duration = Duration::from_secs(3600);
 pub const REQUESTS: usize = 128;
 /// Buffers of 64 KiB that wait for their next use.
 const SPARE: usize = 32;
-/// Bytes a microsecond that no path needs more of: 10 Gbit/s. More in flight than this makes of its shortest round trip, or more
+/// Bytes a microsecond that we want to fill a path with: 2.5 Gbit/s. More in flight than this makes of its shortest round trip, or more
 /// that waits for its reader, is in no cache any more when its turn comes.
-const FASTEST: u64 = 1250;
+const FASTEST: u64 = 312;
 /// Bytes in flight that are allowed on any path, and that may wait for a reader.
 const LEAST: (u64, u64) = (512 << 10, 1 << 20);
 /// Bytes of a request's body in one frame: it fits every packet, and a HELLO.
