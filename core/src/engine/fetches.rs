@@ -39,8 +39,11 @@ pub(super) struct Fetch {
     pub(super) set: PageSet,
     /// All pages of the set before this one are held.
     pub(super) low: PageNo,
+    pub(super) began: Now,
     /// When something last came.
     pub(super) moved: Now,
+    /// New pages that it brought.
+    pub(super) brought: u64,
     /// Others may fetch its pages, too.
     pub(super) late: bool,
     /// Pages that it found held, but the engine does not know.
@@ -167,7 +170,7 @@ impl Engine {
                     if a.running() > 0 {
                         continue;
                     }
-                    m.run_in_reserve(&a.set, a.low, &busy)
+                    m.run_in_reserve(now, a.number.1, &a.set, a.low, &busy)
                 } else {
                     pages.next_run(&a.set, a.low, &busy, m.bridge)
                 };
@@ -233,7 +236,9 @@ impl Engine {
             need: a.need,
             set: pages,
             low: pages.first,
+            began: now,
             moved: now,
+            brought: 0,
             late: false,
             unheard: Vec::new(),
         };
@@ -337,6 +342,7 @@ impl Engine {
                 let (handle, order, source) = (f.handle, f.order, f.source);
                 self.ways.page(now, &f.way, len, self.config.per_host);
                 if self.page(now, handle, number, page, len, Some(id)) {
+                    self.fetches.get_mut(&id).into_iter().for_each(|f| f.brought += 1);
                     self.fetched(order, source, page, len);
                 }
             }
@@ -460,15 +466,23 @@ impl Engine {
             o => o,
         };
         let broke_off = matches!(outcome, Outcome::Incomplete | Outcome::Broken);
-        if f.set.last.is_none() && broke_off && t.again < AGAIN {
+        let lacks = matches!(outcome, Outcome::Done | Outcome::Incomplete);
+        if f.need == Need::Reserve && lacks {
+            let number = a.number.1;
+            self.answered_in_reserve(now, &f, number);
+        } else if f.set.last.is_none() && broke_off && t.again < AGAIN {
             t.again += 1;
         } else if outcome != Outcome::Done {
             if t.failed.is_none() || outcome == Outcome::Altered {
                 t.failed = Some(outcome);
             }
+            let number = a.number.1;
             let hedge = a.overdue && a.active() == 1;
             if outcome == Outcome::Unreachable {
                 self.ways.shun(now, f.way.clone());
+            }
+            if f.need == Need::Reserve {
+                self.failed_in_reserve(now, f.handle, number);
             }
             if !broke_off && outcome != Outcome::Stalled {
                 // The host's other requests will fare no better.

@@ -60,6 +60,8 @@ pub(super) struct Media {
     pub(super) undecided: bool,
     /// Held pages that may be fetched along with their neighbours.
     pub(super) bridge: u64,
+    /// Mean length of a page in bytes; 0: not known.
+    pub(super) mean: u64,
     pub(super) rejoins: u32,
     pub(super) focus: Option<Focus>,
     /// What of `focus` the tracker has not been told.
@@ -85,6 +87,7 @@ impl Media {
             pages: None,
             undecided: false,
             bridge: 0,
+            mean: 0,
             rejoins: 0,
             focus: None,
             focus_due: false,
@@ -335,6 +338,7 @@ impl Engine {
         let Some(m) = self.media.get_mut(&handle) else { return };
         m.undecided = false;
         m.bridge = BRIDGE * held.pages() / bytes.max(1);
+        m.mean = bytes / held.pages().max(1);
         let parked = std::mem::take(&mut m.parked);
         let same = m.version == version;
         if m.pages.is_none() {

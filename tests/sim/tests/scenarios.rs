@@ -201,16 +201,16 @@ fn a_swarm_outlives_its_tracker() {
     let text = "
         seconds = 100.0
         media = { bytes = 33_554_432, page = 8192 }
-        origin = { up = 4.0 }
         outage = { at = 20.0, seconds = 40.0 }
         [crowd]
-        peers = 20
+        peers = 30
         arrive = 5.0
         plays = true
     ";
     let figures = run(&Scenario::parse(text).unwrap(), Wire::Types).figures;
     let o = figures.outage.as_ref().unwrap();
-    assert_eq!(o.players, 20);
+    // Four ran dry when players fetched long runs, and turned to the origin for whatever others lacked.
+    assert_eq!((o.players, o.dry), (30, 0), "{o:#?}");
     // It was the origin alone before reserves named hosts that hold a part.
     assert!(o.received > o.from_origin + o.from_origin / 8 && o.from_origin > 0, "{o:#?}");
     assert_eq!((o.forgotten, o.assigned_twice), (0, 0), "{o:#?}");

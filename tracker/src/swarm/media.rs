@@ -194,6 +194,8 @@ pub(crate) struct Media {
     pub(crate) hungry: Pool<PeerIx>,
     /// Receivers of which a player waits for pages that nobody was ordered to send it yet.
     pub(crate) waiting: Pool<PeerIx>,
+    /// Players that fetch from the publisher while we are silent, and feed others.
+    pub(crate) feeders: Pool<PeerIx>,
     /// Whether a tick is due for hungry receivers.
     pub(crate) ticking: bool,
     /// About how many bytes a second its hosts can upload, the publisher aside: smoothed, of those that were looked at.
@@ -224,6 +226,7 @@ impl Media {
             free: Pool::default(),
             hungry: Pool::default(),
             waiting: Pool::default(),
+            feeders: Pool::default(),
             ticking: false,
             upload: 0.0,
             running: 0,
@@ -337,6 +340,7 @@ impl Media {
         self.free.remove(peer);
         self.hungry.remove(peer);
         self.waiting.remove(peer);
+        self.feeders.remove(peer);
         Some(member)
     }
 

@@ -27,16 +27,20 @@ fn what_is_in_reserve_is_fetched_while_the_tracker_is_gone_and_no_longer() {
     r.millis(700);
     let begun = r.started();
     let parts: Vec<_> = begun.iter().map(|s| (s.1, s.2, s.3)).collect();
-    assert_eq!(parts, [(10, Some(265), 2), (266, Some(521), 3)], "what nobody brings, shared out");
-    r.pages(begun[0].0, 10..=265);
+    assert_eq!(parts, [(10, Some(25), 2), (26, Some(41), 3)], "what nobody brings, shared out");
+    r.pages(begun[0].0, 10..=25);
     r.ended(begun[0].0, Outcome::Done);
     let next = r.started();
-    assert_eq!((next[0].1, next[0].2, next[0].3), (522, Some(777), 2), "one request after the other");
+    assert_eq!(
+        (next[0].1, next[0].2, next[0].3),
+        (42, Some(297), 2),
+        "one request after the other, of a host that is fast a long one"
+    );
     // A host that does not know yet is asked again.
     r.ended(begun[1].0, Outcome::Refused);
     assert!(r.started().is_empty());
-    r.millis(2100);
-    assert_eq!(r.started().iter().map(|s| (s.1, s.3)).collect::<Vec<_>>(), [(266, 3)]);
+    r.millis(2500);
+    assert_eq!(r.started().iter().map(|s| (s.1, s.3)).collect::<Vec<_>>(), [(26, 3)]);
     r.clear();
     r.connect(1);
     let mut stopped = std::mem::take(&mut r.stops);
@@ -104,4 +108,60 @@ fn the_latest_reserve_counts_and_one_of_another_version_does_not() {
     r.disconnect();
     r.millis(5000);
     assert!(r.started().is_empty(), "the driver has not taken the new version yet");
+}
+
+#[test]
+fn what_a_host_lacks_is_asked_of_others_and_a_host_that_had_nothing_rests() {
+    let (mut r, _) = fetching();
+    r.disconnect();
+    r.millis(1100);
+    let begun = r.started();
+    let (second, third) = (begun[0].0, begun[1].0);
+    // The third has the first half of what it was asked for.
+    r.ended(second, Outcome::Incomplete);
+    r.pages(third, 26..=33);
+    r.ended(third, Outcome::Incomplete);
+    assert!(r.started().is_empty(), "who had some goes on in a moment");
+    r.millis(900);
+    assert!(r.started().is_empty());
+    r.millis(700);
+    let next: Vec<_> = r.started().iter().map(|s| (s.1, s.2, s.3)).collect();
+    // Neither is asked again for what it lacked a moment ago.
+    assert_eq!(next, [(34, Some(49), 2), (10, Some(25), 3)]);
+}
+
+#[test]
+fn a_player_asks_the_last_resort_for_what_is_due_and_of_others_what_one_is_slow_to_bring() {
+    let mut r = Rig::joined(10_000);
+    let media = manifest(1, 1).id();
+    // 10 pages a second.
+    let focus =
+        Focus { media, at: Position::Page(100), rate: Some(40_000), urgent: 80_000, intent: Intent::Play };
+    r.command(Command::Focus { handle: H, focus: focus.clone() });
+    let one = |h: u8| assignment(u64::from(h), PageSet::range(0, 9999), Need::Reserve, &[h]);
+    r.tell(Reserve { assignments: [2, 3, 9].map(one).to_vec() }.into());
+    r.disconnect();
+    r.millis(1100);
+    let begun = r.started();
+    let parts: Vec<_> = begun.iter().map(|s| (s.1, s.2, s.3)).collect();
+    assert_eq!(parts, [(100, Some(115), 2), (116, Some(131), 3), (132, Some(147), 9)]);
+    r.pages(begun[2].0, 132..=147);
+    r.ended(begun[2].0, Outcome::Done);
+    let due = r.started();
+    assert_eq!(due.iter().map(|s| (s.1, s.2, s.3)).collect::<Vec<_>>(), [(148, Some(150), 9)]);
+    r.pages(due[0].0, 148..=150);
+    r.ended(due[0].0, Outcome::Done);
+    assert!(r.started().is_empty(), "the rest is not due");
+    // The second host is slow: what it was to bring, and is due, others are asked for as well.
+    r.pages(begun[1].0, 116..=131);
+    r.ended(begun[1].0, Outcome::Done);
+    assert_eq!(
+        r.started().iter().map(|s| (s.1, s.3)).collect::<Vec<_>>(),
+        [(151, 3)],
+        "the others run ahead"
+    );
+    r.page(begun[0].0, 100);
+    r.millis(2600);
+    let helped: Vec<_> = r.started().iter().map(|s| (s.1, s.3)).collect();
+    assert_eq!(helped, [(101, 9)]);
 }

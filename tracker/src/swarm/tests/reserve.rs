@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use icet::message::{Assignment, Intent, Need, ToPeer};
+use icet::message::{Assignment, Hello, Intent, Need, ToPeer};
 use icet::ticket::TicketBody;
-use icet::{Offer, PageSet, TicketKey};
+use icet::{Limits, Offer, PageSet, PeerKey, TicketKey};
 
 use super::super::ConnId;
 use super::fixture::{identity, media};
-use super::world::{SECRET, World, hello, offer, tcp};
+use super::world::{SECRET, World, focus, hello, offer, tcp};
 
 /// What `conn` was given in reserve last.
 fn reserve(w: &mut World, conn: ConnId) -> Vec<Assignment> {
@@ -44,6 +44,7 @@ fn who_fetches_has_hosts_of_everything_in_reserve() {
         let body = ticket(host, a);
         assert_eq!((body.need, body.assignment, body.pages), (Need::Reserve, a.id, a.pages));
         assert!(body.expiry >= w.wall() + 600_000);
+        assert!(icet::frame::encode(a).len() < 400, "what it takes on the wire, and to remember");
     }
     // Renewed while it fetches, it buys no more: its numbers stay.
     let id = first[0].media;
@@ -82,4 +83,44 @@ fn a_host_is_in_reserve_whatever_its_protocol_dials() {
     w.join(r, "film", Intent::Whole);
     let names: Vec<_> = reserve(&mut w, r).iter().map(|a| a.source.host.protocol.to_string()).collect();
     assert_eq!(names, ["own"]);
+}
+
+/// Players of whom one can send much more than it plays, and others less than twice that: whom each has in reserve after a while.
+#[test]
+fn a_player_who_can_send_much_is_to_feed_others() {
+    let mut w = World::new();
+    let mut peer = |n: u8, up: u64| {
+        let at = format!("10.0.{n}.1:4000");
+        let conn = w.connect(&identity(n), &at);
+        let limits = Limits { up: Some(up), down: None };
+        w.say(conn, Hello { limits, ..hello(vec![tcp(&at)]) });
+        conn
+    };
+    // They play 40 kB a second.
+    let p = peer(1, 400_000);
+    let players = [peer(2, 1_000_000), peer(3, 60_000), peer(4, 60_000)];
+    let film = media(&identity(1), "film", 1, 20_000, 4000);
+    w.publish(p, &film);
+    players.iter().for_each(|r| w.join(*r, "film", Intent::Play));
+    let mut named: Vec<Vec<PeerKey>> = vec![Vec::new(); players.len()];
+    for second in 0..60 {
+        for (r, named) in players.iter().zip(&mut named) {
+            w.say(*r, focus(film.0.id(), 10 * second, 80_000));
+            for m in w.heard(*r) {
+                match m {
+                    ToPeer::Assign(m) => m.assignments.iter().for_each(|a| w.done(*r, a)),
+                    ToPeer::Reserve(m) => *named = m.assignments.iter().map(|a| a.source.host.key).collect(),
+                    _ => {}
+                }
+            }
+        }
+        w.pass(Duration::from_secs(1));
+    }
+    let [fast, slow, other] = [2, 3, 4].map(|n| identity(n).key());
+    let publisher = identity(1).key();
+    assert_eq!(named[0].first(), Some(&publisher), "who feeds others turns to the publisher first");
+    for (named, beside) in named[1..].iter().zip([other, slow]) {
+        assert_eq!(named.last(), Some(&publisher), "the last resort of others");
+        assert!(named.contains(&fast) && named.contains(&beside), "{named:?}");
+    }
 }
