@@ -317,7 +317,14 @@ impl Board {
         }
     }
 
-    /// The best way from `host` to `receiver` that did not just fail it, if there is one; of bulk, now and then another one.
+    /// Whether nothing was ordered from `host` over this protocol yet, though something was over others.
+    pub(crate) fn is_untried(&self, host: PeerIx, proto: ProtoIx) -> bool {
+        let Some(h) = self.peers.get(&host) else { return false };
+        h.offered(proto).is_some_and(|o| !o.tried) && h.offers.iter().any(|o| o.tried)
+    }
+
+    /// The best way from `host` to `receiver` that did not just fail it, if there is one; of bulk, one that was never tried but
+    /// promises well, and now and then another one.
     pub(crate) fn route(
         &mut self,
         now: Now,
@@ -327,11 +334,24 @@ impl Board {
         bytes: u64,
     ) -> Option<Route> {
         const EXPLORE: f64 = 0.03;
+        /// What promises so much of the best is tried once in any case.
+        const PROMISING: f64 = 0.5;
         let mut ways = self.ways(now, host, receiver, need, bytes);
         let r = self.peers.get(&receiver)?;
         ways.retain(|(_, route)| !r.avoids(host, route.proto, now));
         ways.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let best = ways.first()?.1;
+        let (most, best) = *ways.first()?;
+        // Beside something else that is under way, so that nobody waits for what may turn out badly.
+        if need >= Need::Bulk && ways.len() > 1 && r.down.count > 0 {
+            let new = |(score, w): &&(f64, Route)| {
+                *score >= PROMISING * most
+                    && self.is_untried(host, w.proto)
+                    && self.protocols.may_be_tried(now, w.proto, &w.expected)
+            };
+            if let Some((_, route)) = ways.iter().find(new) {
+                return Some(*route);
+            }
+        }
         if need >= Need::Bulk && ways.len() > 1 && self.rng.random_bool(EXPLORE) {
             let i = self.rng.random_range(1..ways.len());
             let other = ways.get(i).map(|w| w.1);
@@ -485,6 +505,7 @@ impl Board {
         let host = self.peers.get_mut(&order.host)?;
         host.up.begin(now, bytes, order.need);
         host.serving.push(id);
+        host.offers.iter_mut().filter(|o| o.proto == proto).for_each(|o| o.tried = true);
         self.peers.get_mut(&order.receiver)?.down.begin(now, bytes, order.need);
         self.give(now, order.receiver, bytes as f64);
         let m = self.media.get_mut(&order.media)?;

@@ -264,6 +264,8 @@ pub(crate) struct Offered {
     pub(crate) offer: Offer,
     pub(crate) proto: ProtoIx,
     pub(crate) arm: Arm,
+    /// Whether anything was ordered from it over this one, since it said hello.
+    pub(crate) tried: bool,
 }
 
 /// A peer whose session said hello, or that did so a short while ago.

@@ -295,7 +295,8 @@ impl Swarm {
         let mut offers = Vec::with_capacity(hello.offers.len());
         for offer in &hello.offers {
             if let Some(proto) = self.board.protocols.intern(&offer.name) {
-                let offered = Offered { offer: offer.clone(), proto, arm: super::learn::Arm::default() };
+                let arm = super::learn::Arm::default();
+                let offered = Offered { offer: offer.clone(), proto, arm, tried: false };
                 self.count_offer(&offered, true);
                 offers.push(offered);
             }

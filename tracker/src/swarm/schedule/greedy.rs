@@ -258,14 +258,18 @@ fn order_bulk(
     };
     let found =
         ranges.iter().find_map(|r| choose::rarest(board, media, (host, receiver), *r, size, how, start));
-    let Some((first, last)) = found else { return false };
+    let Some((first, mut last)) = found else { return false };
+    let Some(proto) = proto.or_else(|| Some(board.route(now, host, receiver, need, 64 << 10)?.proto)) else {
+        return false;
+    };
+    // Little is risked to learn of a protocol: a unit.
+    if board.is_untried(host, proto) {
+        last = last.min(first + unit - 1);
+    }
     let bytes = board.media.get(&media).map_or(0, |m| m.table.bytes_of(first, last));
     if !is_quick(now, board, media, host, bytes) {
         return false;
     }
-    let Some(proto) = proto.or_else(|| Some(board.route(now, host, receiver, need, 64 << 10)?.proto)) else {
-        return false;
-    };
     let stand_ins = Vec::new();
     let mut order =
         Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };

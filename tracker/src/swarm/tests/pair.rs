@@ -1,27 +1,34 @@
 //! One host and one receiver that share several protocols.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use icet::message::{Assignment, Hello, Intent};
 
+use super::super::ConnId;
 use super::fixture::{identity, media};
 use super::world::{World, hello, offer, tcp};
+
+/// An origin and a receiver with these protocols, which fetches a film of so many pages.
+fn pair(w: &mut World, protocols: &[&str], pages: u64) -> ConnId {
+    let mut peer = |n: u8| {
+        let at = format!("10.0.0.{n}:4000");
+        let conn = w.connect(&identity(n), &at);
+        let offers = protocols.iter().map(|p| offer(p)).collect();
+        w.say(conn, Hello { offers, ..hello(vec![tcp(&at)]) });
+        conn
+    };
+    let (p, r) = (peer(1), peer(2));
+    w.publish(p, &media(&identity(1), "film", 1, pages, 4000));
+    w.join(r, "film", Intent::Whole);
+    r
+}
 
 /// The tracker learns of a host's other protocols by trying them now and then: beside the best, so that nobody waits for it.
 #[test]
 fn a_pair_carries_one_media_over_two_protocols_at_once() {
     let mut w = World::new();
-    let mut peer = |n: u8| {
-        let at = format!("10.0.0.{n}:4000");
-        let conn = w.connect(&identity(n), &at);
-        let offers = ["http", "quic"].map(offer).to_vec();
-        w.say(conn, Hello { offers, ..hello(vec![tcp(&at)]) });
-        conn
-    };
-    let (p, r) = (peer(1), peer(2));
-    w.publish(p, &media(&identity(1), "film", 1, 20_000, 4000));
-    w.join(r, "film", Intent::Whole);
+    let r = pair(&mut w, &["http", "quic"], 20_000);
     let mut running: Vec<Assignment> = w.assigned(r);
     let (mut at_once, mut pages) = (0, BTreeMap::<String, u64>::new());
     while !running.is_empty() {
@@ -36,4 +43,25 @@ fn a_pair_carries_one_media_over_two_protocols_at_once() {
     }
     assert_eq!(pages.values().sum::<u64>(), 20_000, "{pages:?}");
     assert!(pages.len() == 2 && at_once > 0, "{pages:?}, both at once {at_once} times");
+}
+
+/// Nothing is known of any of them: all are tried, once each, with little, and beside something else that is under way.
+#[test]
+fn each_protocol_of_a_host_is_tried_soon() {
+    let mut w = World::new();
+    let r = pair(&mut w, &["http", "libp2p", "quic", "udp"], 20_000);
+    let mut running: Vec<Assignment> = w.assigned(r);
+    let (mut names, mut orders) = (BTreeSet::new(), 0);
+    while names.len() < 4 && orders < 8 {
+        for a in &running[orders..] {
+            let new = names.insert(a.source.host.protocol.to_string());
+            let count = a.pages.last.expect("an end") - a.pages.first + 1;
+            assert!(!new || count <= 16, "{count} pages over what nothing is known of");
+            orders += 1;
+        }
+        w.pass(Duration::from_millis(20));
+        w.done(r, &running[orders - 1]);
+        running.extend(w.assigned(r));
+    }
+    assert_eq!(names.len(), 4, "in {orders} orders: {names:?}");
 }
