@@ -103,7 +103,22 @@ impl Known {
                 if s.failed > 0 {
                     parts.push(format!("{} failed just now and will be tried again", s.failed));
                 }
-                let rest = s.hosts.saturating_sub(s.unshared + s.unreachable + s.failed);
+                let (unwilling, silent) = (s.unwilling.unwrap_or(0), s.silent.unwrap_or(0));
+                if unwilling > 0 {
+                    let what = "now: their users set a rate, hours, ceilings, networks or media";
+                    parts.push(match unwilling == s.hosts {
+                        true => format!("but none of them gives us any {what}"),
+                        false => format!("{unwilling} of them giving us none {what}"),
+                    });
+                }
+                if silent > 0 {
+                    parts.push(match silent == s.hosts {
+                        true => "but none of them answers the tracker now".to_owned(),
+                        false => format!("{silent} not answering the tracker now"),
+                    });
+                }
+                let others = [s.unshared, s.unreachable, s.failed, unwilling, silent];
+                let rest = others.into_iter().fold(s.hosts, u32::saturating_sub);
                 if rest > 0 {
                     parts.push(format!("{rest} busy with others"));
                 }
@@ -157,7 +172,8 @@ mod tests {
         names: &[&str],
     ) -> Option<Shortage> {
         let protocols = names.iter().map(|n| n.parse().expect("a name")).collect();
-        Some(Shortage { media: MediaId([1; 32]), hosts, unshared, unreachable, failed, protocols })
+        let (media, unwilling, silent) = (MediaId([1; 32]), None, None);
+        Some(Shortage { media, hosts, unshared, unreachable, failed, protocols, unwilling, silent })
     }
 
     fn said(shortage: Option<Shortage>, failures: Vec<FetchFailure>) -> String {
@@ -191,6 +207,23 @@ mod tests {
              1 can not be reached from here: behind a NAT or a firewall a host needs an open port, or a relay that both \
              ends have set, 1 failed just now and will be tried again, 1 busy with others; host 09090909 over http: no \
              connection to 192.0.2.1:5: refused\\u{1b}[1m"
+        );
+        let of = |hosts, unwilling, silent| {
+            shortage(hosts, 0, 0, 0, &[]).map(|s| Shortage { unwilling, silent, ..s })
+        };
+        assert_eq!(
+            said(of(1, Some(1), None), vec![]),
+            "1 host has the missing pages, but none of them gives us any now: their users set a rate, hours, ceilings, \
+             networks or media"
+        );
+        assert_eq!(
+            said(of(1, None, Some(1)), vec![]),
+            "1 host has the missing pages, but none of them answers the tracker now"
+        );
+        assert_eq!(
+            said(of(4, Some(1), Some(2)), vec![]),
+            "4 hosts have the missing pages, 1 of them giving us none now: their users set a rate, hours, ceilings, \
+             networks or media, 2 not answering the tracker now, 1 busy with others"
         );
         assert_eq!(
             said(shortage(0, 0, 0, 0, &[]), vec![]),

@@ -124,7 +124,7 @@ assignment = table({
 })
 shortage = table({
     1: ("media", hexed), 2: ("hosts", same), 3: ("unshared", same), 4: ("unreachable", same), 5: ("failed", same),
-    6: ("protocols", many(same)),
+    6: ("protocols", many(same)), 7: ("unwilling", same), 8: ("silent", same),
 })
 slices = {1: ("media", hexed), 2: ("request", num), 3: ("slices", many(proven))}
 stream = table({1: ("serial", same), 2: ("codec", same), 3: ("rate", same), 4: ("channels", same), 5: ("size", same)})

@@ -164,7 +164,7 @@ pub(crate) fn ticket_body(b: &TicketBody) -> Value {
 fn shortage(s: &Shortage) -> Value {
     json!({
         "media": hex(&s.media.0), "hosts": s.hosts, "unshared": s.unshared, "unreachable": s.unreachable, "failed": s.failed,
-        "protocols": list(&s.protocols, |p| json!(p.as_str())),
+        "protocols": list(&s.protocols, |p| json!(p.as_str())), "unwilling": s.unwilling, "silent": s.silent,
     })
 }
 

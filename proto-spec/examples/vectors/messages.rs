@@ -127,7 +127,8 @@ pub(crate) fn assignment() -> Assignment {
 
 fn shortage() -> Shortage {
     let protocols = ["quic", "udp"].map(|p| p.parse().expect("a name")).to_vec();
-    Shortage { media: id(), hosts: 5, unshared: 2, unreachable: 1, failed: 1, protocols }
+    let (unwilling, silent) = (None, None);
+    Shortage { media: id(), hosts: 5, unshared: 2, unreachable: 1, failed: 1, protocols, unwilling, silent }
 }
 
 fn live_assignment() -> Assignment {
@@ -261,6 +262,7 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         text: "too many joins from your network; try again in a minute".to_owned(),
         retry: Some(60_000),
     };
+    let unwilling = Shortage { unwilling: Some(1), silent: Some(1), hosts: 7, ..shortage() };
     let bare = ErrorMessage {
         code: ErrorCode(65_000),
         request: None,
@@ -281,6 +283,7 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("media-answer-no-estimate", unknown_estimate),
         p("assign", Assign::from(vec![assignment(), live_assignment()])),
         p("assign-shortage", Assign { assignments: Vec::new(), shortages: Some(vec![shortage()]) }),
+        p("assign-shortage-of-will", Assign { assignments: Vec::new(), shortages: Some(vec![unwilling]) }),
         p("cancel", Cancel { assignments: vec![77, 78] }),
         ("slices", Message::Peer(ToPeer::Slices(slices))),
         p("info-answer", info),

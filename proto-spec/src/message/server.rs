@@ -180,6 +180,12 @@ pub struct Shortage {
     /// Over what those of `unshared` serve, each name once.
     #[n(6)]
     pub protocols: Vec<ProtocolName>,
+    /// Of the others, those that give the receiver nothing of this media now, as their users chose; absent: none.
+    #[n(7)]
+    pub unwilling: Option<u32>,
+    /// Of the others, those that do not answer the tracker; absent: none.
+    #[n(8)]
+    pub silent: Option<u32>,
 }
 
 /// Assignments that are taken up only while the tracker is silent. They take the place of those that the peer had in reserve of

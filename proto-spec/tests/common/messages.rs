@@ -118,14 +118,16 @@ fn assignment() -> impl Strategy<Value = Assignment> {
 }
 
 fn shortage() -> impl Strategy<Value = Shortage> {
-    (media(), any::<[u32; 4]>(), vec(protocol(), 0..5)).prop_map(
-        |(media, [hosts, unshared, unreachable, failed], protocols)| Shortage {
+    (media(), any::<[u32; 4]>(), vec(protocol(), 0..5), of(any::<u32>()), of(any::<u32>())).prop_map(
+        |(media, [hosts, unshared, unreachable, failed], protocols, unwilling, silent)| Shortage {
             media,
             hosts,
             unshared,
             unreachable,
             failed,
             protocols,
+            unwilling,
+            silent,
         },
     )
 }

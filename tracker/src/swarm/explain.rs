@@ -38,6 +38,10 @@ pub enum Verdict {
     Distrusted,
     /// It altered pages, or ignored what it was asked.
     Untrusted,
+    /// It does not answer the tracker.
+    Silent,
+    /// It gives this receiver nothing of this media now: so its user chose.
+    GivesNothing,
     /// Both speak a protocol, but no address of the host was proved that this receiver may be told.
     NoRoute,
     /// They speak no common protocol that the host serves.
@@ -142,6 +146,10 @@ pub enum Reason {
     NoProtocol,
     /// Nobody who holds it has an address that the receiver may be told.
     NoRoute,
+    /// Nobody who holds it gives this receiver anything of this media now.
+    GiveNothing,
+    /// Nobody who holds it answers the tracker.
+    HostsSilent,
     /// All who hold it failed the receiver a moment ago, or are not trusted.
     Avoided,
     /// All who hold it have as much to send as they can.
@@ -317,6 +325,10 @@ impl Board {
             Verdict::Gone
         } else if !common {
             Verdict::NoProtocol
+        } else if h.away {
+            Verdict::Silent
+        } else if !h.gives_to(r) || !self.gives(media, h) {
+            Verdict::GivesNothing
         } else if !any_way || !h.servable {
             Verdict::NoRoute
         } else if trust < LEAST_TRUST {
@@ -373,6 +385,10 @@ fn in_their_way(hosts: &[Considered]) -> Reason {
         Reason::Avoided
     } else if any(&[Verdict::NoRoute]) {
         Reason::NoRoute
+    } else if any(&[Verdict::GivesNothing]) {
+        Reason::GiveNothing
+    } else if any(&[Verdict::Silent]) {
+        Reason::HostsSilent
     } else if any(&[Verdict::NoProtocol]) {
         Reason::NoProtocol
     } else {

@@ -18,6 +18,10 @@ fn verdict(v: Verdict) -> (&'static str, &'static str) {
         Verdict::Avoided => ("avoided", "failed this receiver a moment ago"),
         Verdict::Distrusted => ("map_not_believed", "several did not find there what it said it holds"),
         Verdict::Untrusted => ("no_trust", "altered pages, or ignored what it was asked"),
+        Verdict::Silent => ("silent", "does not answer the tracker"),
+        Verdict::GivesNothing => {
+            ("gives_nothing", "gives this receiver nothing of this media now: so its user chose")
+        }
         Verdict::NoRoute => ("no_route", "no address of it was proved that the receiver may be told"),
         Verdict::NoProtocol => ("no_protocol", "serves over no protocol that the receiver speaks"),
         Verdict::Gone => ("gone", "has no session any more"),
@@ -43,6 +47,11 @@ fn reason(r: Reason) -> (&'static str, &'static str) {
             ("no_protocol", "Nobody who holds it serves over a protocol that the receiver speaks.")
         }
         Reason::NoRoute => ("no_route", "Nobody who holds it has an address that the receiver may be told."),
+        Reason::GiveNothing => (
+            "hosts_give_nothing",
+            "Nobody who holds it gives this receiver anything of this media now: so their users chose.",
+        ),
+        Reason::HostsSilent => ("hosts_silent", "Nobody who holds it answers the tracker."),
         Reason::Avoided => {
             ("hosts_avoided", "All who hold it failed the receiver a moment ago, or are not trusted.")
         }

@@ -449,6 +449,8 @@ fn what_the_tracker_says_of_a_shortage_is_passed_on() {
         unreachable: 0,
         failed: 0,
         protocols: vec!["udp".parse().unwrap()],
+        unwilling: None,
+        silent: None,
     };
     let (ours, other) = (shortage(manifest(1000, 1).id()), shortage(MediaId([9; 32])));
     r.tell(Assign { assignments: Vec::new(), shortages: Some(vec![other, ours.clone()]) }.into());

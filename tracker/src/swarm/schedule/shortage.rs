@@ -53,6 +53,7 @@ fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Sho
         return None;
     }
     let (mut hosts, mut unshared, mut unreachable, mut failed) = (0, 0, 0, 0);
+    let (mut unwilling, mut silent) = (0, 0);
     let mut protocols = BTreeSet::new();
     let publisher = m.publisher.and_then(|p| Some((p, m.members.get(&p)?)));
     let others = m.members.iter().map(|(ix, x)| (*ix, x)).filter(|(ix, _)| m.publisher != Some(*ix));
@@ -73,8 +74,10 @@ fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Sho
         if !serving().any(|o| r.offered(o.proto).is_some()) {
             unshared += 1;
             protocols.extend(serving().map(|o| &o.offer.name));
+        } else if h.away {
+            silent += 1;
         } else if !h.gives_to(r) || !board.gives(media, h) {
-            // For now, or by its user's will: to the receiver it is busy.
+            unwilling += 1;
         } else if ways.is_empty() {
             unreachable += 1;
         } else if member.avoids(host, now) || ways.iter().all(|(_, w)| r.avoids(host, w.proto, now)) {
@@ -82,5 +85,7 @@ fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Sho
         }
     }
     let protocols = protocols.into_iter().take(limits::OFFERS).cloned().collect();
-    Some(Shortage { media: m.id, hosts, unshared, unreachable, failed, protocols })
+    let some = |n: u32| Some(n).filter(|n| *n > 0);
+    let (unwilling, silent) = (some(unwilling), some(silent));
+    Some(Shortage { media: m.id, hosts, unshared, unreachable, failed, protocols, unwilling, silent })
 }

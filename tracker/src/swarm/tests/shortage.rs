@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use icet::message::{Hello, Intent, Outcome, Shortage, ToPeer};
+use icet::message::{Allow, Hello, Intent, Outcome, Report, Shortage, ToPeer};
 use icet::{NetAddr, PageRanges};
 
-use super::super::ConnId;
+use super::super::{ConnId, Reason, Verdict};
 use super::fixture::{identity, media};
 use super::world::{World, focus, have, hello, join, offer, report, tcp};
 
@@ -112,4 +112,42 @@ fn a_player_that_has_what_it_wants_is_told_nothing() {
     w.say(r, focus(film.0.id(), 3500, 64 << 10));
     w.pass(Duration::from_secs(3));
     assert_eq!(told(&mut w, r).iter().map(counts).collect::<Vec<_>>(), [(1, 1, 0, 0, "udp".to_owned())]);
+}
+
+/// What is said last of an origin that does not give, and of one that is silent: to the receiver, and to who asks why.
+fn of_a_host(from: &str, act: impl Fn(&mut World, ConnId, &icet::MediaId)) -> (Shortage, Reason, Verdict) {
+    let mut w = World::new();
+    let film = media(&identity(1), "film", 1, 256, 4000);
+    let p = w.peer(1);
+    w.publish(p, &film);
+    act(&mut w, p, &film.0.id());
+    let r = w.connect(&identity(2), from);
+    w.say(r, hello(vec![tcp(from)]));
+    w.join(r, "film", Intent::Whole);
+    for a in w.assigned(r) {
+        w.say(r, Report { bytes: 0, pages: 0, ..report(&a, Outcome::Stalled) });
+    }
+    w.pass(Duration::from_secs(5));
+    let why = w.swarm.why(&film.0.id(), &identity(2).key().to_string(), 7).unwrap();
+    (told(&mut w, r).pop().expect("a shortage"), why.reason, why.hosts[0].verdict)
+}
+
+#[test]
+fn who_does_not_give_and_who_is_silent_are_not_called_busy() {
+    let allow = |up, near, withheld| Allow { up, down: None, near, withheld };
+    let (here, elsewhere) = ("10.0.0.2:4000", "198.51.100.2:4000");
+    let nothing = (here, allow(Some(0), false, Vec::new()));
+    let near = (elsewhere, allow(None, true, Vec::new()));
+    for (from, m) in [nothing, near] {
+        let (s, reason, verdict) = of_a_host(from, |w, p, _| w.say(p, m.clone()));
+        assert_eq!((s.hosts, s.unwilling, s.silent), (1, Some(1), None), "{m:?}");
+        assert_eq!((reason, verdict), (Reason::GiveNothing, Verdict::GivesNothing), "{m:?}");
+    }
+    let withheld = |w: &mut World, p, id: &icet::MediaId| w.say(p, allow(None, false, vec![*id]));
+    let (s, reason, verdict) = of_a_host(here, withheld);
+    assert_eq!((s.hosts, s.unwilling, s.silent), (1, Some(1), None));
+    assert_eq!((reason, verdict), (Reason::GiveNothing, Verdict::GivesNothing));
+    let (s, reason, verdict) = of_a_host(here, |w, p, _| assert!(w.frozen.insert(p)));
+    assert_eq!((s.hosts, s.unwilling, s.silent), (1, None, Some(1)));
+    assert_eq!((reason, verdict), (Reason::HostsSilent, Verdict::Silent));
 }
