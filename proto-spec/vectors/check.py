@@ -183,7 +183,7 @@ MESSAGES = {
         6: ("sent", num), 7: ("received", num), 8: ("alternatives", many(same)),
     }),
     106: ("error", {1: ("code", same), 2: ("request", num), 3: ("media", hexed), 4: ("text", same), 5: ("retry", same)}),
-    107: ("withdrawn", {1: ("media", hexed), 2: ("moved", same)}),
+    107: ("withdrawn", {1: ("media", hexed), 2: ("moved", same), 3: ("operator", same)}),
     108: ("pong", {1: ("nonce", num), 2: ("time", num)}),
     109: ("reach-result", {1: ("addr", addr), 2: ("proved", same), 3: ("why", same)}),
     110: ("invite", {1: ("assignment", num), 2: ("media", hexed), 3: ("receiver", host), 4: ("dial", dial), 5: ("lapse", same)}),

@@ -9,6 +9,9 @@ use thiserror::Error;
 use crate::engine::io::Refusal;
 use crate::store::StoreError;
 
+/// What trackers say of a media of which there is nothing else to say.
+const NOTHING_MORE: &str = "no such media here";
+
 /// Why a peer could not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -42,16 +45,21 @@ pub enum OpenError {
         why: String,
     },
     /// The tracker does not know it.
-    #[error("no such media on {tracker}: {path}")]
+    #[error("no such media on {tracker}: {path}{}", .why.as_ref().map(|why| format!("; {why}")).unwrap_or_default())]
     NoMedia {
         /// Host and port.
         tracker: String,
         /// Its path.
         path: MediaPath,
+        /// What the tracker says of it beside that: that it moved, or that the operator withdrew it.
+        why: Option<String>,
     },
     /// It was taken off the tracker.
     #[error("the media was withdrawn by its publisher{}", .0.as_ref().map(|p| format!("; it is now at {p}")).unwrap_or_default())]
     Withdrawn(Option<MediaPath>),
+    /// The tracker's operator took it off.
+    #[error("the media was withdrawn by the operator of the tracker")]
+    TakenOff,
     /// The key of tracker or publisher, or the manifest's version or signature, is not what it must be.
     #[error("{0}")]
     Trust(String),
@@ -81,7 +89,7 @@ impl OpenError {
         match self {
             OpenError::NoPath => 2,
             OpenError::Tracker { .. } => 3,
-            OpenError::NoMedia { .. } | OpenError::Withdrawn(_) => 4,
+            OpenError::NoMedia { .. } | OpenError::Withdrawn(_) | OpenError::TakenOff => 4,
             OpenError::NoData(..) => 5,
             OpenError::Trust(_) => 6,
             OpenError::Refused(_) | OpenError::Store(_) | OpenError::InUse(_) | OpenError::Closed => 1,
@@ -98,9 +106,14 @@ impl OpenError {
     pub(crate) fn from_refusal(url: &IcetUrl, path: &MediaPath, why: Refusal) -> OpenError {
         match why {
             Refusal::Withdrawn(moved) => OpenError::Withdrawn(moved),
+            Refusal::TakenOff => OpenError::TakenOff,
             Refusal::Locate { error, .. } => OpenError::Refused(error.text),
             Refusal::Error(ErrorMessage { code, text, .. }) => match code {
-                ErrorCode::NO_MEDIA => OpenError::NoMedia { tracker: url.authority(), path: path.clone() },
+                ErrorCode::NO_MEDIA => OpenError::NoMedia {
+                    tracker: url.authority(),
+                    path: path.clone(),
+                    why: Some(text).filter(|t| !t.is_empty() && t != NOTHING_MORE),
+                },
                 ErrorCode::OWNED | ErrorCode::ROLLBACK | ErrorCode::FORGED | ErrorCode::OTHER_PUBLISHER => {
                     OpenError::Trust(text)
                 }

@@ -249,8 +249,10 @@ pub enum Action {
 pub enum Refusal {
     /// The tracker's error.
     Error(icet::message::ErrorMessage),
-    /// The media was withdrawn, or moved.
+    /// Its publisher withdrew the media, or moved it.
     Withdrawn(Option<MediaPath>),
+    /// The tracker's operator withdrew the media.
+    TakenOff,
     /// A [`Command::Locate`] failed; the media itself goes on.
     Locate {
         /// What was looked for.

@@ -231,7 +231,9 @@ impl Engine {
 
     pub(super) fn withdrawn(&mut self, now: Now, m: Withdrawn) {
         if let Some(handle) = self.ids.get(&m.media).copied() {
-            self.refuse(now, handle, Refusal::Withdrawn(m.moved));
+            let by_operator = m.operator == Some(true);
+            let why = if by_operator { Refusal::TakenOff } else { Refusal::Withdrawn(m.moved) };
+            self.refuse(now, handle, why);
         }
     }
 

@@ -289,7 +289,10 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
         }
         ToPeer::Withdrawn(m) => (
             "withdrawn",
-            json!({ "media": hex(&m.media.0), "moved": maybe(m.moved.as_ref(), |p| json!(p.as_str())) }),
+            json!({
+                "media": hex(&m.media.0), "moved": maybe(m.moved.as_ref(), |p| json!(p.as_str())),
+                "operator": m.operator,
+            }),
         ),
         ToPeer::Pong(m) => ("pong", json!({ "nonce": num(m.nonce), "time": num(m.time) })),
         ToPeer::ReachResult(m) => {

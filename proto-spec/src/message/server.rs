@@ -355,6 +355,9 @@ pub struct Withdrawn {
     /// Where it went, if it moved.
     #[n(2)]
     pub moved: Option<MediaPath>,
+    /// Whether the tracker's operator took it off; absent or false: its publisher.
+    #[n(3)]
+    pub operator: Option<bool>,
 }
 
 impl Withdrawn {

@@ -308,7 +308,12 @@ pub(crate) fn to_peer() -> impl Strategy<Value = ToPeer> {
             }
             .into()
         ),
-        (media(), of(path())).prop_map(|(media, moved)| Withdrawn { media, moved }.into()),
+        (media(), of(path()), of(any::<bool>())).prop_map(|(media, moved, operator)| Withdrawn {
+            media,
+            moved,
+            operator
+        }
+        .into()),
         any::<[u64; 2]>().prop_map(|[nonce, time]| Pong { nonce, time }.into()),
         (addr(), any::<bool>(), text(limits::TEXT)).prop_map(|(addr, proved, why)| ReachResult {
             addr,

@@ -114,9 +114,21 @@ fn who_may_publish_is_the_operators_choice() {
     let policy = json!({ "publish": "listed", "allowed": [key] }).to_string();
     let rules = operate(&net.tracker, "PUT", "/publishers", &policy);
     assert_eq!((&rules["publish"], &rules["allowed"]), (&json!("listed"), &json!([key])));
-    let (publisher, _) = net.publish("stranger", &file, &[]);
-    // Withdrawn it stays away, until it is allowed again.
+    let (publisher, url) = net.publish("stranger", &file, &[]);
+    let (mut get, _) = net.get("listener", &url, &["--down", "10kB"]);
+    let running = "\"assignments_running\":";
+    net.tracker.until("/api/media", "that it fetches", |m| {
+        (m.contains(running) && !m.contains(&format!("{running}0"))).then_some(())
+    });
+    // Withdrawn it stays away, until it is allowed again. All are told by whom.
     operate(&net.tracker, "DELETE", "/media/song.opus", "");
+    let by_operator = "withdrawn by the operator of the tracker";
+    publisher.error_line("by whom", |l| l.contains(by_operator).then_some(()));
+    get.ends_with(4);
+    assert!(get.stderr().contains(by_operator), "{}", get.stderr());
+    let mut late = net.run("late", &["info", &url]);
+    late.ends_with(4);
+    assert!(late.stderr().contains("the operator of this tracker has withdrawn it"), "{}", late.stderr());
     assert!(net.tracker.get("/api/media/song.opus").contains("no media"));
     drop(publisher);
     let mut refused = net.run("stranger", &args);
@@ -141,4 +153,21 @@ fn who_may_publish_is_the_operators_choice() {
             "{path}: {answer}"
         );
     }
+}
+
+#[test]
+fn of_two_files_the_first_is_shared_while_the_second_waits() {
+    let (net, file, _dir) = network(&[]);
+    operate(&net.tracker, "PUT", "/limits", r#"{"media_per_key": 1}"#);
+    let other = net.path("tail.opus");
+    media::opus_like(&other, 30_000, 4200, 12).unwrap_or_else(|e| panic!("{e}"));
+    let [first, second] = [&file, &other].map(|f| f.to_string_lossy().into_owned());
+    let publisher = net.run("publisher", &["publish", &first, &second, "--tracker", &net.tracker.url]);
+    publisher
+        .error_line("that the second waits", |l| l.contains("it takes 1 media of one key").then_some(()));
+    let url =
+        publisher.line("the link of the first", |l| l.contains("/song.opus?").then(|| l.trim().to_owned()));
+    let (mut get, out) = net.get("receiver", &url, &[]);
+    get.ends_with(0);
+    assert!(same(&file, &out));
 }

@@ -103,10 +103,7 @@ impl Swarm {
                 .map_err(|wait| quota("too many joins; join more slowly", wait))?;
         }
         let Some(ix) = self.names.media(&m.path) else {
-            let moved = self.names.get(&m.path).and_then(|n| n.known.moved.clone());
-            let text =
-                moved.map_or_else(|| "no such media here".to_owned(), |to| format!("it moved to {to}"));
-            return Err(refuse(ErrorCode::NO_MEDIA, truncated(text)));
+            return Err(self.absent(&m.path));
         };
         let Some(media) = self.board.media.get(&ix) else {
             return Err(refuse(ErrorCode::INTERNAL, "the catalogue contradicts itself"));
@@ -267,7 +264,7 @@ impl Swarm {
 
     pub(crate) fn info(&mut self, conn: ConnId, peer: PeerIx, m: &InfoRequest) -> Result<(), Refused> {
         let media = self.names.media(&m.path).and_then(|ix| self.board.media.get(&ix));
-        let Some(media) = media else { return Err(refuse(ErrorCode::NO_MEDIA, "no such media here")) };
+        let Some(media) = media else { return Err(self.absent(&m.path)) };
         let contribution = self.board.peers.get(&peer).map(|p| p.contribution).unwrap_or_default();
         let answer = InfoAnswer {
             request: m.request,

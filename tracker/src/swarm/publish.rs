@@ -123,7 +123,7 @@ impl Swarm {
         let known = known.is_some();
         let old = self.names.get(path).and_then(|n| n.media);
         if let Some(old) = old.filter(|_| !known) {
-            self.remove_media(now, old, None);
+            self.remove_media(now, old, None, false);
         }
         let known_name = KnownName { path: path.clone(), owner: key, version, used_ms: wall, moved: None };
         let ix = match old.filter(|_| known) {
@@ -221,7 +221,7 @@ impl Swarm {
                 ));
             }
         }
-        self.remove_media(now, ix, m.moved.clone());
+        self.remove_media(now, ix, m.moved.clone(), false);
         if m.release {
             self.names.remove(&path);
             self.effects.push_back(Effect::Store(Store::Forget { path }));
@@ -235,14 +235,21 @@ impl Swarm {
     }
 
     /// Takes a media off: members are told, its assignments end.
-    pub(crate) fn remove_media(&mut self, now: Now, ix: MediaIx, moved: Option<icet::MediaPath>) {
+    pub(crate) fn remove_media(
+        &mut self,
+        now: Now,
+        ix: MediaIx,
+        moved: Option<icet::MediaPath>,
+        by_operator: bool,
+    ) {
         let Some(m) = self.board.media.get(&ix) else { return };
         let (id, members): (_, Vec<_>) = (m.id, m.members.keys().copied().collect());
         self.drop_orders(now, ix);
         for peer in members {
             self.leave_swarm(ix, peer);
             if let Some(conn) = self.board.peers.get(&peer).and_then(|p| p.conn) {
-                self.send(conn, Withdrawn { media: id, moved: moved.clone() });
+                let operator = by_operator.then_some(true);
+                self.send(conn, Withdrawn { media: id, moved: moved.clone(), operator });
             }
         }
         self.board.media.remove(&ix);

@@ -228,7 +228,7 @@ impl Swarm {
     /// Takes a media off; its path stays its owner's.
     fn take_off(&mut self, now: Now, media: MediaIx) {
         let Some(path) = self.board.media.get(&media).map(|m| m.manifest.path.clone()) else { return };
-        self.remove_media(now, media, None);
+        self.remove_media(now, media, None, true);
         if let Some(known) = self.names.get(&path).map(|n| n.known.clone()) {
             self.names.put(known.clone(), None, 0);
             self.effects.push_back(Effect::Store(Store::Name(known)));
@@ -267,5 +267,20 @@ impl Swarm {
             return Err(refuse(ErrorCode::FORBIDDEN, super::join::truncated(why)));
         }
         Ok(())
+    }
+
+    /// What is said of a media that is not there.
+    pub(crate) fn absent(&self, path: &MediaPath) -> Refused {
+        let name = self.names.get(path);
+        let text = if self.ruled.rules.withdrawn.binary_search(path).is_ok() {
+            "the operator of this tracker has withdrawn it".to_owned()
+        } else if let Some(to) = name.and_then(|n| n.known.moved.as_ref()) {
+            format!("it moved to {to}")
+        } else if name.is_some_and(|n| self.check_ban(&n.known.owner).is_err()) {
+            "the operator of this tracker has banned its publisher".to_owned()
+        } else {
+            "no such media here".to_owned()
+        };
+        refuse(ErrorCode::NO_MEDIA, super::join::truncated(text))
     }
 }

@@ -440,9 +440,14 @@ fn a_withdrawn_media_ends() {
     r.assign(vec![assignment(1, PageSet::range(0, 9), Need::Bulk, &[1])]);
     let id = r.one_started();
     let moved = Some(MediaPath::new("elsewhere").unwrap());
-    r.tell(Withdrawn { media: manifest(1, 1).id(), moved: moved.clone() }.into());
+    let media = manifest(1, 1).id();
+    r.tell(Withdrawn { media, moved: moved.clone(), operator: None }.into());
     assert_eq!(r.stops, [id]);
     assert!(matches!(r.rest.pop(), Some(Action::Refused { why: Refusal::Withdrawn(m), .. }) if m == moved));
+    // The operator's doing is not blamed on the publisher.
+    let mut r = Rig::joined(100);
+    r.tell(Withdrawn { media, moved: None, operator: Some(true) }.into());
+    assert!(matches!(r.rest.pop(), Some(Action::Refused { why: Refusal::TakenOff, .. })));
 }
 
 #[test]

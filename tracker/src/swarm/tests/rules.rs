@@ -44,7 +44,10 @@ fn a_banned_key_is_out_and_stays_out() {
     let heard = w.error(bad).unwrap();
     assert_eq!(heard.code, ErrorCode::FORBIDDEN);
     assert!(heard.text.contains("banned") && w.closed.contains_key(&bad));
-    assert!(w.heard(good).iter().any(|m| matches!(m, ToPeer::Withdrawn(_))), "members are told");
+    let by_operator = |m: &ToPeer| matches!(m, ToPeer::Withdrawn(w) if w.operator == Some(true));
+    assert!(w.heard(good).iter().any(by_operator), "members are told, and by whom");
+    w.join(good, "bad", Intent::Whole);
+    assert!(w.error(good).unwrap().text.contains("has banned its publisher"));
     assert!(
         w.swarm.find(&"bad".parse().unwrap()).is_none() && w.swarm.find(&"good".parse().unwrap()).is_some()
     );
