@@ -51,7 +51,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "FILE", env = "ICESHARE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Where to listen for other peers, UDP and TCP; port 0 means any [default: all addresses, any port]
-    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    #[arg(long, global = true, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) listen: Vec<SocketAddr>,
     /// What requests without a ticket may have of the upload: deny, allow, or a share like 20% [default: allow]
     #[arg(long, global = true, value_name = "SHARE", value_parser = parse_anonymous)]
@@ -178,7 +178,7 @@ pub(crate) struct Play {
     #[arg(long, value_name = "CMD")]
     pub(crate) player: Option<String>,
     /// Loopback address for players
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0", value_parser = parse_address)]
     pub(crate) gateway: SocketAddr,
     /// Keep what was fetched in the data folder afterwards
     #[arg(long)]
@@ -234,7 +234,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(2..=32))]
     pub(crate) peers: u8,
     /// Loopback address for players
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0", value_parser = parse_address)]
     pub(crate) gateway: SocketAddr,
 }
 
@@ -298,6 +298,13 @@ fn parse_media(s: &str) -> Result<IcetUrl, String> {
         return Err("the link names a tracker, but no media on it: icet://HOST[:PORT]/PATH".into());
     }
     Ok(url)
+}
+
+/// An address with its port.
+pub(crate) fn parse_address(s: &str) -> Result<SocketAddr, String> {
+    s.parse().map_err(|_| {
+        "it is an IP address and a port, as in 127.0.0.1:4238, [::1]:4238 or 0.0.0.0:0".to_owned()
+    })
 }
 
 /// `deny`, `allow` or `20%`.

@@ -32,8 +32,8 @@ struct File {
     #[serde(default, rename = "give-lan")]
     give_lan: bool,
     #[serde(rename = "give-metered")]
-    give_metered: Option<giving::YesNo>,
-    metered: Option<giving::Metered>,
+    give_metered: Option<TextOrTruth>,
+    metered: Option<TextOrTruth>,
     #[serde(rename = "give-day")]
     give_day: Option<TextOrNumber>,
     #[serde(rename = "give-month")]
@@ -59,6 +59,32 @@ impl TextOrNumber {
             TextOrNumber::Float(n) => n.to_string(),
         }
     }
+}
+
+/// In TOML a yes is a `true`, too.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "it takes true or false, or a text as on the command line: NAME = \"…\"")]
+enum TextOrTruth {
+    Text(String),
+    Truth(bool),
+}
+
+impl TextOrTruth {
+    fn text(self) -> String {
+        match self {
+            TextOrTruth::Text(text) => text,
+            TextOrTruth::Truth(yes) => if yes { "yes" } else { "no" }.to_owned(),
+        }
+    }
+}
+
+/// One of a few words, as behind the flag.
+fn word<T: clap::ValueEnum>(s: &str) -> Result<T, String> {
+    T::from_str(s, false).map_err(|_| {
+        let all = T::value_variants().iter().filter_map(T::to_possible_value);
+        let all: Vec<_> = all.map(|v| v.get_name().to_owned()).collect();
+        format!("it is one of {}", all.join(", "))
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,7 +161,7 @@ impl Settings {
             listen: or(&flags.listen, file.listen),
             anonymous: flags.anonymous.or(file.anonymous).unwrap_or(Anonymous::Allow),
             tracker: file.tracker,
-            give: Rules::new(&flags.give, file.give)?,
+            give: Rules::new(&flags.give, file.give)?.check_clock()?,
         })
     }
 }
@@ -211,7 +237,9 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
     let listen = listen
         .iter()
         .map(|a| {
-            a.parse().map_err(|_| format!("listen = {a:?}: an address is ADDR:PORT, as in 0.0.0.0:4238"))
+            a.parse().map_err(|_| {
+                format!("listen = {a:?}: an address is ADDR:PORT, as in 0.0.0.0:4238 or [::1]:4238")
+            })
         })
         .collect::<Result<_, _>>()?;
     Ok(Given {
@@ -227,8 +255,8 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
         give: giving::Flags {
             give_hours: read("give-hours", file.give_hours, str::parse)?,
             give_lan: file.give_lan,
-            give_metered: file.give_metered,
-            metered: file.metered,
+            give_metered: read("give-metered", file.give_metered.map(TextOrTruth::text), word)?,
+            metered: read("metered", file.metered.map(TextOrTruth::text), word)?,
             give_day: read("give-day", file.give_day.map(TextOrNumber::text), str::parse)?,
             give_month: read("give-month", file.give_month.map(TextOrNumber::text), str::parse)?,
             give_media: file
@@ -291,6 +319,11 @@ mod tests {
         let list = parse("[set.libp2p]\nrelay = [\"/a\", \"/b\"]", Path::new("")).expect("a good file");
         assert_eq!(list.set, [("libp2p".into(), "relay".into(), "/a,/b".into())]);
         assert_eq!(parse("", Path::new("")), Ok(Given::default()));
+        let truth = parse("give-metered = false\nmetered = true", Path::new("")).expect("a good file").give;
+        assert_eq!(
+            (truth.give_metered, truth.metered),
+            (Some(giving::YesNo::No), Some(giving::Metered::Yes))
+        );
         // A number means what it means behind the flag.
         let plain = parse("up = 100\ndown = 5e3", Path::new("")).expect("a good file");
         assert_eq!((plain.up, plain.down), (Some(Rate(100)), Some(Rate(5000))));
@@ -314,7 +347,9 @@ mod tests {
             ("transport = ", "transport"),
             ("give-hours = \"night\"", "22:00-07:00"),
             ("give-day = \"5GB/s\"", "500MB"),
-            ("give-metered = \"maybe\"", "yes"),
+            ("give-metered = \"maybe\"", "it is one of yes, no"),
+            ("metered = \"maybe\"", "it is one of yes, no, auto"),
+            ("metered = 3", "true or false"),
             ("give-lan = \"no\"", "boolean"),
             ("[give-media]\ntalks = \"some\"", "none or a rate"),
             ("[give-media]\n\"../a\" = \"none\"", "give-media"),

@@ -17,7 +17,9 @@ pub(crate) enum RateError {
     Shape,
     #[error("{0:?} could mean bits or bytes: write {1}B for bytes, or {1}bit for bits")]
     Ambiguous(String, &'static str),
-    #[error("{0:?} is no unit of a rate: B, kB, MB, GB, KiB, MiB, GiB (bytes), bit, kbit, mbit, gbit (bits)")]
+    #[error(
+        "{0:?} is no unit of a rate: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB (bytes), bit, kbit, mbit, gbit, tbit (bits)"
+    )]
     Unit(String),
     #[error("a rate below one byte a second would move nothing; leave the flag out for no limit")]
     Zero,
@@ -34,18 +36,22 @@ fn bits(unit: &str) -> Result<u64, RateError> {
         "kB" | "KB" => 8 * K,
         "MB" => 8 * K * K,
         "GB" => 8 * K * K * K,
+        "TB" => 8 * K * K * K * K,
         "KiB" | "kiB" => 8 * KI,
         "MiB" => 8 * KI * KI,
         "GiB" => 8 * KI * KI * KI,
+        "TiB" => 8 * KI * KI * KI * KI,
         _ => match unit.to_ascii_lowercase().as_str() {
             "bit" => 1,
             "kbit" => K,
             "mbit" => K * K,
             "gbit" => K * K * K,
+            "tbit" => K * K * K * K,
             "b" => return Err(RateError::Ambiguous(unit.to_owned(), "")),
             "k" | "kb" | "kib" => return Err(RateError::Ambiguous(unit.to_owned(), "k")),
             "m" | "mb" | "mib" => return Err(RateError::Ambiguous(unit.to_owned(), "M")),
             "g" | "gb" | "gib" => return Err(RateError::Ambiguous(unit.to_owned(), "G")),
+            "t" | "tb" | "tib" => return Err(RateError::Ambiguous(unit.to_owned(), "T")),
             _ => return Err(RateError::Unit(unit.to_owned())),
         },
     })

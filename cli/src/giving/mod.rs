@@ -8,7 +8,8 @@ use iceshare::icet::MediaPath;
 use iceshare::shelf::{Giving, Share};
 use indicatif::DecimalBytes;
 use jiff::Zoned;
-use serde::{Deserialize, Serialize};
+use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::rate::Rate;
@@ -47,16 +48,14 @@ pub(crate) struct Flags {
 }
 
 /// A question that a user answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum YesNo {
     Yes,
     No,
 }
 
 /// Whether a link is metered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Metered {
     Yes,
     No,
@@ -139,7 +138,7 @@ impl FromStr for Size {
         let bits = s.to_ascii_lowercase().contains("bit") || s.contains('/');
         match s.parse::<Rate>() {
             Ok(Rate(bytes)) if !bits => Ok(Size(bytes)),
-            _ => Err("a size is a number of bytes above 0 and a unit, as in 500MB or 5GB (B, kB, MB, GB, KiB, MiB, GiB)".to_owned()),
+            _ => Err("a size is a number of bytes above 0 and a unit, as in 500MB, 5GB or 1TB (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)".to_owned()),
         }
     }
 }
@@ -246,6 +245,24 @@ impl Rules {
             month,
             media,
         })
+    }
+
+    /// Looks whether there is a clock for them to go by.
+    ///
+    /// # Errors
+    /// A time zone that is not known: hours and days would be those of another place.
+    pub(crate) fn check_clock(self) -> Result<Rules, Failure> {
+        let named = std::env::var_os("TZ").filter(|tz| !tz.is_empty());
+        match named {
+            Some(tz) if (self.hours.is_some() || self.counts()) && TimeZone::try_system().is_err() => {
+                let tz = crate::escape::printable(&tz.to_string_lossy());
+                Err(Failure::usage(format!(
+                    "TZ={tz} in the environment is no time zone that this system knows, and what is given by hours, days \
+                     and months goes by local time: set TZ to one as Europe/Berlin or UTC, or unset it"
+                )))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// Whether they may change their mind as time goes by.

@@ -32,6 +32,7 @@ fn the_tracker_tells_why_a_page_came_from_its_host() {
         ("peer=zz&page=1", "no such peer"),
         ("page=1", "peer is missing"),
         ("peer=zz", "page is missing"),
+        ("", "ask as in /api/media/PATH/why?peer="),
         (&format!("peer={receiver}&page=100000"), "pages, counted from 0"),
     ] {
         let refused = json(&net, &format!("/api/media/told.opus/why?{query}"));

@@ -105,6 +105,9 @@ pub enum RunError {
         /// What is wrong.
         why: String,
     },
+    /// The log of the swarm is there already.
+    #[error("{} exists already, and no log is overwritten: name another file behind --record, or move it away", .0.display())]
+    Recorded(PathBuf),
     /// The log of the swarm.
     #[error("cannot record into {}: {why}", .file.display())]
     Record {
@@ -189,7 +192,10 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
     let mut recorder = None;
     if let Some(record) = options.record {
         let file = record.file.clone();
-        let fail = |why| RunError::Record { file, why };
+        let fail = |why: io::Error| match why.kind() {
+            io::ErrorKind::AlreadyExists => RunError::Recorded(file),
+            _ => RunError::Record { file, why },
+        };
         recorder = Some(Recorder::start(record, &config).map_err(fail)?);
     }
     let mut feed = |swarm: &mut Swarm, input: Input| {

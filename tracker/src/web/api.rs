@@ -250,7 +250,11 @@ pub(super) fn find(shared: &Shared, path: &str) -> Result<Arc<SignedManifest>, R
 pub(super) async fn media(State(shared): Site, uri: Uri, params: Params) -> Result<Response, Refusal> {
     let path = uri.path().strip_prefix("/api/media/").unwrap_or_default();
     // A media may be called `why`, but nobody asks about a peer's page there.
-    if let Some(of) = path.strip_suffix("/why").filter(|_| params.has("peer") || params.has("page")) {
+    let asks = |of: &str| {
+        let named = params.has("peer") || params.has("page");
+        named || find(&shared, path).is_err() && find(&shared, of).is_ok()
+    };
+    if let Some(of) = path.strip_suffix("/why").filter(|of| asks(of)) {
         return super::why::why(&shared, of, &params).await;
     }
     let manifest = find(&shared, path)?;

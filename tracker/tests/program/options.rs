@@ -47,6 +47,10 @@ async fn a_start_that_cannot_be() {
     std::fs::write(at("bad.toml"), b"listen = 3").unwrap();
     refused(&["--config", &at("bad.toml")], 1, "bad.toml: line 1").await;
 
+    let record = ["--record".to_owned(), at("file")];
+    let record: Vec<&str> = record.iter().map(String::as_str).collect();
+    let what = "exists already, and no log is overwritten: name another file";
+    refused(&[&any[..], &[&at("recorded")], &record].concat(), 1, what).await;
     refused(&["--listen", "nonsense"], 2, "--listen").await;
     refused(&["--no-such-flag"], 2, "--no-such-flag").await;
     refused(&["file"], 2, "unrecognized subcommand").await;
