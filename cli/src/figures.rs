@@ -96,11 +96,14 @@ impl Figures {
 
     /// Lines for people on how we stand with the tracker.
     pub(crate) fn standing_lines(&self) -> Vec<String> {
-        let Some(s) = &self.standing else { return Vec::new() };
-        let (given, received) = (DecimalBytes(s.given), DecimalBytes(s.received));
-        let counted =
-            format!("the tracker counts {given} given and {received} received for this key; {}", s.effect());
-        std::iter::once(counted).chain(s.doubts()).collect()
+        let mut lines = standing_lines(self.standing.as_ref());
+        if self.standing.as_ref().is_some_and(|s| s.received < self.fetched()) {
+            lines.push(
+                "not all of this fetch is counted yet: hosts tell what they gave within two seconds"
+                    .to_owned(),
+            );
+        }
+        lines
     }
 
     fn fetched(&self) -> u64 {
@@ -141,6 +144,15 @@ impl Figures {
         parts.push(format!("{} bad and {} duplicate pages", self.bad_pages, self.duplicate_pages));
         parts.join("; ")
     }
+}
+
+/// Lines for people on how we stand with the tracker.
+pub(crate) fn standing_lines(standing: Option<&Standing>) -> Vec<String> {
+    let Some(s) = standing else { return Vec::new() };
+    let (given, received) = (DecimalBytes(s.given), DecimalBytes(s.received));
+    let counted =
+        format!("the tracker counts {given} given and {received} received for this key; {}", s.effect());
+    std::iter::once(counted).chain(s.doubts()).collect()
 }
 
 fn millis(d: Duration) -> u64 {
@@ -190,6 +202,9 @@ mod tests {
                  newcomer; none of the 2 other peers comes before us"
             ]
         );
+        let early = Standing { received: 0, ..figures.standing.clone().expect("a standing") };
+        let early = Figures { standing: Some(early), ..figures.clone() }.standing_lines();
+        assert!(early.len() == 2 && early[1].contains("not all of this fetch is counted yet"), "{early:?}");
         assert_eq!(figures.resumed_pages, 2);
         assert_eq!(figures.by_protocol, [("http".to_owned(), 3000)].into());
         assert_eq!(figures.pages_by_protocol, [("http".to_owned(), 8)].into());

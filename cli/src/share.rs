@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use iceshare::icet::{IcetUrl, Identity, MediaPath};
 use iceshare::publish::{Publish, scan};
 use iceshare::{Media, Peer};
+use indicatif::DecimalBytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::escape::printable;
 use crate::failure::{FAILED, Failure};
+use crate::figures;
 use crate::output::{self, note};
 use crate::peer;
 use crate::progress::read_bar;
@@ -18,6 +20,10 @@ use crate::tree::Stamp;
 
 /// How often files are looked at.
 const POLL: Duration = Duration::from_secs(2);
+/// How often it is told at most what was given, if that became more.
+const TELL: Duration = Duration::from_secs(60);
+/// Longest wait for the tracker's word on how we stand.
+const STANDING: Duration = Duration::from_secs(1);
 
 /// A file to be shared under a name.
 #[derive(Debug, Clone)]
@@ -68,6 +74,25 @@ impl Trouble {
     }
 }
 
+/// What was told of what was given.
+#[derive(Debug, Default)]
+struct Told {
+    bytes: u64,
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// Whether it is to be told that so many bytes were given by now; it counts as told then.
+    fn is_news(&mut self, bytes: u64, now: Instant, end: bool) -> bool {
+        let due = end || self.at.is_none_or(|at| now.duration_since(at) >= TELL);
+        let news = due && bytes > self.bytes;
+        if news {
+            (self.bytes, self.at) = (bytes, Some(now));
+        }
+        news
+    }
+}
+
 /// Shares files until it is stopped.
 pub(crate) struct Sharer<'a> {
     pub(crate) peer: &'a Peer,
@@ -107,11 +132,15 @@ impl<'a> Sharer<'a> {
             1 => "sharing 1 file; Ctrl-C ends it".to_owned(),
             n => format!("sharing {n} files; Ctrl-C ends it"),
         });
-        let mut trouble = Trouble::default();
+        let (mut trouble, mut told) = (Trouble::default(), Told::default());
         loop {
             tokio::select! {
-                () = stop.cancelled() => return Failure::interrupted(),
+                () = stop.cancelled() => break,
                 () = tokio::time::sleep(POLL) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.tell(&mut told, false) => {}
             }
             let round = async {
                 match list() {
@@ -120,7 +149,7 @@ impl<'a> Sharer<'a> {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return Failure::interrupted(),
+                () = stop.cancelled() => break,
                 round = round => {
                     let now = round.err().map(|failure| failure.text().unwrap_or_default().to_owned());
                     if let Some(news) = trouble.round(now) {
@@ -129,6 +158,23 @@ impl<'a> Sharer<'a> {
                 }
             }
         }
+        self.tell(&mut told, true).await;
+        Failure::interrupted()
+    }
+
+    /// Tells what was given, and how we stand with the tracker, if there is something new.
+    async fn tell(&self, told: &mut Told, end: bool) {
+        let bytes = self.peer.stats().served.bytes;
+        if !told.is_news(bytes, Instant::now(), end) {
+            return;
+        }
+        let shared = |i: &Item| if let State::Shared(media) = &i.state { Some(media.clone()) } else { None };
+        let standing = match self.items.values().find_map(shared) {
+            Some(media) => media.ask_standing(STANDING).await,
+            None => None,
+        };
+        note(format!("{} given to others since the start", DecimalBytes(bytes)));
+        figures::standing_lines(standing.as_ref()).iter().for_each(note);
     }
 
     fn shared(&self) -> usize {
@@ -144,7 +190,6 @@ impl<'a> Sharer<'a> {
                 gone.insert(path, item);
             }
         }
-        let mut links = Vec::new();
         for (path, want) in wanted {
             let stamp = Stamp::of(&want.file);
             // A file that came whole, by a move within the tree, needs no time to settle.
@@ -196,13 +241,8 @@ impl<'a> Sharer<'a> {
                         self.move_away(&old.0, old.1, &path);
                     }
                     if self.printed.insert(path.clone()) {
-                        let link = media.url().to_string();
-                        // Where all files must do, none has a link as long as the command may end for one of them.
-                        if first && self.strictness == Strictness::All {
-                            links.push(link);
-                        } else {
-                            output::result(link)?;
-                        }
+                        // At once: another file may have to wait for long, and this one is shared already.
+                        output::result(media.url().to_string())?;
                     } else {
                         let version = media.manifest().version;
                         note(format!("{} is shared again, version {version}", printable(path.as_str())));
@@ -225,7 +265,6 @@ impl<'a> Sharer<'a> {
                 }
             }
         }
-        links.iter().try_for_each(output::result)?;
         for (path, item) in gone {
             if let State::Shared(media) = item.state {
                 media.withdraw(false);
@@ -283,6 +322,16 @@ impl<'a> Sharer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_given_is_told_when_it_grew_and_not_too_often() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut news = |bytes, seconds, end| told.is_news(bytes, start + Duration::from_secs(seconds), end);
+        assert!(!news(0, 0, false) && !news(0, 0, true), "nothing was given");
+        assert!(news(5, 2, false) && !news(9, 4, false), "not yet again");
+        assert!(news(9, 62, false) && !news(9, 999, false), "no more than before");
+        assert!(news(10, 1000, true) && !news(10, 1001, true), "at the end");
+    }
 
     #[test]
     fn trouble_is_told_once_and_so_is_its_end() {

@@ -101,6 +101,24 @@ fn a_ceiling_a_day_holds_over_restarts() {
 }
 
 #[test]
+fn what_was_given_is_counted_though_its_giver_is_killed() {
+    let net = Network::new();
+    let file = net.path("song.opus");
+    media::opus_like(&file, 1_000_000, 4200, 37).unwrap_or_else(|e| panic!("{e}"));
+    let limits = ["--give-day", "100MB", "--up", "250kB"];
+    let (mut publisher, urls) = publish(&net, &[&file], &limits, &[]);
+    let (mut get, out) = net.get("receiver", &urls[0], &[]);
+    get.ends_with(0);
+    publisher.kill();
+    assert!(same(&file, &out));
+    let given =
+        json(&std::fs::read_to_string(net.path("publisher/given.json")).unwrap_or_else(|e| panic!("{e}")));
+    let today = given["bytes_today"].as_u64().unwrap_or_else(|| panic!("{given}"));
+    eprintln!("{today} bytes of 1000000 were counted");
+    assert!(today >= 250_000, "{given}");
+}
+
+#[test]
 fn on_a_metered_link_a_host_rests_until_it_is_none() {
     let net = Network::new();
     let file = net.path("song.opus");
@@ -168,10 +186,21 @@ fn nonsense_about_what_to_give_is_a_mistake_in_usage() {
         (&["--give-day", "5GB", "--give-month", "1GB"], "never be used up"),
         (&["--give-media", "talks"], "PATH=none"),
         (&["--give-metered", "sometimes"], "yes"),
+        (&["--give-day", "1PB"], "as in 500MB, 5GB or 1TB"),
+        (&["--listen", "foo"], "an IP address and a port"),
     ] {
         let url = format!("{}/x.ogg", net.tracker.url);
         let mut info = net.run("a", &[&["info", url.as_str()], flags].concat());
         info.ends_with(2);
         assert!(info.stderr().contains(word), "{flags:?}: {}", info.stderr());
     }
+    let mut nowhere = net.command("a", &["protocols", "--give-hours", "22:00-07:00"]);
+    nowhere.env("TZ", "Mars/Base");
+    let mut nowhere = Proc::start(nowhere);
+    nowhere.ends_with(2);
+    assert!(
+        nowhere.stderr().contains("TZ=Mars/Base in the environment is no time zone"),
+        "{}",
+        nowhere.stderr()
+    );
 }

@@ -29,6 +29,9 @@ fn what_was_given_and_received_is_told_with_what_it_is_worth() {
     first.error_line("how it stands", |l| {
         (l.contains("the tracker counts") && l.contains("of the 1 other peer")).then_some(())
     });
+    // Who publishes is told, too.
+    publisher.error_line("what it gave", |l| l.contains("given to others since the start").then_some(()));
+    publisher.error_line("how it stands", |l| l.contains("the tracker counts").then_some(()));
     // Another one, who plays what only the first one has any more.
     publisher.signal("INT");
     let _ = publisher.end();

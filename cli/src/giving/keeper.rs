@@ -17,13 +17,13 @@ use crate::output::note;
 use crate::rate::Rate;
 
 /// How often it looks, at hours and counters.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 /// How often NetworkManager is asked.
 const ASK: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often counters are written, unless a ceiling is near.
-const WRITE: Duration = Duration::from_secs(5);
+/// How often counters are written, unless a ceiling is near. What a kill loses is no more than is given in that time.
+const WRITE: Duration = Duration::from_millis(500);
 
 /// Keeps a peer to the rules as long as it is there, and writes what was given at the end.
 #[derive(Debug)]
