@@ -139,6 +139,14 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", &json!({ "features": features }));
     }
 
+    /// Presses the Tab key.
+    pub(super) fn tab(&mut self) {
+        for kind in ["rawKeyDown", "keyUp"] {
+            let key = json!({ "type": kind, "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9 });
+            self.call("Input.dispatchKeyEvent", &key);
+        }
+    }
+
     pub(super) fn open(&mut self, url: &str) {
         self.call("Page.navigate", &json!({ "url": url }));
     }

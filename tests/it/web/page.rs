@@ -14,6 +14,61 @@ fn nothing_overflows(browser: &mut Browser, width: u32) {
     assert!(wide.as_u64() <= Some(u64::from(width)), "{wide} pixels on a screen of {width}");
 }
 
+/// Everything that can be used is reached with the Tab key, in the order of the page, and shows that it has the focus.
+fn walk_by_keyboard(browser: &mut Browser) {
+    // What is there to be used, while nothing comes that would change it.
+    browser
+        .eval("(async () => { window.live = round; round = async () => {}; await live(); await live(); })()");
+    browser.eval("document.activeElement.blur(); document.querySelector('.skip').focus()");
+    browser.eval(
+        "window.wanted = [...document.querySelectorAll('a, button, input, textarea, summary')].filter((e) => e.checkVisibility())",
+    );
+    let all = browser.eval("wanted.length").as_u64().unwrap_or_default();
+    assert!(all >= 10, "only {all}");
+    let mut walked = vec![browser.eval("wanted.indexOf(document.activeElement)")];
+    while walked.len() < 40 {
+        browser.tab();
+        let shown = "document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle === 'solid'";
+        let what = browser.eval("document.activeElement.outerHTML.slice(0, 120)");
+        assert_eq!(browser.eval(shown), true, "no focus is seen on {what}");
+        let at = browser.eval("wanted.indexOf(document.activeElement)");
+        walked.push(at.clone());
+        if at == all - 1 {
+            break;
+        }
+    }
+    let expected: Vec<Value> = (0..all).map(Value::from).collect();
+    assert_eq!(walked, expected, "the way of the Tab key");
+    browser.eval("document.activeElement.blur(); round = live");
+}
+
+/// Ninety members, of whom a part is drawn, do not lie over each other, and their names stay in the picture. Protocols have colours by
+/// their names, whichever are there.
+fn a_crowd_is_readable(browser: &mut Browser, width: u64) {
+    let colours = browser.eval("['udp', 'libp2p', 'http', 'quic', 'carrier', 'carrier'].map(colour).join()");
+    let colours = colours.as_str().unwrap_or_default();
+    let (ours, others) = colours.split_at(colours.rfind("p1,").map_or(0, |i| i + 3));
+    assert_eq!(ours, "p2,p3,p0,p1,", "{colours}");
+    let same = others.split_once(',').is_some_and(|(a, b)| a == b && a > "p3");
+    assert!(same, "a stranger's protocol has one colour, and none of ours: {colours}");
+    let members = "Array.from({ length: 90 }, (_, i) => ({ peer: (i + 0x10000000).toString(16), publisher: i === 7, pages_held: i, intent: 'whole' }))";
+    let drawn = browser.eval(&format!(
+        "(() => {{ const swarm = {members}; const flows = swarm.slice(0, 30).map((x, i) => ({{ from: x.peer, to: swarm[(i * 7 + 1) % 90].peer, protocol: i % 2 ? 'udp' : 'http', assignments: i }})); \
+         showPicture({{ swarm, flows, pages: 90, members: 200 }}); \
+         const box = document.getElementById('picture').getBoundingClientRect(); \
+         const inside = [...document.querySelectorAll('#picture text')].every((t) => {{ const b = t.getBoundingClientRect(); return b.left >= box.left - 1 && b.right <= box.right + 1 && b.top >= box.top - 1 && b.bottom <= box.bottom + 1; }}); \
+         const nodes = [...document.querySelectorAll('#picture .node')].map((n) => ['cx', 'cy', 'r'].map((a) => Number(n.getAttribute(a)))); \
+         const apart = nodes.every(([x, y, r], i) => {{ const [u, v, s] = nodes[(i + 1) % nodes.length]; return Math.hypot(x - u, y - v) >= r + s; }}); \
+         return {{ inside, apart, nodes: nodes.length, publisher: document.querySelectorAll('#picture .publisher').length, \
+           width: document.getElementById('picture').viewBox.baseVal.width, legend: document.getElementById('legend').textContent, words: document.querySelectorAll('#flow-list li').length }}; }})()"
+    ));
+    let nodes = if width == 640 { 60 } else { 36 };
+    let expected = serde_json::json!({
+        "inside": true, "apart": true, "nodes": nodes, "publisher": 1, "width": width, "legend": "httpudp", "words": 30,
+    });
+    assert_eq!(drawn, expected);
+}
+
 #[test]
 fn the_page_shows_the_swarm_and_does_what_its_operator_says() {
     let Some(mut browser) = Browser::start() else { return };
@@ -77,6 +132,8 @@ fn the_page_shows_the_swarm_and_does_what_its_operator_says() {
     browser.until("that nobody sends there", "document.querySelectorAll('#picture .flow').length === 0");
     nothing_overflows(&mut browser, 1280);
 
+    walk_by_keyboard(&mut browser);
+    a_crowd_is_readable(&mut browser, 640);
     // A search that finds nothing, and one that does.
     let search = |text: &str| {
         format!(
@@ -95,6 +152,7 @@ fn the_page_shows_the_swarm_and_does_what_its_operator_says() {
     browser.prefers("dark", "reduce");
     browser.screen(360, 800, true);
     nothing_overflows(&mut browser, 360);
+    a_crowd_is_readable(&mut browser, 340);
     let animation = browser.eval("getComputedStyle(document.getElementById('bar-peers')).transitionDuration");
     assert_eq!(animation, "0s");
     let ground = browser.eval("getComputedStyle(document.body).backgroundColor");

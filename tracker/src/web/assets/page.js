@@ -137,60 +137,96 @@ async function showMedia() {
   }
 }
 
-// Each protocol keeps its colour while the page is open.
-const colours = new Map();
+// A protocol has the same colour and dashes at every tracker and at any time: they go by its name.
+const OURS = ['http', 'quic', 'udp', 'libp2p'];
 function colour(protocol) {
-  if (!colours.has(protocol)) colours.set(protocol, Math.min(colours.size, 5));
-  return `p${colours.get(protocol)}`;
+  const ours = OURS.indexOf(protocol);
+  if (ours >= 0) return `p${ours}`;
+  const sum = [...protocol].reduce((n, c) => (n * 31 + c.codePointAt(0)) >>> 0, 7);
+  return `p${OURS.length + sum % 4}`;
 }
 
-const MOST_NODES = 24;
+function swatch(protocol) {
+  return drawn('svg', { class: 'swatch', viewBox: '0 0 28 6', 'aria-hidden': 'true' },
+    drawn('line', { x1: 0, y1: 3, x2: 28, y2: 3, class: `flow ${colour(protocol)}`, 'stroke-width': 4 }));
+}
 
-function showPicture(m) {
-  const members = m.swarm.slice(0, MOST_NODES);
-  const at = new Map();
+// Rows of page maps.
+const MOST_MAPS = 24;
+// Up to so many members stand on an ellipse, with their names below or above; more on a circle, with their names outwards.
+const FEW = 10;
+
+// Who is drawn where: width, height and centre of the picture, and of each member its place, size, and how its name stands.
+function layout(m, narrow) {
+  const [width, height, radius, most] = narrow ? [340, 340, 92, 36] : [640, 440, 138, 60];
+  const sends = new Set(m.flows.flatMap((f) => [f.from, f.to]));
+  const weight = (x) => (x.publisher ? 4 : 0) + (sends.has(x.peer) ? 2 : 0) + (m.pages ? x.pages_held / m.pages : 0);
+  const drawnOnes = new Set([...m.swarm].sort((a, b) => weight(b) - weight(a)).slice(0, most));
+  // In the tracker's order, so that nobody moves who stays.
+  const members = m.swarm.filter((x) => drawnOnes.has(x));
   const n = members.length;
-  // On a phone as high as wide, so that names can be read.
-  const [width, across] = $('picture').clientWidth < 480 ? [340, 118] : [640, 235];
-  $('picture').setAttribute('viewBox', `0 0 ${width} 400`);
+  const [x0, y0] = [width / 2, height / 2];
+  const places = new Map();
   members.forEach((x, i) => {
     const angle = -Math.PI / 2 + 2 * Math.PI * i / Math.max(n, 1);
-    at.set(x.peer, n === 1 ? [width / 2, 200] : [width / 2 + across * Math.cos(angle), 200 + 145 * Math.sin(angle)]);
+    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+    if (n <= FEW) {
+      const [cx, cy] = n === 1 ? [x0, y0] : [x0 + (narrow ? 118 : 235) * cos, y0 + (height / 2 - 55) * sin];
+      places.set(x.peer, { cx, cy, r: 17, text: { x: cx, y: cy > y0 + 1 ? cy + 38 : cy - 28 } });
+      return;
+    }
+    const r = Math.min(14, 0.36 * 2 * Math.PI * radius / n);
+    const [cx, cy] = [x0 + radius * cos, y0 + radius * sin];
+    const [out, turn] = cos >= -1e-9 ? [r + 6, 0] : [-(r + 6), 180];
+    places.set(x.peer, { cx, cy, r, text: { x: cx + out, y: cy, class: out > 0 ? 'radial' : 'radial end',
+      transform: `rotate(${angle * 180 / Math.PI + turn} ${cx} ${cy})` } });
   });
-  const flows = m.flows.filter((f) => at.has(f.from) && at.has(f.to));
+  return { width, height, members, places };
+}
+
+function showPicture(m) {
+  // On a phone as high as wide, so that names can be read.
+  const { width, height, members, places } = layout(m, $('picture').clientWidth < 480);
+  $('picture').setAttribute('viewBox', `0 0 ${width} ${height}`);
+  const flows = m.flows.filter((f) => places.has(f.from) && places.has(f.to));
+  const between = new Map();
   const lines = flows.map((f) => {
-    const [a, b] = [at.get(f.from), at.get(f.to)];
-    // Bent towards the middle, and from side to side, so that both directions are seen.
-    const [x, y] = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
-    const bend = 0.15;
-    const c = [x + (b[1] - a[1]) * bend, y - (b[0] - a[0]) * bend];
-    const line = drawn('path', { d: `M${a} Q${c} ${b}`, class: `flow ${colour(f.protocol)}`,
-      'stroke-width': Math.min(2 + Math.log2(1 + f.assignments), 6) });
+    const [a, b] = [places.get(f.from), places.get(f.to)];
+    // Bent, so that both directions are seen, and the more the more protocols there are between two.
+    const beside = between.get(f.from + f.to) || 0;
+    between.set(f.from + f.to, beside + 1);
+    const bend = 0.15 + 0.1 * beside;
+    const x = (a.cx + b.cx) / 2 + (b.cy - a.cy) * bend, y = (a.cy + b.cy) / 2 - (b.cx - a.cx) * bend;
+    const line = drawn('path', { d: `M${a.cx},${a.cy} Q${x},${y} ${b.cx},${b.cy}`, class: `flow ${colour(f.protocol)}`,
+      'stroke-width': Math.min(2 + Math.log2(1 + f.assignments), Math.max(1.5, 0.35 * a.r)) });
     line.append(drawn('title', {}, `${f.from} sends to ${f.to} over ${f.protocol}`));
     return line;
   });
   const nodes = members.flatMap((x) => {
-    const [cx, cy] = at.get(x.peer);
+    const { cx, cy, r, text } = places.get(x.peer);
     const share = m.pages ? x.pages_held / m.pages : 0;
-    const round = 2 * Math.PI * 17;
-    const node = drawn('circle', { cx, cy, r: 17, class: x.publisher ? 'node publisher' : 'node' });
+    const round = 2 * Math.PI * r;
+    const node = drawn('circle', { cx, cy, r, class: x.publisher ? 'node publisher' : 'node' });
     node.append(drawn('title', {}, `${x.peer}: ${percent(x.pages_held, m.pages)} of the pages`));
-    const held = drawn('circle', { cx, cy, r: 17, class: 'held', 'stroke-dasharray': `${round * share} ${round}`,
-      transform: `rotate(-90 ${cx} ${cy})` });
+    const held = drawn('circle', { cx, cy, r, class: 'held', 'stroke-dasharray': `${round * share} ${round}`,
+      'stroke-width': 0.3 * r, transform: `rotate(-90 ${cx} ${cy})` });
     // Names stand outside, away from the lines.
-    const label = drawn('text', { x: cx, y: cy > 200 ? cy + 38 : cy - 28 }, x.peer);
-    return [node, held, label];
+    return [node, held, drawn('text', text, x.peer)];
   });
   $('picture').replaceChildren(...lines, ...nodes);
   const senders = new Set(m.flows.map((f) => f.from)).size;
   const receivers = new Set(m.flows.map((f) => f.to)).size;
-  const left = m.members - n;
+  const left = m.members - members.length;
   say('picture-text', `${m.flows.length
     ? `${senders} ${senders === 1 ? 'peer sends' : 'peers send'} to ${receivers} now`
     : 'Nobody is sending now'}; the publisher is filled, a ring shows how much a peer holds.${
     left > 0 ? ` ${number.format(left)} more members are not drawn.` : ''}`);
   const names = [...new Set(flows.map((f) => f.protocol))].sort();
-  $('legend').replaceChildren(...names.map((name) => element('li', '', element('i', colour(name)), name)));
+  $('legend').replaceChildren(...names.map((name) => element('li', '', swatch(name), element('bdi', '', name))));
+  // The same in words, for whom a picture says nothing.
+  $('flows').hidden = !m.flows.length;
+  $('flow-list').replaceChildren(...m.flows.slice(0, 200).map((f) => element('li', '', element('code', '', f.from), ' sends to ',
+    element('code', '', f.to), ' over ', element('bdi', '', f.protocol))));
 }
 
 // `map` has a digit for each part: 0 none of its pages, 9 all.
@@ -226,7 +262,7 @@ async function showSwarm() {
     + `${bytes(m.bytes_delivered.by_peers)} from peers.`);
   $('swarm').hidden = false;
   showPicture(m);
-  const rows = m.swarm.filter((x) => x.map).slice(0, MOST_NODES);
+  const rows = m.swarm.filter((x) => x.map).slice(0, MOST_MAPS);
   $('maps').replaceChildren(...rows.map((x) => mapRow(m, x)));
   const left = m.members - rows.length;
   say('maps-more', left > 0 ? `And ${number.format(left)} more.` : '');
@@ -243,7 +279,7 @@ function protocolRows(p) {
     return element('tr', className, th, ...cells);
   };
   const late = p.deadlines ? `${percent(p.missed, p.deadlines)} of ${number.format(p.deadlines)}` : '–';
-  const rows = [row('', element('bdi', '', p.name), [
+  const rows = [row('', element('span', '', swatch(p.name), element('bdi', '', p.name)), [
     cell('Hosts', number.format(p.hosts)), cell('Pages now', percent(p.share, 1)), cell('Rate', rate(p.goodput)),
     cell('First byte', ms(p.first_byte_ms)), cell('Ends well', percent(p.success, 1)), cell('Late', late),
     cell('Fetches', `${number.format(p.done + p.failed)}${p.failed ? `, ${number.format(p.failed)} failed` : ''}`),
@@ -336,6 +372,8 @@ async function act(what) {
     $('answer').classList.add('trouble');
     say('answer', `Not done: ${e.message}`);
   }
+  // Whose button is gone goes on from what became of it.
+  if (document.activeElement === document.body) $('answer').focus();
 }
 
 function onSubmit(id, what) {
@@ -383,6 +421,10 @@ $('q').addEventListener('input', () => {
   typing = setTimeout(() => { state.q = $('q').value.trim(); state.pages = 1; round(); }, 200);
 });
 $('search').addEventListener('submit', (e) => e.preventDefault());
-$('more').addEventListener('click', () => { state.pages++; round(); });
+$('more').addEventListener('click', async () => {
+  state.pages++;
+  await round();
+  if (document.activeElement === document.body) $('count').focus();
+});
 document.addEventListener('visibilitychange', () => { if (!document.hidden) round(); });
 loop();
