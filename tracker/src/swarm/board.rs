@@ -406,7 +406,7 @@ impl Board {
     ) -> Vec<(f64, Route)> {
         let mut ways: Vec<(f64, Route)> = Vec::new();
         let (Some(h), Some(r)) = (self.peers.get(&host), self.peers.get(&receiver)) else { return ways };
-        if !h.gives_to(r) {
+        if !h.gives_to(r) || h.is_doubted(now, receiver) {
             return ways;
         }
         for o in h.offers.iter().filter(|o| o.offer.serves) {

@@ -1,6 +1,6 @@
 //! What the tracker knows of one peer: its session, its rates, and how far it is trusted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -268,6 +268,16 @@ pub(crate) struct Offered {
     pub(crate) tried: bool,
 }
 
+/// A way that failed a receiver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avoided {
+    pub(crate) host: PeerIx,
+    pub(crate) proto: ProtoIx,
+    /// When it failed last.
+    pub(crate) since: Now,
+    pub(crate) until: Now,
+}
+
 /// A peer whose session said hello, or that did so a short while ago.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -288,6 +298,8 @@ pub(crate) struct Peer {
     pub(crate) knocked: Option<(Now, bool)>,
     /// Somebody complained of it since.
     pub(crate) suspected: bool,
+    /// Receivers that nothing came to from it, and from when on nothing more is ordered for them until it answers.
+    pub(crate) doubted: BTreeMap<PeerIx, Now>,
     /// It did not answer, and has said nothing since.
     pub(crate) away: bool,
     /// Whether it gives only to receivers in its own network.
@@ -315,7 +327,7 @@ pub(crate) struct Peer {
     /// Assignments to it that may run, though it left or its session ended.
     pub(crate) detached: Vec<u64>,
     /// Ways that failed it: hosts over a protocol, that it shall not be sent to again before the given time.
-    pub(crate) avoid: Vec<(PeerIx, ProtoIx, Now)>,
+    pub(crate) avoid: Vec<Avoided>,
     /// Assignments by which others fetch from it.
     pub(crate) serving: Vec<u64>,
     /// Media in which it was wanted as a host, but had no room.
@@ -341,6 +353,13 @@ impl Peer {
         self.up.limit != Some(0) && (!self.near || reach::near(self.ip(), receiver.ip()))
     }
 
+    /// Whether nothing came from it to `receiver` a moment ago, and it has not said or sent anything since it was asked.
+    pub(crate) fn is_doubted(&self, now: Now, receiver: PeerIx) -> bool {
+        let Some((knocked, false)) = self.knocked else { return false };
+        self.doubted.get(&receiver).is_some_and(|from| now >= *from)
+            && self.sent.is_none_or(|at| at <= knocked)
+    }
+
     /// 1 is full trust, 0 none.
     pub(crate) fn trust(&self, now: Now) -> f64 {
         (-self.conduct.distrust.now(now, DISTRUST)).exp()
@@ -351,14 +370,14 @@ impl Peer {
     }
 
     pub(crate) fn avoids(&self, host: PeerIx, proto: ProtoIx, now: Now) -> bool {
-        self.avoid.iter().any(|(h, p, until)| (*h, *p) == (host, proto) && *until > now)
+        self.avoid.iter().any(|a| (a.host, a.proto) == (host, proto) && a.until > now)
     }
 
     /// Sends it to `host` over this protocol no more before `until`.
     pub(crate) fn avoid(&mut self, host: PeerIx, proto: ProtoIx, now: Now, until: Now) {
-        self.avoid.retain(|(h, p, u)| (*h, *p) != (host, proto) && *u > now);
+        self.avoid.retain(|a| (a.host, a.proto) != (host, proto) && a.until > now);
         if self.avoid.len() < MOST_AVOIDED {
-            self.avoid.push((host, proto, until));
+            self.avoid.push(Avoided { host, proto, since: now, until });
         }
     }
 }

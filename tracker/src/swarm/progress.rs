@@ -10,7 +10,7 @@ use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, Run, State, Timer, Tr
 use super::conduct::{ACCUSATIONS, COMPLAINTS, MINUTE, REMEMBERED};
 use super::learn::Sample;
 use super::media::Voice;
-use super::peer::DISTRUST;
+use super::peer::{Avoided, DISTRUST};
 use super::reach;
 use super::schedule::Event;
 
@@ -419,7 +419,7 @@ impl Board {
         };
         if matches!(report.outcome, Outcome::Unreachable | Outcome::Broken | Outcome::Stalled) {
             self.avoid_way(now, media, by, host, proto);
-            self.suspect(now, host);
+            self.suspect(now, host, by, report.outcome);
         } else if failed
             && !pause.is_zero()
             && let Some(m) = self.member_mut(media, by)
@@ -457,8 +457,23 @@ impl Board {
         let least = self.pause(media, host);
         let Some(r) = self.peers.get_mut(&receiver) else { return };
         r.avoid(host, proto, now, now + least);
-        if least < AVOID && self.route(now, host, receiver, Need::Urgent, 64 << 10).is_some() {
+        if self.route(now, host, receiver, Need::Urgent, 64 << 10).is_none() {
+            self.try_again(now, receiver, host, proto);
+        } else if least < AVOID {
             self.peers.get_mut(&receiver).into_iter().for_each(|r| r.avoid(host, proto, now, now + AVOID));
+        }
+    }
+
+    /// No way to a host is left, now that `proto` failed: what failed over another carrier before is as good again, unless that
+    /// was just now.
+    fn try_again(&mut self, now: Now, receiver: PeerIx, host: PeerIx, proto: super::learn::ProtoIx) {
+        let carrier = self.carrier(host, proto);
+        let Some(r) = self.peers.get(&receiver) else { return };
+        let passes = |a: &Avoided| carrier.is_none() || self.carrier(host, a.proto) != carrier;
+        let others = r.avoid.iter().filter(|a| a.host == host && now.since(a.since) >= AVOID_PUBLISHER);
+        let again: Vec<_> = others.filter(|a| passes(a)).map(|a| a.proto).collect();
+        if let Some(r) = self.peers.get_mut(&receiver) {
+            r.avoid.retain(|a| a.host != host || !again.contains(&a.proto));
         }
     }
 
@@ -577,7 +592,7 @@ impl Board {
             if let Some(h) = self.peers.get_mut(&host) {
                 h.up.disappoint(now);
             }
-            self.suspect(now, host);
+            self.suspect(now, host, receiver, Outcome::Stalled);
         }
         if let Some(proto) = proto {
             self.avoid_way(now, media, receiver, host, proto);

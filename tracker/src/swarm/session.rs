@@ -224,8 +224,11 @@ impl Swarm {
         if let Some(p) = self.board.peers.get_mut(&peer) {
             p.heard = now;
             p.knocked.iter_mut().for_each(|(_, answered)| *answered = true);
+            let doubted = !std::mem::take(&mut p.doubted).is_empty();
             if std::mem::take(&mut p.away) {
                 self.set_servable(now, peer);
+            } else if doubted {
+                self.board.events.push(Event::Ready { peer });
             }
         }
         let full = match message {
@@ -317,6 +320,7 @@ impl Swarm {
                 servable: false,
                 knocked: None,
                 suspected: false,
+                doubted: std::collections::BTreeMap::new(),
                 away: false,
                 near: false,
                 withheld: std::collections::BTreeSet::new(),
@@ -356,6 +360,7 @@ impl Swarm {
             p.up.limit = hello.limits.up;
             p.down.limit = hello.limits.down;
             (p.knocked, p.away) = (None, false);
+            p.doubted.clear();
             (p.near, p.withheld) = (false, std::collections::BTreeSet::new());
         }
         if let Some(s) = self.sessions.get_mut(&conn) {

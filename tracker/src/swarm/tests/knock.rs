@@ -2,12 +2,70 @@
 
 use std::time::Duration;
 
-use icet::message::{Assignment, Intent, Join, Outcome, Ping, Report, ToPeer};
+use icet::message::{Assignment, Hello, Intent, Join, Outcome, Ping, Report, ToPeer};
 use icet::{PageRanges, PeerKey};
 
 use super::super::ConnId;
 use super::fixture::{identity, media};
-use super::world::{World, join, report};
+use super::world::{World, hello, join, offer, report, tcp};
+
+/// The same, with two protocols each, and what the receiver was sent.
+fn of_two_protocols() -> (World, ConnId, ConnId, Vec<Assignment>) {
+    let mut w = World::new();
+    let mut peer = |n: u8| {
+        let at = format!("10.0.0.{n}:4000");
+        let conn = w.connect(&identity(n), &at);
+        let offers = ["http", "quic"].map(offer).to_vec();
+        w.say(conn, Hello { offers, ..hello(vec![tcp(&at)]) });
+        conn
+    };
+    let (origin, host, r) = (peer(1), peer(2), peer(3));
+    w.publish(origin, &media(&identity(1), "film", 1, 20_000, 4000));
+    w.say(host, Join { version: 1, have: PageRanges::one(0, 19_999), ..join("film", Intent::Share) });
+    w.join(r, "film", Intent::Whole);
+    let got = w.assigned(r);
+    (w, host, r, got)
+}
+
+/// How many of the orders of the next so many tenths of a second name the host (2), over whatever.
+fn named(w: &mut World, r: ConnId, running: &mut Vec<Assignment>, tenths: u32) -> usize {
+    let mut named = 0;
+    for _ in 0..tenths {
+        w.pass(Duration::from_millis(100));
+        for a in std::mem::take(running).into_iter().filter(|a| a.source.host.key != key(2)) {
+            w.done(r, &a);
+        }
+        running.extend(w.assigned(r));
+        let names = |a: &&Assignment| a.stand_ins.iter().chain([&a.source]).any(|s| s.host.key == key(2));
+        named += running.iter().filter(names).count();
+    }
+    named
+}
+
+#[test]
+fn who_broke_off_is_ordered_from_over_no_other_protocol_before_it_speaks() {
+    for (outcome, at_once) in
+        [(Outcome::Broken, true), (Outcome::Unreachable, true), (Outcome::Stalled, false)]
+    {
+        let (mut w, host, r, got) = of_two_protocols();
+        w.frozen.insert(host);
+        let (mut running, mut theirs): (Vec<_>, Vec<_>) =
+            got.into_iter().partition(|a| a.source.host.key != key(2));
+        let first = theirs.pop().expect("an order from the host");
+        w.say(r, Report { bytes: 0, pages: 0, ..report(&first, outcome) });
+        if !at_once {
+            // It may be there over the other carrier.
+            w.pass(Duration::from_millis(600));
+            w.heard(r);
+        }
+        assert!(!away(&w, 2));
+        assert_eq!(named(&mut w, r, &mut running, 10), 0, "{outcome:?}");
+        // Others lose nothing by that.
+        assert!(sent_to(&mut w, 4).contains(&key(2)), "{outcome:?}");
+        w.say(host, Ping { nonce: 1 });
+        assert!(named(&mut w, r, &mut running, 5) > 0, "{outcome:?}");
+    }
+}
 
 /// An origin (1), a host with everything (2), and a receiver (3) with what it was sent.
 fn world() -> (World, ConnId, ConnId, Vec<Assignment>) {

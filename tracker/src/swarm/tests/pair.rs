@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use icet::message::{Assignment, Hello, Intent};
+use icet::message::{Assignment, Hello, Intent, Join, Outcome, Report};
+use icet::{NetAddr, NetKind, Offer, PageRanges};
 
 use super::super::ConnId;
 use super::fixture::{identity, media};
-use super::world::{World, hello, offer, tcp};
+use super::world::{World, hello, join, offer, report, tcp};
 
 /// An origin and a receiver with these protocols, which fetches a film of so many pages.
 fn pair(w: &mut World, protocols: &[&str], pages: u64) -> ConnId {
@@ -64,4 +65,55 @@ fn each_protocol_of_a_host_is_tried_soon() {
         running.extend(w.assigned(r));
     }
     assert_eq!(names.len(), 4, "in {orders} orders: {names:?}");
+}
+
+/// A firewall begins to drop what goes over TCP, later what goes over UDP instead: when nothing comes over UDP any more, TCP is tried
+/// again at once, however long it was to be avoided.
+#[test]
+fn what_failed_over_one_carrier_is_tried_again_when_the_other_one_fails() {
+    for publisher in [true, false] {
+        let mut w = World::new();
+        let mut peer = |n: u8| {
+            let at = format!("10.0.0.{n}:4000");
+            let conn = w.connect(&identity(n), &at);
+            let udp = NetAddr { kind: NetKind::Udp, at: at.parse().unwrap() };
+            let offers = vec![offer("http"), Offer { dials: Some(NetKind::Udp), ..offer("quic") }];
+            w.say(conn, Hello { offers, ..hello(vec![tcp(&at), udp]) });
+            conn
+        };
+        let (p, r, h) = (peer(1), peer(2), peer(3));
+        w.publish(p, &media(&identity(1), "film", 1, 60_000, 4000));
+        if !publisher {
+            w.say(h, Join { version: 1, have: PageRanges::one(0, 59_999), ..join("film", Intent::Share) });
+            w.disconnect(p);
+        }
+        w.join(r, "film", Intent::Whole);
+        // Orders over one of both fail, those over the other bring what they should, for so many tenths of a second.
+        let mut running: Vec<Assignment> = w.assigned(r);
+        let mut pass = |w: &mut World, fails: &str, tenths: u32| {
+            let mut came = 0;
+            for _ in 0..tenths {
+                w.pass(Duration::from_millis(100));
+                running.extend(w.assigned(r));
+                let (bad, good): (Vec<_>, Vec<_>) = std::mem::take(&mut running)
+                    .into_iter()
+                    .partition(|a| a.source.host.protocol.as_str() == fails);
+                for a in bad {
+                    w.say(r, Report { bytes: 0, pages: 0, ..report(&a, Outcome::Stalled) });
+                }
+                // One after the other, so that there is something to fetch until the end.
+                running = good;
+                if !running.is_empty() {
+                    w.done(r, &running.remove(0));
+                    came += 1;
+                }
+            }
+            came
+        };
+        assert!(pass(&mut w, "none", 10) > 0);
+        assert!(pass(&mut w, "http", 30) > 0, "over UDP");
+        // Healed: but nobody tries TCP yet.
+        pass(&mut w, "none", 20);
+        assert!(pass(&mut w, "quic", 10) > 0, "over TCP");
+    }
 }
