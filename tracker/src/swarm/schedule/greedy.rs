@@ -351,6 +351,11 @@ fn late(now: Now, board: &mut Board, id: u64) {
     if best.eta > eta / 2.0 || best.last < b {
         return;
     }
+    // What a publisher that rests sends a second time, for nobody's playhead, is no help.
+    let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(best.host));
+    if publisher && !in_danger && !helps(now, board, media, best.host, receiver) {
+        return;
+    }
     let (host, proto) = (best.host, best.proto);
     let order = Order {
         media,
