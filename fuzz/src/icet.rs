@@ -1,6 +1,7 @@
 //! Targets of crate `icet`.
 
 use icet::frame;
+use icet::live::{Batch, Head, SignedBatch, SignedHead};
 use icet::media::{Manifest, Signed, Slice};
 use icet::message::{ToPeer, ToTracker};
 use icet::stream::{self, PagesAnswer, PagesRequest, Piece, PieceReader, What};
@@ -50,6 +51,7 @@ pub fn media(data: &[u8]) {
             assert!(proven.verify(&signed).is_err());
         }
     }
+    live(data);
     if let Ok(s) = Slice::from_bytes(data) {
         slice(&s, data);
     }
@@ -64,6 +66,51 @@ pub fn media(data: &[u8]) {
     }
     if let Ok(body) = frame::decode::<TicketBody>(data) {
         assert_eq!(key.check(&key.issue(&body)), Ok(body));
+    }
+}
+
+/// Batches and heads of live media, as they are and signed.
+fn live(data: &[u8]) {
+    let identity = Identity::from_seed(&[1; 32]);
+    let manifest = |broadcast| Manifest {
+        kind: icet::Kind::Live,
+        path: MediaPath::new("a").expect("a path"),
+        publisher: identity.key(),
+        version: 1,
+        pages: 0,
+        bytes: 0,
+        duration: 0,
+        root: broadcast,
+        setup: 0,
+        links: 0,
+        streams: Vec::new(),
+        title: String::new(),
+        tags: Vec::new(),
+        signed_at: 0,
+        group: None,
+    };
+    if let Ok(signed) = frame::decode::<Signed>(data) {
+        let m = manifest(icet::live::NO_BATCH);
+        assert!(SignedBatch::verify(signed.clone(), &m).is_err() || SignedHead::verify(signed, &m).is_err());
+    }
+    if let Ok(batch) = frame::decode::<Batch>(data) {
+        let m = manifest(batch.broadcast);
+        if let Ok(signed) = SignedBatch::sign(batch, &identity) {
+            assert_eq!(SignedBatch::verify(signed.signed().clone(), &m).as_ref(), Ok(&signed));
+            let sum: u64 = (signed.first..signed.next())
+                .filter_map(|p| signed.page(p))
+                .map(|(r, _)| u64::from(r.len))
+                .sum();
+            assert_eq!(signed.offset + sum, signed.end());
+            assert!(signed.page(signed.next()).is_none() && !signed.follows(&signed));
+        }
+    }
+    if let Ok(head) = frame::decode::<Head>(data) {
+        let m = manifest(head.broadcast);
+        if let Ok(signed) = SignedHead::sign(head, &identity) {
+            assert!(signed.after_setup() <= signed.key);
+            assert_eq!(SignedHead::verify(signed.signed().clone(), &m).as_ref(), Ok(&signed));
+        }
     }
 }
 

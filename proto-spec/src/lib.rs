@@ -7,6 +7,7 @@
 //! - [`path`], [`url`], [`key`]: names: media paths, `icet://` links, peers' keys.
 //! - [`pages`]: page numbers, sets of them on the wire ([`PageSet`], [`PageRanges`]) and in memory ([`PageMap`]).
 //! - [`media`], [`merkle`]: what a publisher signs, and how a page is proved under it.
+//! - [`live`]: what the publisher of live media signs while it goes on.
 //! - [`message`], [`frame`]: the conversation, and its framing on a byte stream.
 //! - [`scope`]: what an IP address is good for.
 //! - [`ticket`]: what lets a receiver use an assignment at a host.
@@ -30,6 +31,7 @@
 pub mod frame;
 pub mod key;
 pub mod limits;
+pub mod live;
 pub mod media;
 pub mod merkle;
 pub mod message;

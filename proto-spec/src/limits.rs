@@ -32,6 +32,10 @@ pub const SLICES: usize = 128;
 pub const SLICE: usize = 4096;
 /// Most hashes in a proof (a tree of 2^40 pages has 34 levels above its slices).
 pub const PROOF: usize = 40;
+/// Most page records in a batch of live media, and in a head.
+pub const RECORDS: usize = 64;
+/// Largest batch of records, and largest head, in bytes of their CBOR.
+pub const BATCH: usize = 4096;
 /// Most assignments, acknowledgements or reports in one message.
 pub const ITEMS: usize = 1024;
 /// Most stand-ins of an assignment.

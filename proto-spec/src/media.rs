@@ -239,7 +239,7 @@ pub struct Manifest {
     /// Duration in microseconds; 0 if no logical stream has times.
     #[n(7)]
     pub duration: u64,
-    /// Root of the page table.
+    /// Root of the page table; of live media, the broadcast: 32 random bytes.
     #[n(8)]
     pub root: Hash,
     /// Number of pages at the beginning that hold the first link's setup, all logical streams together.
@@ -301,6 +301,9 @@ impl Manifest {
             if !(self.pages * u64::from(*min)..=self.pages * u64::from(*max)).contains(&self.bytes) {
                 return bad("manifest: number of bytes");
             }
+        }
+        if self.kind == Kind::Live && (self.pages, self.bytes, self.duration) != (0, 0, 0) {
+            return bad("manifest: number of pages");
         }
         if self.setup > self.pages || self.links > self.pages || self.duration > i64::MAX as u64 {
             return bad("manifest: setup pages, links or duration");

@@ -161,6 +161,8 @@ impl Abilities {
     /// Needs no address of a host whose endpoint says enough (through a relay, say): two peers that both have it can
     /// meet where no address is proved or may be told.
     pub const RELAYED: Abilities = Abilities(1 << 9);
+    /// Carries live media: slices without an end are the batches of records, as they come.
+    pub const LIVE: Abilities = Abilities(1 << 10);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -169,7 +171,7 @@ impl Abilities {
     }
 
     /// Name of each known bit, in their order.
-    pub const NAMES: [(Abilities, &'static str); 10] = [
+    pub const NAMES: [(Abilities, &'static str); 11] = [
         (Abilities::PAGES, "pages"),
         (Abilities::BYTES, "bytes"),
         (Abilities::TIME, "time"),
@@ -180,6 +182,7 @@ impl Abilities {
         (Abilities::PROVES_KEY, "proves-key"),
         (Abilities::SPANS, "spans"),
         (Abilities::RELAYED, "relayed"),
+        (Abilities::LIVE, "live"),
     ];
 }
 

@@ -71,6 +71,11 @@ fn the_limits_are_those_of_the_code() {
         format!("| stand-ins | {} |", limits::STAND_INS),
         format!("| marks of a standing | {} |", limits::MARKS),
         format!("| ticket body | {} bytes |", limits::TICKET),
+        format!(
+            "| records of a batch or head · bytes of its body | {} · {} |",
+            limits::RECORDS,
+            limits::BATCH
+        ),
     ];
     for row in rows {
         assert!(table.contains(&row), "{row:?}");

@@ -1,5 +1,7 @@
 //! The golden vectors: the files are what the example writes, and this crate takes and refuses what they say.
 
+#[path = "../examples/vectors/live.rs"]
+mod live;
 #[path = "../examples/vectors/meaning.rs"]
 mod meaning;
 #[path = "../examples/vectors/media.rs"]
@@ -83,13 +85,13 @@ fn every_message_has_a_vector() {
         numbers.dedup();
         numbers
     };
-    assert_eq!(numbers("tracker"), (0..=15).collect::<Vec<_>>());
-    assert_eq!(numbers("peer"), (100..=114).collect::<Vec<_>>());
+    assert_eq!(numbers("tracker"), (0..=16).collect::<Vec<_>>());
+    assert_eq!(numbers("peer"), (100..=115).collect::<Vec<_>>());
     // The numbers after them are free: nobody added a message without a vector.
-    for body in [[0x82, 16, 0xa0].as_slice(), &[0x82, 0x18, 99, 0xa0]] {
+    for body in [[0x82, 17, 0xa0].as_slice(), &[0x82, 0x18, 99, 0xa0]] {
         assert!(matches!(ToTracker::from_body(body), Ok(ToTracker::Unknown(_))));
     }
-    for body in [[0x82, 0x18, 115, 0xa0].as_slice(), &[0x82, 0, 0xa0]] {
+    for body in [[0x82, 0x18, 116, 0xa0].as_slice(), &[0x82, 0, 0xa0]] {
         assert!(matches!(ToPeer::from_body(body), Ok(ToPeer::Unknown(_))));
     }
 }
@@ -176,6 +178,46 @@ fn manifests_and_slices() {
         let (record, _) = slice.page(page).unwrap();
         assert_eq!(record.hash.0, *blake3::hash(&bytes(&v["hex"])).as_bytes());
     }
+}
+
+#[test]
+fn batches_and_heads() {
+    use icet::live::{SignedBatch, SignedHead};
+    let file = load("live.json");
+    let manifest = live::live();
+    let chain: Vec<_> = list(&file["batches"]["chain"])
+        .iter()
+        .map(|v| {
+            let batch = SignedBatch::verify(signed(&v["signed"]), &manifest).unwrap();
+            assert_eq!(meaning::batch(&batch), v["fields"]);
+            assert_eq!(batch.hash().0.to_vec(), bytes(&v["hash"]));
+            batch
+        })
+        .collect();
+    assert!(chain.windows(2).all(|w| w[1].follows(&w[0]) && !w[0].follows(&w[1])));
+    assert!(!chain[2].follows(&chain[0]) && !chain[1].follows(&chain[1]));
+    let refused = live::bad_batches();
+    assert_eq!(list(&file["batches"]["invalid"]).len(), refused.len());
+    for (v, (name, _, error)) in list(&file["batches"]["invalid"]).iter().zip(refused) {
+        assert_eq!(SignedBatch::verify(signed(&v["signed"]), &manifest), Err(error), "{name}");
+    }
+    for v in list(&file["heads"]["valid"]) {
+        let head = SignedHead::verify(signed(&v["signed"]), &manifest).unwrap();
+        assert_eq!(meaning::head(&head), v["fields"]);
+    }
+    let refused = live::bad_heads();
+    assert_eq!(list(&file["heads"]["invalid"]).len(), refused.len());
+    for (v, (name, _, error)) in list(&file["heads"]["invalid"]).iter().zip(refused) {
+        assert_eq!(SignedHead::verify(signed(&v["signed"]), &manifest), Err(error), "{name}");
+    }
+    // Whatever bit is flipped, and under a file's manifest.
+    let good = chain[1].signed();
+    for bit in 0..8 * good.body.len() {
+        let mut bad = good.clone();
+        bad.body[bit / 8] ^= 1 << (bit % 8);
+        assert!(SignedBatch::verify(bad, &manifest).is_err(), "bit {bit}");
+    }
+    assert!(SignedBatch::verify(good.clone(), &world::manifest()).is_err());
 }
 
 #[test]

@@ -135,6 +135,14 @@ manifest = table({
 })
 page_record = record(("len", same), ("crc", same), ("hash", hexed), ("flags", same), ("time", same))
 slice_ = record(("index", same), ("offset", same), ("time", same), ("records", many(page_record)))
+batch_ = record(
+    ("broadcast", hexed), ("first", same), ("offset", same), ("time", same), ("previous", hexed), ("records", many(page_record)),
+    ("ends", same),
+)
+live_head = table({
+    1: ("broadcast", hexed), 2: ("next", same), 3: ("offset", same), 4: ("time", same), 5: ("last", hexed), 6: ("link", same),
+    7: ("link_offset", same), 8: ("link_time", same), 9: ("setup", many(page_record)), 10: ("key", same), 11: ("signed_at", same),
+})
 ticket_body = table({
     1: ("tracker", hexed), 2: ("epoch", num), 3: ("assignment", num), 4: ("receiver", hexed), 5: ("host", hexed),
     6: ("media", hexed), 7: ("version", num), 8: ("pages", page_set), 9: ("protocol", same), 10: ("rate", num),
@@ -166,6 +174,7 @@ MESSAGES = {
     12: ("ping", {1: ("nonce", num)}),
     13: ("reach", {1: ("reach", many(addr))}),
     14: ("standing-request", {1: ("request", num)}),
+    16: ("head", {1: ("media", hexed), 2: ("head", signed)}),
     15: ("allow", {1: ("up", num), 2: ("down", num), 3: ("near", same), 4: ("withheld", many(hexed))}),
     100: ("welcome", {
         1: ("version", same), 2: ("epoch", num), 3: ("time", num), 4: ("observed", addr), 5: ("ticket_key", hexed),
@@ -194,6 +203,7 @@ MESSAGES = {
         7: ("trust", same), 8: ("marks", many(record(("reason", same), ("count", num)))),
     }),
     114: ("knock", {}),
+    115: ("head", {1: ("media", hexed), 2: ("head", signed)}),
 }
 
 
@@ -372,6 +382,63 @@ def check_media():
             what = f"tree of {v['leaves']}, leaf {p['index']}"
             expect(path(p["index"], leaves) == proof, f"{what}: proof")
             expect(proves(root(leaves), v["leaves"], p["index"], leaves[p["index"]], proof), f"{what}: does not verify")
+
+
+def opened(file, rule, context, v):
+    """What a batch or head says, if it may be believed."""
+    body, signature = bytes.fromhex(v["body"]), bytes.fromhex(v["signature"])
+    if len(body) > 4096 or not is_signed(bytes.fromhex(file["publisher"]), context, body, signature) or not has_shape(rule, body):
+        return None
+    m = cbor2.loads(body)
+    if len(cbor2.dumps(m)) != len(body):
+        return None
+    m = batch_(m) if rule == "batch" else live_head(m)
+    return m if m["broadcast"] == file["broadcast"] else None
+
+
+def sound(records, time):
+    return len(records) <= 64 and all(time + r["time"] < 1 << 63 for r in records)
+
+
+def good_batch(file, v):
+    b = opened(file, "batch", b"IceShare/1 record\0", v)
+    if b is None or not sound(b["records"], b["time"]):
+        return None
+    begins = b["first"] == 0
+    good = b["first"] <= (1 << 40) - 64 and begins == (b["previous"] == "00" * 32) and not (begins and b["offset"])
+    return b if good and (b["records"] or b["ends"] and not begins) else None
+
+
+def good_head(file, v):
+    h = opened(file, "live-head", b"IceShare/1 head\0", v)
+    if h is None or not sound(h["setup"], h["link_time"]):
+        return None
+    end = h["link_offset"] + sum(r["len"] for r in h["setup"])
+    return h if h["link"] + len(h["setup"]) <= h["key"] <= h["next"] and end <= h["offset"] else None
+
+
+def check_live():
+    file = load("live.json")
+    before, records = None, []
+    for v in file["batches"]["chain"]:
+        b = good_batch(file, v["signed"])
+        expect(b == v["fields"], f"batch means {b}")
+        at = hash_(b"IceShare/1 record\0", bytes.fromhex(v["signed"]["body"])).hex()
+        expect(at == v["hash"], "hash of a batch")
+        if before is not None:
+            end = before["offset"] + sum(r["len"] for r in before["records"])
+            follows = (b["previous"], b["first"], b["offset"]) == (before["at"], before["first"] + len(before["records"]), end)
+            expect(follows and not before["ends"], "a batch does not follow the one before")
+        before = {**b, "at": at}
+        records += b["records"]
+    for page, r in zip(file["pages"], records, strict=True):
+        expect(hash_(bytes.fromhex(page)).hex() == r["hash"], "a page does not match its record")
+    for v in file["batches"]["invalid"]:
+        expect(good_batch(file, v["signed"]) is None, f"batch {v['name']}: taken")
+    for v in file["heads"]["valid"]:
+        expect(good_head(file, v["signed"]) == v["fields"], "head")
+    for v in file["heads"]["invalid"]:
+        expect(good_head(file, v["signed"]) is None, f"head {v['name']}: taken")
 
 
 def check_tickets():
@@ -592,7 +659,7 @@ def check_stream():
         expect(refused, f"{v['of']} {v['name']}: taken")
 
 
-for check in (check_messages, check_frames, check_media, check_tickets, check_names, check_pages, check_stream):
+for check in (check_messages, check_frames, check_media, check_live, check_tickets, check_names, check_pages, check_stream):
     check()
 for fault in faults:
     print(f"FAULT {fault}")

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+mod live;
 mod meaning;
 mod media;
 mod messages;

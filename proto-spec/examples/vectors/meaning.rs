@@ -127,8 +127,30 @@ fn assignment(a: &Assignment) -> Value {
     })
 }
 
+fn record(r: &icet::PageRecord) -> Value {
+    json!({ "len": r.len, "crc": r.crc, "hash": hex(&r.hash.0), "flags": r.flags.0, "time": r.time })
+}
+
+pub(crate) fn batch(b: &icet::live::Batch) -> Value {
+    json!({
+        "broadcast": hex(&b.broadcast.0), "first": b.first, "offset": b.offset, "time": b.time, "previous": hex(&b.previous.0),
+        "records": list(&b.records, record), "ends": b.ends,
+    })
+}
+
+pub(crate) fn head(h: &icet::live::Head) -> Value {
+    json!({
+        "broadcast": hex(&h.broadcast.0), "next": h.next, "offset": h.offset, "time": h.time, "last": hex(&h.last.0),
+        "link": h.link, "link_offset": h.link_offset, "link_time": h.link_time, "setup": list(&h.setup, record),
+        "key": h.key, "signed_at": h.signed_at,
+    })
+}
+
+fn live_head(m: &icet::message::Head) -> Value {
+    json!({ "media": hex(&m.media.0), "head": signed(&m.head) })
+}
+
 pub(crate) fn slice(s: &Slice) -> Value {
-    let record = |r: &icet::PageRecord| json!({ "len": r.len, "crc": r.crc, "hash": hex(&r.hash.0), "flags": r.flags.0, "time": r.time });
     json!({ "index": s.index, "offset": s.offset, "time": s.time, "records": list(&s.records, record) })
 }
 
@@ -239,6 +261,7 @@ pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
             });
             ("allow", v)
         }
+        ToTracker::Head(m) => ("head", live_head(m)),
         ToTracker::StandingRequest(m) => ("standing-request", json!({ "request": num(m.request) })),
         _ => ("unknown", Value::Null),
     }
@@ -315,6 +338,7 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
             ("standing", v)
         }
         ToPeer::Knock(_) => ("knock", json!({})),
+        ToPeer::Head(m) => ("head", live_head(m)),
         ToPeer::Newer(m) => ("newer", json!({ "manifest": signed(&m.manifest) })),
         _ => ("unknown", Value::Null),
     }

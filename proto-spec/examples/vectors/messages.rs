@@ -1,10 +1,12 @@
 //! Vectors of messages and frames.
 
+use icet::live::SignedHead;
 use icet::message::{
-    Allow, Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Hello, InfoAnswer,
-    InfoRequest, Intent, Invite, Join, KeyProof, Knock, Leave, Locate, Mark, MarkReason, MediaAnswer, Need,
-    Newer, Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report, Reserve, Served, ServedItem,
-    Shortage, Slices, Standing, StandingRequest, ToPeer, ToTracker, Welcome, Withdraw, Withdrawn,
+    Allow, Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Head, Hello,
+    InfoAnswer, InfoRequest, Intent, Invite, Join, KeyProof, Knock, Leave, Locate, Mark, MarkReason,
+    MediaAnswer, Need, Newer, Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report, Reserve,
+    Served, ServedItem, Shortage, Slices, Standing, StandingRequest, ToPeer, ToTracker, Welcome, Withdraw,
+    Withdrawn,
 };
 use icet::{
     Abilities, Limits, MediaPath, NetKind, Offer, PageRanges, PageSet, Stripe, TicketKey, frame, limits,
@@ -231,6 +233,7 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         t("standing-request", StandingRequest { request: 11 }),
         t("allow", Allow { up: Some(1_250_000), down: None, near: true, withheld: vec![id()] }),
         t("allow-nothing", Allow { up: Some(0), down: None, near: false, withheld: Vec::new() }),
+        t("head", head()),
     ]
 }
 
@@ -299,7 +302,13 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("reserve", Reserve { assignments: vec![reserve()] }),
         p("standing", standing()),
         p("knock", Knock {}),
+        p("head", head()),
     ]
+}
+
+fn head() -> Head {
+    let head = SignedHead::sign(super::live::head(), &identity(1)).expect("a good head");
+    Head { media: id(), head: head.signed().clone() }
 }
 
 fn standing() -> Standing {

@@ -28,6 +28,7 @@ pub(crate) fn files() -> Vec<(&'static str, String)> {
         ("names.json", pretty(super::names::file())),
         ("pages.json", pretty(super::names::pages())),
         ("stream.json", pretty(super::stream::file())),
+        ("live.json", pretty(super::live::file())),
     ]
 }
 

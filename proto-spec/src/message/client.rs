@@ -475,3 +475,21 @@ impl Allow {
         at_most(self.withheld.len(), limits::ITEMS, "too many withheld media")
     }
 }
+
+/// The head of a live media: from its publisher about once a second, and from the tracker to who joins.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Head {
+    /// Which media.
+    #[n(1)]
+    pub media: MediaId,
+    /// The signed [`Head`](crate::live::Head).
+    #[n(2)]
+    pub head: Signed,
+}
+
+impl Head {
+    pub(super) fn check(&self) -> Check {
+        at_most(self.head.body.len(), limits::BATCH, "head too long")
+    }
+}

@@ -147,6 +147,7 @@ messages! {
         13 => Reach,
         14 => StandingRequest,
         15 => Allow,
+        16 => Head,
     }
 }
 
@@ -168,5 +169,6 @@ messages! {
         112 => Reserve,
         113 => Standing,
         114 => Knock,
+        115 => Head,
     }
 }

@@ -51,6 +51,10 @@ fn proven() -> impl Strategy<Value = ProvenSlice> {
     })
 }
 
+fn head() -> impl Strategy<Value = Head> {
+    (media(), signed()).prop_map(|(media, head)| Head { media, head })
+}
+
 fn signed() -> impl Strategy<Value = Signed> {
     (vec(any::<u8>(), 0..300), any::<Bytes32>(), any::<Bytes32>()).prop_map(|(body, a, b)| {
         let mut signature = [0; 64];
@@ -225,6 +229,7 @@ pub(crate) fn to_tracker() -> impl Strategy<Value = ToTracker> {
         any::<u64>().prop_map(|request| StandingRequest { request }.into()),
         (of(any::<u64>()), of(any::<u64>()), any::<bool>(), vec(media(), 0..4))
             .prop_map(|(up, down, near, withheld)| Allow { up, down, near, withheld }.into()),
+        head().prop_map(ToTracker::from),
     ]
 }
 
@@ -328,5 +333,6 @@ pub(crate) fn to_peer() -> impl Strategy<Value = ToPeer> {
         signed().prop_map(|manifest| Newer { manifest }.into()),
         standing().prop_map(ToPeer::from),
         Just(ToPeer::from(Knock {})),
+        head().prop_map(ToPeer::from),
     ]
 }
