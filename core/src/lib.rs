@@ -6,6 +6,7 @@
 pub mod driver;
 pub mod engine;
 pub mod keyring;
+pub mod live;
 pub mod net;
 pub mod ogg;
 pub mod protocol;
@@ -17,7 +18,8 @@ pub mod stream;
 pub mod verify;
 
 pub use driver::{
-    FetchFailure, Flow, Giver, Info, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats,
-    Progress, Standing, StartError,
+    Broadcast, BroadcastError, BroadcastOptions, FetchFailure, Flow, FromSource, Giver, Info, LivePage,
+    LiveReader, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, Standing,
+    StartError,
 };
 pub use icet;

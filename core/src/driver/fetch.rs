@@ -36,9 +36,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(super) const PROGRESS: Duration = Duration::from_millis(200);
 
 /// A run on its way to the disk.
-type Writing = JoinHandle<Written>;
+pub(super) type Writing = JoinHandle<Written>;
 /// What became of it, and whether the host answers for all of it.
-type Written = (PageNo, Vec<Bytes>, Result<u64, PutError>, bool);
+pub(super) type Written = (PageNo, Vec<Bytes>, Result<u64, PutError>, bool);
 
 /// How receiving ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -165,6 +165,9 @@ impl Fetch {
     }
 
     async fn transfer(&self) -> Result<Outcome, TransportError> {
+        if self.store.is_live() {
+            return self.transfer_live().await;
+        }
         let pages = self.store.manifest().pages;
         let last = self.pages.last.unwrap_or(pages - 1).min(pages - 1);
         let slices = (self.pages.first / SLICE_PAGES, last / SLICE_PAGES);
@@ -342,7 +345,7 @@ impl Fetch {
     }
 
     /// Checks and stores a run beside the network: hashing one batch while the next arrives.
-    fn write(&self, first: PageNo, pages: Vec<Bytes>, of_one_host: bool) -> Writing {
+    pub(super) fn write(&self, first: PageNo, pages: Vec<Bytes>, of_one_host: bool) -> Writing {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
             let result = store.put_pages(first, &pages);
@@ -351,7 +354,7 @@ impl Fetch {
     }
 
     /// What became of a run. False: a page was altered.
-    fn written(&self, job: Result<Written, JoinError>) -> Result<bool, TransportError> {
+    pub(super) fn written(&self, job: Result<Written, JoinError>) -> Result<bool, TransportError> {
         let (first, pages, result, of_one_host) =
             job.map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
         match result {

@@ -2,10 +2,12 @@
 //! the files; what to do with them the engine says.
 
 mod assemble;
+mod broadcast;
 mod error;
 mod fetch;
 mod limit;
 mod link;
+mod live;
 mod media;
 mod peer;
 mod proofs;
@@ -16,7 +18,9 @@ mod standstill;
 mod turns;
 mod watch;
 
+pub use broadcast::{Broadcast, BroadcastError, BroadcastOptions, FromSource};
 pub use error::{OpenError, StartError};
+pub use live::{LivePage, LiveReader};
 pub use media::{Flow, Media, Progress};
 pub use peer::{Giver, Info, OpenOptions, Peer, PeerConfig, PeerStats, TRUST_FILE};
 pub use reader::MediaReader;

@@ -22,7 +22,7 @@ use crate::net::{Context, Net, NetConfig, session::ConnectError};
 use crate::protocol::Protocol;
 use crate::publish::Prepared;
 use crate::shelf::{Anonymous, Clock, Giving, ServedTotals, Shelf, ShelfConfig};
-use crate::store::{Store, Target};
+use crate::store::{MediaStore, Store, Target};
 
 /// Where first-use trust is kept, in the data folder.
 pub const TRUST_FILE: &str = "trust.json";
@@ -286,7 +286,19 @@ impl Peer {
     /// # Errors
     /// See [`OpenError`].
     pub async fn publish(&self, tracker: &IcetUrl, prepared: &Prepared) -> Result<Media, OpenError> {
-        let store = prepared.media();
+        self.announce(tracker, prepared.media()).await
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Puts a media on the shelf, and tells the tracker.
+    pub(super) async fn announce(
+        &self,
+        tracker: &IcetUrl,
+        store: Arc<MediaStore>,
+    ) -> Result<Media, OpenError> {
         self.inner.shelf.put(store.clone());
         let orders = self.tracker(tracker);
         let shared = self.shared(tracker, Intent::Share, orders.clone());

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use icet::media::Signed;
 use icet::message::{ErrorCode, ErrorMessage, InfoAnswer, MediaAnswer, Outcome, ToPeer};
-use icet::{IcetUrl, MediaPath, NetKind, Now, PageNo, PageRanges, PeerKey, ProvenSlice, SignedManifest};
+use icet::{
+    IcetUrl, Kind, MediaPath, NetKind, Now, PageNo, PageRanges, PeerKey, ProvenSlice, SignedManifest,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,7 +24,7 @@ use crate::engine::Engine;
 use crate::engine::io::{Action, Command, FetchEvent, FetchId, Handle, Refusal};
 use crate::net::Net;
 use crate::net::session::{self, ConnectError, ConnectOptions, PeerSession};
-use crate::store::{MediaStore, Target};
+use crate::store::{MediaStore, Target, Window};
 
 /// Slices in one upload.
 const UPLOAD: u64 = 64;
@@ -59,6 +61,8 @@ struct Entry {
     shared: Arc<Shared>,
     path: MediaPath,
     target: Option<Target>,
+    /// A head that came before its store was there.
+    head: Option<Signed>,
 }
 
 pub(crate) struct Task {
@@ -301,7 +305,7 @@ impl Task {
                     at,
                 };
                 shared.away.store(self.away, Ordering::Relaxed);
-                self.medias.insert(handle, Entry { shared, path, target: Some(target) });
+                self.medias.insert(handle, Entry { shared, path, target: Some(target), head: None });
                 self.engine.handle_command(now, command);
             }
             Order::Publish { shared, store } => {
@@ -310,7 +314,7 @@ impl Task {
                 let slices = first_slices(&store);
                 let path = manifest.path.clone();
                 let _ = shared.store.set(store);
-                self.medias.insert(handle, Entry { shared, path, target: None });
+                self.medias.insert(handle, Entry { shared, path, target: None, head: None });
                 let command = Command::Publish { handle, manifest: Box::new(manifest), slices };
                 self.engine.handle_command(now, command);
             }
@@ -403,6 +407,7 @@ impl Task {
                     }
                 }
                 Action::Joined { handle, answer } => self.joined(handle, answer),
+                Action::Head { handle, head } => self.head(handle, head),
                 Action::Newer { handle, manifest } => self.newer(handle, manifest),
                 Action::Slices { handle, slices } => {
                     if let Some(store) = self.medias.get(&handle).and_then(|e| e.shared.store.get()) {
@@ -493,9 +498,21 @@ impl Task {
         let Some(target) = entry.target.take() else { return };
         let (inner, me, slices) = (self.inner.clone(), self.me.clone(), answer.slices);
         tokio::task::spawn_blocking(move || {
-            let result = inner.store.fetch(manifest, target).map_err(|e| OpenError::of_store(&e));
+            let store = match manifest.kind {
+                Kind::File => inner.store.fetch(manifest, target),
+                Kind::Live => inner.store.listen(manifest, Window::default()),
+            };
+            let result = store.map_err(|e| OpenError::of_store(&e));
             let _ = me.send(Order::Ready { handle, result, slices });
         });
+    }
+
+    fn head(&mut self, handle: Handle, head: Signed) {
+        let Some(entry) = self.medias.get_mut(&handle) else { return };
+        match entry.shared.store.get() {
+            Some(store) => put_head(store, head),
+            None => entry.head = Some(head),
+        }
     }
 
     fn newer(&mut self, handle: Handle, manifest: Signed) {
@@ -511,12 +528,13 @@ impl Task {
     }
 
     fn ready(&mut self, handle: Handle, result: Result<Arc<MediaStore>, OpenError>, slices: &[ProvenSlice]) {
-        let Some(entry) = self.medias.get(&handle) else { return };
+        let Some(entry) = self.medias.get_mut(&handle) else { return };
         let store = match result {
             Ok(store) => store,
             Err(e) => return self.fail(handle, e),
         };
         put_slices(&store, slices);
+        entry.head.take().into_iter().for_each(|head| put_head(&store, head));
         let command = Command::Accept {
             handle,
             held: store.map(),
@@ -594,7 +612,7 @@ fn dial(
 /// Slices of the setup pages and of the tail: what a player reads first.
 fn first_slices(store: &MediaStore) -> Vec<ProvenSlice> {
     let m = store.manifest();
-    let last = m.slices() - 1;
+    let Some(last) = m.slices().checked_sub(1) else { return Vec::new() };
     let setup = m.setup / icet::media::SLICE_PAGES;
     let head = 0..=setup.min(last).min(16);
     let mut wanted: Vec<_> = head.chain(last.saturating_sub(1)..=last).collect();
@@ -602,6 +620,12 @@ fn first_slices(store: &MediaStore) -> Vec<ProvenSlice> {
     wanted.sort_unstable();
     wanted.dedup();
     wanted.into_iter().filter_map(|i| store.proven_slice(i)).collect()
+}
+
+fn put_head(store: &MediaStore, head: Signed) {
+    if let Err(e) = store.put_head(head) {
+        tracing::warn!(error = %e, "a head from the tracker was refused");
+    }
 }
 
 fn put_slices(store: &MediaStore, slices: &[ProvenSlice]) {

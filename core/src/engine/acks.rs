@@ -9,11 +9,14 @@ use icet::{Now, PageNo, PageRanges, limits};
 use super::Engine;
 use super::assignments::Assigned;
 use super::io::Handle;
+use super::pages::Pages;
 use super::session::Link;
 use super::timers::Timer;
 
 /// What a playhead waits for is soon told: others may wait for it too, and get it from here.
 const URGENT: Duration = Duration::from_millis(20);
+/// Of live media a high-water mark is told, as it moves.
+const LIVE: Duration = Duration::from_secs(2);
 /// So many pages are acknowledged without waiting for more, if that is a [`SHARE`] of what is still assigned.
 const PAGES: u64 = 64;
 /// Of so many pages assigned, one may wait: the faster a line, the more is assigned, and the fewer messages a page cost.
@@ -130,7 +133,10 @@ impl Engine {
         if self.session.link != Link::Welcome {
             return;
         }
-        if m.acks.are_many() {
+        let live = matches!(m.pages, Some(Pages::Live(_)));
+        if live && need != Need::Urgent {
+            self.timers.set_sooner(Timer::Ack(handle), now + LIVE);
+        } else if m.acks.are_many() {
             self.flush_acks(handle);
         } else {
             let delay = self.session.ack_delay;

@@ -262,6 +262,10 @@ impl Engine {
         } else {
             self.config.stall
         };
+        if self.assigned.get(&order).is_some_and(|a| a.need == Need::Steady) {
+            // Live pages come at the pace of their source, which may be one a second.
+            return most;
+        }
         let Some(good) = self.elsewhere(now, order, source) else { return most };
         let least = if good { self.config.silence } else { 2 * self.config.silence };
         self.ways.patience(&ways::way(source), least).map_or(most, |p| p.min(most))

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use icet::media::Signed;
 use icet::message::{Focus, Intent, MediaAnswer, Need, Outcome, Position, Source, ToTracker};
 use icet::{MediaPath, Now, PageMap, PageNo, PageRanges, PageSet, PeerKey, ProtocolName, ProvenSlice};
 
@@ -96,6 +97,13 @@ pub enum Command {
         /// Which media.
         path: MediaPath,
     },
+    /// The head of a live media that is published here: told now, or when the tracker has answered.
+    Head {
+        /// Which media.
+        handle: Handle,
+        /// The signed head.
+        head: Signed,
+    },
     /// What this peer gives from now on; told in each session.
     Give(Giving),
     /// Ask how we stand with the tracker. Answered by [`Action::Standing`], or not at all: it is asked once, in this session or
@@ -183,6 +191,13 @@ pub enum Action {
         handle: Handle,
         /// The tracker's answer.
         answer: MediaAnswer,
+    },
+    /// The head of a live media from the tracker, unverified: where to begin.
+    Head {
+        /// Which media.
+        handle: Handle,
+        /// The head.
+        head: Signed,
     },
     /// A newer manifest; to be checked as in `Joined` (accept again, or leave).
     Newer {

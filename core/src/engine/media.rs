@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use icet::media::Signed;
 use icet::message::{
-    ErrorCode, ErrorMessage, Focus, Got, Have, Intent, Join, Leave, MediaAnswer, Newer, Position, Publish,
-    Withdraw, Withdrawn,
+    ErrorCode, ErrorMessage, Focus, Got, Have, Head, Intent, Join, Leave, MediaAnswer, Newer, Position,
+    Publish, Withdraw, Withdrawn,
 };
 use icet::{
     Manifest, MediaId, MediaPath, Now, PageMap, PageNo, PageRanges, PeerKey, ProvenSlice, SignedManifest,
@@ -74,6 +74,8 @@ pub(super) struct Media {
     pub(super) reserve: Held,
     pub(super) acks: Acks,
     pub(super) tally: Tally,
+    /// The last head of a live media that is published here, until it is told.
+    head: Option<Signed>,
 }
 
 impl Media {
@@ -97,6 +99,7 @@ impl Media {
             reserve: Held::default(),
             acks: Acks::default(),
             tally: Tally::default(),
+            head: None,
         }
     }
 
@@ -322,6 +325,27 @@ impl Engine {
         self.ask_located(now, handle);
         self.actions.push_back(Action::Joined { handle, answer: m });
         self.want_upload(handle);
+        self.tell_head(handle, None);
+    }
+
+    /// Tells the head of a live media, or keeps it until it can be told.
+    pub(super) fn tell_head(&mut self, handle: Handle, head: Option<Signed>) {
+        let up = self.session.link == Link::Welcome && !self.session.is_opening(handle);
+        let Some(m) = self.media.get_mut(&handle) else { return };
+        m.head = head.or(m.head.take());
+        if up
+            && let Some(media) = m.id
+            && let Some(head) = m.head.take()
+        {
+            self.send(Head { media, head });
+        }
+    }
+
+    /// The tracker hands out the head of a live media.
+    pub(super) fn head(&mut self, m: Head) {
+        if let Some(handle) = self.ids.get(&m.media).copied() {
+            self.actions.push_back(Action::Head { handle, head: m.head });
+        }
     }
 
     pub(super) fn newer(&mut self, m: Newer) {

@@ -132,6 +132,7 @@ impl Engine {
             Command::Locate { handle, at } => self.locate(now, handle, at),
             Command::Held { handle, got, lost } => self.held(now, handle, &got, &lost),
             Command::Info { handle, path } => self.ask_info(now, handle, path),
+            Command::Head { handle, head } => self.tell_head(handle, Some(head)),
             Command::Give(giving) => self.give(giving),
             Command::Standing => self.ask_standing(),
             Command::Served { items } => self.note_served(now, items),
@@ -185,6 +186,7 @@ impl Engine {
             ToPeer::Pong(m) => self.pong(now, &m),
             ToPeer::ReachResult(m) => self.actions.push_back(Action::Reached(m)),
             ToPeer::Newer(m) => self.newer(m),
+            ToPeer::Head(m) => self.head(m),
             ToPeer::Standing(m) => self.standing(m),
             ToPeer::Knock(_) => {
                 let nonce = self.session.number();

@@ -14,6 +14,8 @@ use icet::media::MediaError;
 use icet::{Identity, MediaId, MediaPath, SignedManifest};
 use thiserror::Error;
 
+pub(crate) use scan::{flags, sign, streams};
+
 use crate::ogg::{Damage, ScanError};
 use crate::store::{MediaStore, Store, StoreError};
 

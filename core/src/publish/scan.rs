@@ -146,7 +146,7 @@ fn is_same(last: &SignedManifest, new: &Manifest) -> bool {
 }
 
 /// Signs under a new version, which is on record before anybody can see it.
-fn sign(
+pub(crate) fn sign(
     store: &Store,
     identity: &Identity,
     id: MediaId,
@@ -162,7 +162,7 @@ fn sign(
 }
 
 /// The logical streams of the first link, and the first of each further codec in later ones.
-fn streams(timeline: &Timeline) -> Vec<StreamInfo> {
+pub(crate) fn streams(timeline: &Timeline) -> Vec<StreamInfo> {
     let mut all: Vec<StreamInfo> = Vec::new();
     for (i, link) in timeline.links().enumerate() {
         let found = link.streams.iter().map(stream_info);
@@ -235,7 +235,7 @@ impl Gather<'_> {
     }
 }
 
-fn flags(place: &PagePlace) -> PageFlags {
+pub(crate) fn flags(place: &PagePlace) -> PageFlags {
     [
         (place.bos, PageFlags::BOS),
         (place.eos, PageFlags::EOS),

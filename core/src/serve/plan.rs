@@ -35,6 +35,8 @@ pub enum Source {
     },
     /// Pages as they come.
     Pages(PageSet),
+    /// Batches of records of live media as they come, from that which has this page on.
+    Batches(PageNo),
     /// Slices with their proofs, as far as they are known here.
     Slices {
         /// First.
@@ -50,7 +52,7 @@ impl Source {
     pub fn length(&self) -> Option<u64> {
         match self {
             Source::Parts { parts, .. } => Some(parts.iter().map(Part::len).sum()),
-            Source::Pages(_) | Source::Slices { .. } => None,
+            Source::Pages(_) | Source::Batches(_) | Source::Slices { .. } => None,
         }
     }
 }
@@ -147,6 +149,7 @@ pub fn plan(media: &MediaStore, what: &What) -> Result<Plan, Unavailable> {
             }
             Ok(Plan { what, total, source: Source::Parts { parts, wait: false } })
         }
+        What::Proofs { first, last } if media.is_live() => batches(media, *first, *last),
         What::Proofs { first, last } => {
             let total = media.manifest().slices();
             if *first >= total || last < first {
@@ -165,7 +168,7 @@ pub fn plan(media: &MediaStore, what: &What) -> Result<Plan, Unavailable> {
 /// # Errors
 /// [`Unavailable`], if nothing of it is held.
 pub fn plan_around_holes(media: &MediaStore, what: &What) -> Result<(Plan, Option<PageNo>), Unavailable> {
-    let total = media.manifest().pages;
+    let total = media.page_end();
     let set = match what {
         What::Pages(set @ PageSet { last: Some(last), .. }) if *last < limits::PAGES - 1 => *set,
         _ => return Ok((plan(media, what)?, None)),
@@ -259,13 +262,32 @@ fn bytes(media: &MediaStore, first: u64, asked: Option<u64>) -> Result<Plan, Una
     })
 }
 
+/// Batches of live media have no last one: who asks says so by the highest number.
+fn batches(media: &MediaStore, first: PageNo, last: PageNo) -> Result<Plan, Unavailable> {
+    if last != limits::PAGES - 1 {
+        return Err(Unavailable::Beyond { total: limits::PAGES });
+    }
+    if media.live_base().is_none_or(|base| first < base) {
+        return Err(Unavailable::Missing(first));
+    }
+    let what = What::Proofs { first, last };
+    Ok(Plan { what, total: limits::PAGES, source: Source::Batches(first) })
+}
+
 fn pages(media: &MediaStore, asked: PageSet) -> Result<Plan, Unavailable> {
-    let total = media.manifest().pages;
+    let total = media.page_end();
     let Some(first) = asked.next_from(0).filter(|p| *p < total) else {
         return Err(Unavailable::Beyond { total });
     };
     let open = asked.last.is_none_or(|l| l >= limits::PAGES - 1);
     let mut set = PageSet { last: Some(asked.last.unwrap_or(u64::MAX).min(total - 1)), ..asked };
+    if media.is_live() && !media.has(first) && media.live_base().is_none_or(|base| first < base) {
+        return Err(Unavailable::Missing(first));
+    }
+    if open && media.is_live() {
+        let set = PageSet { last: Some(limits::PAGES - 1), ..asked };
+        return Ok(Plan { what: What::Pages(set), total: limits::PAGES, source: Source::Pages(set) });
+    }
     if open && !media.is_complete() {
         return Ok(Plan { what: What::Pages(set), total, source: Source::Pages(set) });
     }

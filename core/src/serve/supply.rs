@@ -86,6 +86,8 @@ enum Todo {
     Part(Part, bool),
     /// Pages of a set from this one on, as they come.
     Pages(Option<u64>, PageSet),
+    /// Batches from that of this page on, as they come.
+    Batches(PageNo),
     /// Slices, both inclusive.
     Slices(u64, u64),
 }
@@ -103,6 +105,7 @@ impl Supply {
         let todo = match source {
             Source::Parts { parts, wait } => parts.into_iter().map(|part| Todo::Part(part, wait)).collect(),
             Source::Pages(set) => VecDeque::from([Todo::Pages(set.next_from(0), set)]),
+            Source::Batches(first) => VecDeque::from([Todo::Batches(first)]),
             Source::Slices { first, last } => VecDeque::from([Todo::Slices(first, last)]),
         };
         let chunk = if admission.is_limited() { CHUNK.1 * 4 } else { CHUNK.0 };
@@ -153,9 +156,12 @@ impl Supply {
                     return self.read(offset, n, page).await.map(Some);
                 }
                 Some(Todo::Pages(at, set)) => {
-                    let end = self.media.manifest().pages;
-                    let Some(page) = at.filter(|p| *p < end) else { continue };
-                    self.wait_for(|m| m.has(page)).await?;
+                    let Some(page) = at else { continue };
+                    self.wait_for(|m| m.has(page) || page >= m.page_end()).await?;
+                    let end = self.media.page_end();
+                    if page >= end {
+                        continue;
+                    }
                     let gone = || SupplyError::Read(io::Error::other("the page's record is gone"));
                     let first = self.media.span(page).ok_or_else(gone)?;
                     // Neighbours that are there too go with it.
@@ -168,6 +174,17 @@ impl Supply {
                     }
                     self.todo.push_front(Todo::Pages(next, set));
                     return self.read(first.offset, to - first.offset, Some(page)).await.map(Some);
+                }
+                Some(Todo::Batches(page)) => {
+                    self.wait_for(|m| m.batch_of(page).is_some()).await?;
+                    let gone = || SupplyError::Read(io::Error::other("the page's record is gone"));
+                    let batch = self.media.batch_of(page).ok_or_else(gone)?;
+                    if !batch.ends {
+                        self.todo.push_front(Todo::Batches(batch.next()));
+                    }
+                    let bytes = frame::encode(batch.signed());
+                    self.permit(bytes.len()).await?;
+                    return Ok(Some(Chunk { page: None, bytes: bytes.into() }));
                 }
                 Some(Todo::Slices(first, last)) => {
                     let to = last.min(first + SLICES - 1);

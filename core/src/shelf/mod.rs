@@ -197,6 +197,9 @@ struct Account {
     totals: ServedTotals,
 }
 
+/// A standing order lasts a day at most; and its rate, in bytes a second, if its ticket says none.
+const STANDING_MS: u64 = 24 * 3600 * 1000;
+const STANDING_RATE: u64 = 1 << 20;
 /// Receivers that are counted one by one.
 const RECEIVERS: usize = 4096;
 
@@ -261,7 +264,8 @@ impl Shelf {
         }
     }
 
-    /// The media at `path`, the one put last if several publishers use that path.
+    /// The media at `path`, the one put last if several publishers use that path. Not live media, which has no bytes or
+    /// times to be asked for: see [`Shelf::find_id`].
     #[must_use]
     pub fn find(&self, path: &MediaPath) -> Option<Arc<MediaStore>> {
         self.find_for(path, None)
@@ -272,10 +276,12 @@ impl Shelf {
     pub fn find_for(&self, path: &MediaPath, ticket: Option<&Ticket>) -> Option<Arc<MediaStore>> {
         let named = ticket.and_then(tickets::read).map(|body| body.media);
         let all = lock(&self.media);
-        if let Some(entry) = named.and_then(|id| all.get(&id)).filter(|e| e.media.path() == path) {
+        if let Some(entry) =
+            named.and_then(|id| all.get(&id)).filter(|e| e.media.path() == path && !e.media.is_live())
+        {
             return Some(entry.media.clone());
         }
-        let here = all.values().filter(|e| e.media.path() == path);
+        let here = all.values().filter(|e| e.media.path() == path && !e.media.is_live());
         here.max_by_key(|e| e.order).map(|e| e.media.clone())
     }
 
@@ -360,7 +366,14 @@ impl Shelf {
             return Err(Denied::OtherPages);
         }
         // Looked up without the lock: it may read from disk.
-        let (bytes, asked) = (bytes_of(ask.media, &body.pages), bytes_asked(ask.media, ask.what));
+        let (mut bytes, asked) = (bytes_of(ask.media, &body.pages), bytes_asked(ask.media, ask.what));
+        if ask.media.is_live() && body.pages.last.is_none() {
+            // A standing order: its rate, for as long as it is good.
+            let life = body.expiry.saturating_sub(clock.wall_ms()).min(STANDING_MS);
+            bytes = (u128::from(body.rate.unwrap_or(STANDING_RATE)) * u128::from(life) / 1000)
+                .try_into()
+                .unwrap_or(u64::MAX / 4);
+        }
         let mut tickets = lock(&self.tickets);
         let id =
             if proofs { tickets.begin_proofs(&body, bytes)? } else { tickets.begin(&body, bytes, asked)? };

@@ -16,7 +16,7 @@ pub(super) fn within(media: &MediaStore, what: &What, pages: &PageSet) -> bool {
     let m = media.manifest().manifest();
     match what {
         What::Proofs { .. } => true,
-        What::Pages(asked) => is_subset(asked, pages, m.pages),
+        What::Pages(asked) => is_subset(asked, pages, media.page_end()),
         What::Spans(spans) => spans.iter().all(|s| pages.has(s.page)),
         What::Bytes { first, last } => {
             let end = m.bytes.saturating_sub(1);
@@ -65,6 +65,11 @@ pub(super) fn bytes_asked(media: &MediaStore, what: &What) -> u64 {
 /// Bytes of a page set: exact where records are known (a host knows those of what it holds) and the set is contiguous or small.
 pub(super) fn bytes_of(media: &MediaStore, pages: &PageSet) -> u64 {
     let m = media.manifest().manifest();
+    if media.is_live() {
+        let set = pages.last.map(|last| pages.iter(last.saturating_add(1)).take(icet::limits::RECORDS));
+        let bytes = |page| media.span(page).map_or(0, |s| u64::from(s.record.len));
+        return set.map_or(0, |set| set.map(bytes).sum());
+    }
     let count = pages.count(m.pages);
     let mean = m.bytes.div_ceil(m.pages.max(1));
     if count > ONE_BY_ONE || pages.stripe.is_none() {

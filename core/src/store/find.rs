@@ -98,6 +98,9 @@ impl MediaStore {
     /// The page that has the byte at `offset`; none beyond the end or if its slice is unknown here.
     #[must_use]
     pub fn page_at_byte(&self, offset: u64) -> Option<PageNo> {
+        if let Some(ring) = &self.ring {
+            return ring.page_at_byte(offset);
+        }
         let slice = self.last_slice(|s| s.offset <= offset)?;
         let mut end = slice.offset;
         slice
@@ -114,6 +117,9 @@ impl MediaStore {
     /// the media has no such page.
     #[must_use]
     pub fn page_at_time(&self, us: u64) -> Option<PageNo> {
+        if let Some(ring) = &self.ring {
+            return ring.page_at_time(us);
+        }
         let us = i64::try_from(us).unwrap_or(i64::MAX);
         let before = |slice: &Slice| {
             let last = slice.records.iter().rposition(|r| slice.time + r.time <= us)?;

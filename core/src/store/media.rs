@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::cache::SliceCache;
 use super::files::{Files, Pool};
+use super::ring::Ring;
 use super::side::{Map, Stamp};
 use super::{PageSpan, PutError, StoreError, disk};
 
@@ -35,6 +36,8 @@ pub struct MediaStore {
     /// Slices known; none: all.
     slices: RwLock<Option<PageMap>>,
     cache: Mutex<SliceCache>,
+    /// Where the pages of live media are.
+    pub(super) ring: Option<Ring>,
     changed: watch::Sender<u64>,
     /// Grows when it becomes complete: whoever waits for that need not be woken by every page.
     completed: watch::Sender<u64>,
@@ -49,6 +52,8 @@ enum Handle {
     Closed { files: Arc<Files>, part: PathBuf, side: PathBuf, output: Output },
     /// Complete, and read from where it stands.
     Placed { files: Mutex<Weak<Files>>, path: PathBuf, side: PathBuf, stamp: Stamp },
+    /// Live: pages are in the ring, in this folder.
+    Live { dir: PathBuf },
 }
 
 /// Where a fetch ends.
@@ -95,6 +100,15 @@ impl MediaStore {
         MediaStore::new(manifest, pool, handle, Some(held.0), Some(held.1))
     }
 
+    /// A live media, with what is held of it.
+    pub(super) fn in_ring(manifest: SignedManifest, pool: Arc<Pool>, ring: Ring) -> MediaStore {
+        let handle = Handle::Live { dir: ring.dir().to_owned() };
+        let none = Some(PageMap::new(0));
+        let mut media = MediaStore::new(manifest, pool, handle, none.clone(), none);
+        media.ring = Some(ring);
+        media
+    }
+
     fn new(
         manifest: SignedManifest,
         pool: Arc<Pool>,
@@ -110,6 +124,7 @@ impl MediaStore {
             pages: RwLock::new(pages),
             slices: RwLock::new(slices),
             cache: Mutex::default(),
+            ring: None,
             changed: watch::Sender::new(0),
             completed: watch::Sender::new(0),
         }
@@ -138,7 +153,7 @@ impl MediaStore {
     pub fn file(&self) -> PathBuf {
         match &*read(&self.handle) {
             Handle::Fetch { part, .. } | Handle::Closed { part, .. } => part.clone(),
-            Handle::Placed { path, .. } => path.clone(),
+            Handle::Placed { path, .. } | Handle::Live { dir: path } => path.clone(),
         }
     }
 
@@ -147,7 +162,7 @@ impl MediaStore {
     pub fn output(&self) -> PathBuf {
         match &*read(&self.handle) {
             Handle::Fetch { output, .. } | Handle::Closed { output, .. } => output.path.clone(),
-            Handle::Placed { path, .. } => path.clone(),
+            Handle::Placed { path, .. } | Handle::Live { dir: path } => path.clone(),
         }
     }
 
@@ -159,6 +174,9 @@ impl MediaStore {
     /// Whether `page` is held.
     #[must_use]
     pub fn has(&self, page: PageNo) -> bool {
+        if let Some(ring) = &self.ring {
+            return ring.has(page);
+        }
         read(&self.pages).as_ref().map_or(page < self.manifest.pages, |m| m.has(page))
     }
 
@@ -176,12 +194,18 @@ impl MediaStore {
     /// The first page from `from` on that is missing; none if all are held.
     #[must_use]
     pub fn first_missing(&self, from: PageNo) -> Option<PageNo> {
+        if let Some(ring) = &self.ring {
+            return Some(ring.first_missing(from));
+        }
         read(&self.pages).as_ref().and_then(|m| m.first_missing(from))
     }
 
     /// The first page from `from` on that is held; none if none is.
     #[must_use]
     pub fn first_held(&self, from: PageNo) -> Option<PageNo> {
+        if let Some(ring) = &self.ring {
+            return ring.first_held(from);
+        }
         let all = || Some(from).filter(|p| *p < self.manifest.pages);
         read(&self.pages).as_ref().map_or_else(all, |m| m.first_held(from))
     }
@@ -189,13 +213,16 @@ impl MediaStore {
     /// Number of pages held.
     #[must_use]
     pub fn held(&self) -> u64 {
+        if let Some(ring) = &self.ring {
+            return ring.held();
+        }
         read(&self.pages).as_ref().map_or(self.manifest.pages, PageMap::held)
     }
 
-    /// Whether all pages are held.
+    /// Whether all pages are held; never of live media.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        read(&self.pages).as_ref().is_none_or(PageMap::is_full)
+        self.ring.is_none() && read(&self.pages).as_ref().is_none_or(PageMap::is_full)
     }
 
     /// A number that grows when pages or slices arrive.
@@ -213,6 +240,7 @@ impl MediaStore {
     fn files(&self) -> io::Result<Arc<Files>> {
         match &*read(&self.handle) {
             Handle::Fetch { files, .. } | Handle::Closed { files, .. } => Ok(files.clone()),
+            Handle::Live { .. } => Err(io::ErrorKind::Unsupported.into()),
             Handle::Placed { files, path, side, stamp } => {
                 let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(open) = files.upgrade() {
@@ -313,7 +341,7 @@ impl MediaStore {
         Ok(slice)
     }
 
-    fn bump(&self) {
+    pub(super) fn bump(&self) {
         self.changed.send_modify(|generation| *generation += 1);
         if self.is_complete() {
             self.completed.send_modify(|times| *times += 1);
@@ -323,6 +351,9 @@ impl MediaStore {
     /// Where `page` stands; none if its slice is unknown here.
     #[must_use]
     pub fn span(&self, page: PageNo) -> Option<PageSpan> {
+        if let Some(ring) = &self.ring {
+            return ring.span(page);
+        }
         let slice = self.slice(page / SLICE_PAGES)?;
         let (record, offset) = slice.page(page)?;
         Some(PageSpan { offset, record, time: slice.time + record.time })
@@ -336,6 +367,11 @@ impl MediaStore {
     /// # Errors
     /// [`PutError`]; then none of the pages counts as held that was not before.
     pub fn put_pages(&self, first: PageNo, pages: &[Bytes]) -> Result<u64, PutError> {
+        if let Some(ring) = &self.ring {
+            let new = ring.put_pages(first, pages)?;
+            self.bump();
+            return Ok(new);
+        }
         let Some(start) = self.check_pages(first, pages)? else { return Ok(0) };
         let handle = read(&self.handle);
         let Handle::Fetch { files, part, side, .. } = &*handle else {
@@ -418,6 +454,9 @@ impl MediaStore {
     /// # Errors
     /// The disk's, and if a file served in place was changed ([`MediaStore::is_stale`] then says so too).
     pub fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        if let Some(ring) = &self.ring {
+            return ring.read(offset, len);
+        }
         let files = self.checked_files()?;
         let len = self.clamp(offset, len);
         let mut out = Vec::with_capacity(len);
@@ -437,8 +476,13 @@ impl MediaStore {
     /// None if it would have to wait for a disk, or cannot tell.
     #[must_use]
     pub fn read_ready(&self, offset: u64, len: usize) -> Option<io::Result<Bytes>> {
+        if let Some(ring) = &self.ring {
+            // Written moments ago: in the page cache.
+            return Some(ring.read(offset, len));
+        }
         let files = match &*read(&self.handle) {
             Handle::Fetch { files, .. } | Handle::Closed { files, .. } => files.clone(),
+            Handle::Live { .. } => return None,
             Handle::Placed { files, .. } => files.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?,
         };
         if let Err(e) = files.check(&self.file()) {
@@ -452,6 +496,11 @@ impl MediaStore {
     /// # Errors
     /// As [`MediaStore::read`].
     pub fn read_into(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(ring) = &self.ring {
+            let bytes = ring.read(offset, buf.len())?;
+            buf.copy_from_slice(&bytes);
+            return Ok(bytes.len());
+        }
         let files = self.checked_files()?;
         let len = self.clamp(offset, buf.len());
         match super::side::read_at_most(&files.media, &mut buf[..len], offset)? {
@@ -479,6 +528,7 @@ impl MediaStore {
             Handle::Fetch { side, .. } | Handle::Closed { side, .. } | Handle::Placed { side, .. } => {
                 side.clone()
             }
+            Handle::Live { dir } => dir.clone(),
         }
     }
 
@@ -508,6 +558,7 @@ impl MediaStore {
         let mut handle = write(&self.handle);
         let (files, part, side, output) = match &*handle {
             Handle::Placed { path, .. } => return Ok(path.clone()),
+            Handle::Live { .. } => return Err(StoreError::Closed),
             Handle::Fetch { files, part, side, output } => (files.clone(), part, side, output),
             Handle::Closed { .. } => return Err(StoreError::Closed),
         };

@@ -12,14 +12,20 @@ mod files;
 mod find;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod live;
+#[cfg(test)]
+mod live_tests;
 mod media;
+mod ring;
 pub(crate) mod side;
 #[cfg(test)]
 mod tests;
 
 pub use error::{PutError, StoreError};
 pub use find::{NoSetup, PageRun, PageSpan, PageTable};
+pub use live::{LivePut, Resumed};
 pub use media::MediaStore;
+pub use ring::Window;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -55,6 +61,8 @@ pub struct Store {
 
 /// Side files of media published from here, of media fetched to files elsewhere, and (with their files) of media kept here.
 const FOLDERS: [&str; 3] = ["published", "placed", "fetched"];
+/// Rings of live media that are listened to, and journals of own broadcasts.
+const LIVE_FOLDERS: [&str; 2] = ["live", "broadcast"];
 
 impl Store {
     /// Opens the data directory, creates it if need be.
@@ -64,7 +72,7 @@ impl Store {
     pub fn open(dir: impl AsRef<Path>) -> Result<Store, StoreError> {
         let dir = dir.as_ref();
         let dir = std::path::absolute(dir).map_err(|e| StoreError::io("find", dir, e))?;
-        for folder in FOLDERS {
+        for folder in FOLDERS.into_iter().chain(LIVE_FOLDERS) {
             let folder = dir.join(folder);
             disk::private_dir(&folder).map_err(|e| StoreError::io("create", &folder, e))?;
         }

@@ -559,7 +559,8 @@ impl Sim {
                         other => format!("{other:?}"),
                     });
                 }
-                Action::Newer { .. }
+                Action::Head { .. }
+                | Action::Newer { .. }
                 | Action::Slices { .. }
                 | Action::Info { .. }
                 | Action::Short { .. }

@@ -87,7 +87,7 @@ impl Job {
         let PagesRequest { path, media, version, what, ticket } = request;
         let shelf = hub.shelf().ok_or(EndCode::NO_MEDIA)?;
         let media = shelf.find_id(&media).ok_or(EndCode::NO_MEDIA)?;
-        if media.path() != &path || media.manifest().version != version {
+        if media.is_live() || media.path() != &path || media.manifest().version != version {
             return Err(EndCode::NO_MEDIA);
         }
         let planned = plan_around_holes(&media, &what).map_err(|e| match e {
@@ -265,7 +265,7 @@ fn first_page(source: &Source) -> Option<PageNo> {
             _ => None,
         },
         Source::Pages(set) => set.next_from(0),
-        Source::Slices { .. } => None,
+        Source::Batches(_) | Source::Slices { .. } => None,
     }
 }
 

@@ -72,11 +72,20 @@ impl Left {
 pub(crate) trait Records {
     /// Slice `index`, if it is known.
     fn slice(&self, index: u64) -> Option<Arc<Slice>>;
+
+    /// The record of a page of live media, if it is known; none if the media is a file.
+    fn live(&self, _page: PageNo) -> Option<Option<PageRecord>> {
+        None
+    }
 }
 
 impl Records for crate::store::MediaStore {
     fn slice(&self, index: u64) -> Option<Arc<Slice>> {
         crate::store::MediaStore::slice(self, index)
+    }
+
+    fn live(&self, page: PageNo) -> Option<Option<PageRecord>> {
+        self.is_live().then(|| self.span(page).map(|s| s.record))
     }
 }
 
@@ -229,6 +238,9 @@ impl Assembler {
     }
 
     fn record(&mut self, records: &impl Records, page: PageNo) -> Option<PageRecord> {
+        if let Some(record) = records.live(page) {
+            return record;
+        }
         let index = page / SLICE_PAGES;
         if self.cached.as_ref().is_none_or(|s| s.index != index) {
             self.cached = Some(records.slice(index)?);

@@ -1,0 +1,217 @@
+//! Broadcasting: pages of a source into the journal, onto the shelf, and told to the tracker.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use icet::key::Hash;
+use icet::media::MediaError;
+use icet::{IcetUrl, Kind, Manifest, MediaId, MediaPath, Now, limits};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::session::Order;
+use super::{Media, OpenError, Peer};
+use crate::live::{Broadcaster, DELAY, SourceError};
+use crate::ogg::{PageHeader, Timeline};
+use crate::publish::{self, PublishError};
+use crate::store::{StoreError, Window};
+
+/// How often heads are told.
+const HEAD: Duration = Duration::from_millis(1000);
+
+/// What to broadcast as what.
+#[derive(Debug, Clone)]
+pub struct BroadcastOptions {
+    /// Its name on the tracker.
+    pub path: MediaPath,
+    /// Title for people; none: taken from the source's tags, else empty.
+    pub title: Option<String>,
+    /// How long a page waits for the signature of its batch.
+    pub delay: Duration,
+    /// What is kept for those who come late.
+    pub window: Window,
+}
+
+impl BroadcastOptions {
+    /// The usual ones.
+    #[must_use]
+    pub fn new(path: MediaPath) -> BroadcastOptions {
+        BroadcastOptions { path, title: None, delay: DELAY, window: Window::default() }
+    }
+}
+
+/// What comes from a source.
+#[derive(Debug, Clone)]
+pub enum FromSource {
+    /// The next page.
+    Page(PageHeader, Bytes),
+    /// It broke off; what comes next is another link.
+    Interrupted,
+    /// Nothing comes any more.
+    End,
+}
+
+/// Why a broadcast did not begin, or broke off.
+#[derive(Debug, Error)]
+pub enum BroadcastError {
+    /// The tracker, or what it thinks of it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The journal.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The manifest.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// What the source sends cannot be broadcast.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Something could not be signed.
+    #[error(transparent)]
+    Sign(#[from] MediaError),
+    /// The title is too long.
+    #[error("the title has more than {} bytes", limits::TEXT)]
+    Title,
+    /// No randomness for a broadcast id.
+    #[error("the system gave no random bytes")]
+    Random,
+}
+
+/// A broadcast that is announced.
+#[derive(Debug)]
+pub struct Broadcast {
+    media: Media,
+    broadcaster: Broadcaster,
+    resumed: bool,
+}
+
+impl Peer {
+    /// Announces a broadcast: the one whose journal is here, if it can go on, else a new one. `first`: the first pages of the source, all
+    /// setup pages among them; they are only looked at.
+    ///
+    /// # Errors
+    /// [`BroadcastError`].
+    pub async fn broadcast(
+        &self,
+        tracker: &IcetUrl,
+        options: BroadcastOptions,
+        first: &[(PageHeader, Bytes)],
+    ) -> Result<Broadcast, BroadcastError> {
+        let identity = self.identity().clone();
+        let id = MediaId::of(&identity.key(), &options.path);
+        let mut timeline = Timeline::new();
+        for (header, bytes) in first {
+            if timeline.pages() == 0 && !header.bos {
+                return Err(SourceError::NoBeginning.into());
+            }
+            timeline.page(header, bytes);
+        }
+        if options.title.as_ref().is_some_and(|t| t.len() > limits::TEXT) {
+            return Err(BroadcastError::Title);
+        }
+        let tags: Vec<_> = timeline.comments().tags().iter().take(limits::TAGS).cloned().collect();
+        let tag = || tags.iter().find(|(name, _)| name == "TITLE").map(|(_, value)| value.clone());
+        let mut broadcast = [0; 32];
+        getrandom::fill(&mut broadcast).map_err(|_| BroadcastError::Random)?;
+        let manifest = Manifest {
+            kind: Kind::Live,
+            path: options.path.clone(),
+            publisher: identity.key(),
+            version: 0,
+            pages: 0,
+            bytes: 0,
+            duration: 0,
+            root: Hash(broadcast),
+            setup: 0,
+            links: 0,
+            streams: publish::streams(&timeline),
+            title: options.title.clone().or_else(tag).unwrap_or_default(),
+            tags,
+            signed_at: 0,
+            group: None,
+        };
+        let (store, window, delay) = (self.store().clone(), options.window, options.delay);
+        let made = tokio::task::spawn_blocking(move || {
+            if let Some(old) = store.resume_broadcast(&id, window)? {
+                let broadcaster = Broadcaster::resume(old.media.manifest(), identity, delay, &old.last);
+                return Ok((old.media, broadcaster, true));
+            }
+            let manifest = publish::sign(&store, &identity, id, manifest)?;
+            let broadcaster = Broadcaster::new(&manifest, identity, delay);
+            Ok::<_, BroadcastError>((store.broadcast(manifest, window)?, broadcaster, false))
+        });
+        let (media, broadcaster, resumed) = made.await.map_err(|_| OpenError::Closed)??;
+        let media = self.announce(tracker, media).await?;
+        Ok(Broadcast { media, broadcaster, resumed })
+    }
+}
+
+impl Broadcast {
+    /// The media.
+    #[must_use]
+    pub fn media(&self) -> &Media {
+        &self.media
+    }
+
+    /// Whether an earlier broadcast goes on.
+    #[must_use]
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Takes what the source sends until it ends (or the sender is dropped). Pages are in the journal before anybody sees them.
+    ///
+    /// # Errors
+    /// [`BroadcastError`]: the disk, a source that cannot be broadcast, or the media failed at the tracker.
+    pub async fn run(mut self, mut source: mpsc::Receiver<FromSource>) -> Result<Media, BroadcastError> {
+        let origin = Instant::now();
+        let now = || Now::from_origin(origin.elapsed());
+        let mut heads = interval(HEAD);
+        heads.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.broadcaster.has_ended() {
+            let due = self.broadcaster.poll_timeout();
+            let due = due.map(|t| tokio::time::Instant::from_std(origin) + Duration::from_micros(t.0));
+            tokio::select! {
+                piece = source.recv() => match piece {
+                    Some(FromSource::Page(header, bytes)) => self.broadcaster.page(now(), &header, bytes)?,
+                    Some(FromSource::Interrupted) => self.broadcaster.interrupted(),
+                    Some(FromSource::End) | None => self.broadcaster.end(),
+                },
+                () = async { sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await }, if due.is_some() => {}
+                _ = heads.tick() => self.tell_head()?,
+            }
+            let mut first = self.media.store().next_record().is_none();
+            while let Some(signed) = self.broadcaster.poll(now())? {
+                let store = self.media.store().clone();
+                let appended = tokio::task::spawn_blocking(move || store.append(&signed)).await;
+                appended.map_err(|_| OpenError::Closed)??;
+                // Who waits for the very beginning need not wait for a second.
+                if std::mem::take(&mut first) {
+                    self.tell_head()?;
+                }
+            }
+            if let Some(e) = self.media.failure() {
+                return Err(e.into());
+            }
+            if self.broadcaster.is_over() {
+                break;
+            }
+        }
+        self.tell_head()?;
+        Ok(self.media)
+    }
+
+    fn tell_head(&self) -> Result<(), BroadcastError> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        if let Some(head) = self.broadcaster.head(wall)? {
+            let order = Order::Engine(crate::engine::io::Command::Head {
+                handle: self.media.shared.handle,
+                head: head.signed().clone(),
+            });
+            let _ = self.media.shared.orders.send(order);
+        }
+        Ok(())
+    }
+}

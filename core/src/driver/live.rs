@@ -1,0 +1,271 @@
+//! Live media: fetching pages as they come, with the records that prove them, and reading them in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::StreamExt;
+use icet::message::Outcome;
+use icet::{Abilities, PageFlags, PageNo, Signed, limits};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::assemble::{Assembler, Cut};
+use super::fetch::Fetch;
+use super::media::Stage;
+use super::{Media, OpenError};
+use crate::engine::io::FetchEvent;
+use crate::protocol::{ErrorKind, Piece, TransportError, What};
+use crate::store::{LivePut, MediaStore};
+
+/// Bytes of batches that may wait to be read: two of the largest.
+const BATCHES: usize = 2 * (limits::BATCH + 128);
+/// A page that is missing while later ones are here is waited for so long, then it is left out.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+impl Fetch {
+    /// As [`Fetch::run`] does for files: pages of live media, and batches of their records beside them.
+    pub(super) async fn transfer_live(&self) -> Result<Outcome, TransportError> {
+        if !self.can(Abilities::LIVE | Abilities::PAGES | Abilities::OPEN | Abilities::ORDERED) {
+            return Err(TransportError::new(ErrorKind::Protocol, "this protocol carries no live media"));
+        }
+        let (host, fragments) = (self.source.host.key, self.shared.fragments.clone());
+        let mut assembler = Assembler::new(self.pages, limits::PAGES, true, host, fragments);
+        let mut stream =
+            self.protocol.implementation.fetch(self.cx.clone(), self.request(What::Pages(self.pages))).fuse();
+        let mut records = std::pin::pin!(self.follow_records());
+        // Of setup pages the head has the records.
+        let mut recorded = self.pages.last.is_some();
+        let mut changed = self.store.changed();
+        let mut seen = false;
+        loop {
+            let cut = assembler.next(&*self.store);
+            let wants_record = matches!(cut, Cut::NeedSlice(_));
+            match cut {
+                Cut::Run { first, pages, of_one_host } => {
+                    if !self.written(self.write(first, pages, of_one_host).await)? {
+                        return Ok(Outcome::Altered);
+                    }
+                    continue;
+                }
+                Cut::Finished => return Ok(Outcome::Done),
+                Cut::NeedSlice(_) | Cut::NeedMore => {}
+            }
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Ok(Outcome::Stopped),
+                came = &mut records, if !recorded => {
+                    recorded = true;
+                    came?;
+                    if self.store.ended().is_none() {
+                        return Err(TransportError::new(ErrorKind::Broken, "the records end before the broadcast does"));
+                    }
+                }
+                _ = changed.changed(), if wants_record => {}
+                piece = stream.next(), if !wants_record => match piece {
+                    Some(piece) => {
+                        let piece = piece?;
+                        if let Piece::Bytes(b) = &piece {
+                            if !std::mem::replace(&mut seen, true) {
+                                self.tell(FetchEvent::FirstByte);
+                            }
+                            self.down.take(b.len()).await;
+                        }
+                        assembler.push(piece);
+                    }
+                    // It ends with the broadcast, or for a reason of the host's own.
+                    None if recorded && self.store.ended().is_some() => return Ok(Outcome::Done),
+                    None => return Ok(Outcome::Incomplete),
+                }
+            }
+        }
+    }
+
+    /// Takes batches as they come, from the first that is missing on, until the host ends.
+    async fn follow_records(&self) -> Result<(), TransportError> {
+        let first = self.store.next_record().unwrap_or(self.pages.first);
+        let what = What::Proofs { first, last: limits::PAGES - 1 };
+        let mut stream = self.protocol.implementation.fetch(self.cx.clone(), self.request(what));
+        let mut buf = BytesMut::new();
+        while let Some(piece) = stream.next().await {
+            let Piece::Bytes(b) = piece? else { continue };
+            buf.extend_from_slice(&b);
+            while self.take_batch(&mut buf)? {}
+        }
+        if buf.is_empty() {
+            Ok(())
+        } else {
+            Err(TransportError::new(ErrorKind::Protocol, "a batch of records that breaks off"))
+        }
+    }
+
+    /// Takes the batch at the beginning of `buf`, if it came whole.
+    fn take_batch(&self, buf: &mut BytesMut) -> Result<bool, TransportError> {
+        if buf.is_empty() {
+            return Ok(false);
+        }
+        let mut decoder = minicbor::Decoder::new(buf);
+        let signed: Signed = match decoder.decode() {
+            Ok(signed) => signed,
+            Err(e) if e.is_end_of_input() && buf.len() <= BATCHES => return Ok(false),
+            Err(e) => {
+                return Err(TransportError::new(ErrorKind::Protocol, "malformed records").because(e));
+            }
+        };
+        let len = decoder.position();
+        buf.advance(len);
+        match self.store.put_batch(signed) {
+            Ok(_) => Ok(true),
+            Err(e) => {
+                self.wrong_records(&e);
+                Err(TransportError::new(ErrorKind::Protocol, "wrong records").because(e))
+            }
+        }
+    }
+
+    fn wrong_records(&self, why: &LivePut) {
+        tracing::warn!(host = %self.source.host.key.short(), error = %why, "records that were sent are wrong; refused");
+        self.shared.counts.bad.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.tell(FetchEvent::Altered);
+    }
+}
+
+/// One page, as a [`LiveReader`] gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LivePage {
+    /// Its number.
+    pub number: PageNo,
+    /// Media time at which its content starts, in microseconds from page 0 of the broadcast.
+    pub time: i64,
+    /// Whether it is setup, sent ahead for who joined in the middle.
+    pub ahead: bool,
+    /// All of it.
+    pub bytes: Bytes,
+}
+
+/// So far back a reader begins.
+const EDGE: Duration = Duration::from_secs(3);
+
+/// Live media in order from where this peer came in: the setup pages of the link first, then page after page. A page that is late is left out whole.
+#[derive(Debug)]
+pub struct LiveReader {
+    media: Media,
+    next: Option<PageNo>,
+    setup: VecDeque<PageNo>,
+}
+
+impl LiveReader {
+    pub(super) fn new(media: Media) -> LiveReader {
+        LiveReader { media, next: None, setup: VecDeque::new() }
+    }
+
+    /// The next page; none when the broadcast has ended.
+    ///
+    /// # Errors
+    /// If the media was withdrawn or refused, or its pages cannot be read.
+    pub async fn next(&mut self) -> Result<Option<LivePage>, OpenError> {
+        let store = self.media.store().clone();
+        let mut changed = store.changed();
+        let mut stage = self.media.shared.stage.subscribe();
+        let mut missing: Option<(PageNo, Instant)> = None;
+        loop {
+            changed.borrow_and_update();
+            if let Some(page) = self.step(&store) {
+                let (number, ahead) = page;
+                let span = store.span(number).ok_or(OpenError::Closed)?;
+                let reading = store.clone();
+                let read = move || reading.read(span.offset, span.record.len as usize);
+                let bytes = tokio::task::spawn_blocking(read).await.map_err(|_| OpenError::Closed)?;
+                let bytes = bytes.map_err(|e| OpenError::Store(e.to_string()))?;
+                return Ok(Some(LivePage { number, time: span.time, ahead, bytes }));
+            }
+            if let (Some(next), Some(end)) = (self.next, store.ended())
+                && next >= end
+            {
+                return Ok(None);
+            }
+            if let Stage::Failed(e) = &*stage.borrow_and_update() {
+                return Err(e.clone());
+            }
+            // Later ones are here: this one is late.
+            let late = self.next.filter(|n| store.last_held().is_some_and(|last| last > *n));
+            missing = late.map(|n| match missing {
+                Some((m, since)) if m == n => (m, since),
+                _ => (n, Instant::now()),
+            });
+            if let Some((page, since)) = missing
+                && since.elapsed() >= PATIENCE
+            {
+                self.next = store.first_held(page);
+                tracing::warn!(page, next = self.next, "a live page did not come in time; it is left out");
+                continue;
+            }
+            let deadline = missing.map_or_else(|| Instant::now() + PATIENCE, |(_, since)| since + PATIENCE);
+            tokio::select! {
+                r = changed.changed() => if r.is_err() { return Err(OpenError::Closed) },
+                r = stage.changed() => if r.is_err() { return Err(OpenError::Closed) },
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// The next page that is here.
+    fn step(&mut self, store: &Arc<MediaStore>) -> Option<(PageNo, bool)> {
+        if self.next.is_none() {
+            // Begun once the setup is whole, and a page behind it is here.
+            let (first, end) = store.live_setup()?;
+            if (first..end).any(|p| !store.has(p)) || first == end {
+                return None;
+            }
+            let base = store.live_base()?;
+            let start = live_edge(store, store.first_held(base.max(end))?);
+            self.next = Some(start);
+            self.setup = (first..end).collect();
+        }
+        if let Some(page) = self.setup.pop_front() {
+            return Some((page, true));
+        }
+        let page = self.next.filter(|p| store.has(*p))?;
+        self.next = Some(page + 1);
+        Some((page, false))
+    }
+}
+
+/// Where a reader begins that came after its peer did: not at the beginning of the window that begins with `first`, but some
+/// seconds back, where decoding can begin.
+fn live_edge(store: &MediaStore, first: PageNo) -> PageNo {
+    let time = |page| store.span(page).map(|s| s.time);
+    let Some((last, newest)) = store.last_held().and_then(|p| Some((p, time(p)?))) else { return first };
+    let back = newest.saturating_sub(i64::try_from(EDGE.as_micros()).unwrap_or(0));
+    if time(first).is_none_or(|t| t >= newest.saturating_sub(2 * (newest - back))) {
+        return first;
+    }
+    let from = u64::try_from(back).ok().and_then(|t| store.page_at_time(t)).unwrap_or(first).max(first);
+    let begins = |p: &PageNo| store.span(*p).is_some_and(|s| s.record.flags.has(PageFlags::KEYFRAME));
+    (from..=last).find(begins).unwrap_or(first)
+}
+
+impl Media {
+    /// Whether it is live: then it has no length, and a [`Media::live_reader`] instead of a reader.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.store.is_live()
+    }
+
+    /// Reads live media from where this peer came in.
+    #[must_use]
+    pub fn live_reader(&self) -> LiveReader {
+        LiveReader::new(self.clone())
+    }
+
+    /// Waits for the first page of live media that was verified. False: none came before `deadline`.
+    pub async fn sounds(&self, deadline: Instant) -> bool {
+        let mut changed = self.store.changed();
+        while self.store.last_held().is_none() {
+            if !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,15 @@
+//! Live media: what a broadcaster signs, and what a receiver believes. Sans-IO; pages and batches are kept by
+//! [`store`](crate::store), moved by [`driver`](crate::driver).
+//!
+//! - [`Broadcaster`]: pages in, signed batches of their records and heads out.
+//! - [`Chain`]: batches that follow each other.
+//!
+//! The protocol: `proto-spec/spec/icet.md`, section 16.
+
+mod broadcaster;
+mod chain;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use broadcaster::{Broadcaster, DELAY, Signed, SourceError};
+pub use chain::{Chain, ChainError, Place, Taken};

@@ -1,0 +1,297 @@
+//! Live media in the store: rings of what is listened to, journals of what is broadcast.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use icet::live::{SignedBatch, SignedHead};
+use icet::media::{MediaError, Signed};
+use icet::{MediaId, PageNo, SignedManifest, frame, limits};
+use thiserror::Error;
+
+use super::ring::{Ring, Window};
+use super::{MediaStore, Store, StoreError, disk};
+use crate::live::{ChainError, Taken};
+
+/// Pages whose batches go into one file of a journal, and files that are kept: more than any window has.
+const LOGGED: u64 = 4096;
+const LOGS: usize = 64;
+/// A folder that is older is locked, if anybody uses it.
+const SETTLED: Duration = Duration::from_secs(60);
+const LOCK: &str = "lock";
+const MANIFEST: &str = "manifest";
+
+/// Why something of a live media was refused.
+#[derive(Debug, Error)]
+pub enum LivePut {
+    /// Not signed by the publisher, of another broadcast, or beyond limits.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// Signed, but it does not follow.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// It is a file.
+    #[error("this media is not live")]
+    NotLive,
+}
+
+/// A broadcast that can go on where it stopped.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Its media, with all that was kept.
+    pub media: Arc<MediaStore>,
+    /// The last batch that was signed.
+    pub last: SignedBatch,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Store {
+    /// A ring for a live media that is to be listened to. It is gone when the media is dropped.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn listen(&self, manifest: SignedManifest, window: Window) -> Result<Arc<MediaStore>, StoreError> {
+        let all = self.dir().join("live");
+        sweep(&all);
+        let (own, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = all.join(format!("{}-{own}-{number}", manifest.id()));
+        // Of an earlier process with our number.
+        let _ = fs::remove_dir_all(&dir);
+        let lock = enter(&dir)?;
+        Ok(Arc::new(MediaStore::in_ring(manifest, self.pool(), Ring::new(dir, window, true, lock))))
+    }
+
+    /// Begins the journal of a broadcast, in place of the one before under this media's id.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another process broadcasts it, or the disk's.
+    pub fn broadcast(&self, manifest: SignedManifest, window: Window) -> Result<Arc<MediaStore>, StoreError> {
+        let dir = self.dir().join("broadcast").join(manifest.id().to_string());
+        let lock = enter(&dir)?;
+        let fail = |e| StoreError::io("write", &dir, e);
+        for file in files(&dir).map_err(fail)? {
+            if file.file_name().is_none_or(|n| n != LOCK) {
+                fs::remove_file(&file).map_err(fail)?;
+            }
+        }
+        let text = format!("{}\n", life().unwrap_or_default());
+        let mut head = text.into_bytes();
+        head.extend(frame::encode(manifest.signed()));
+        disk::replace(&dir.join(MANIFEST), &head).map_err(fail)?;
+        Ok(Arc::new(MediaStore::in_ring(manifest, self.pool(), Ring::new(dir, window, false, lock))))
+    }
+
+    /// The broadcast under an id, if its journal is whole, it did not end, and the machine was not restarted since: else pages may
+    /// have been sent that the disk does not know. Blocking; reads what was kept.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another process broadcasts it, or the disk's.
+    pub fn resume_broadcast(&self, id: &MediaId, window: Window) -> Result<Option<Resumed>, StoreError> {
+        let dir = self.dir().join("broadcast").join(id.to_string());
+        if !dir.join(MANIFEST).exists() {
+            return Ok(None);
+        }
+        let lock = enter(&dir)?;
+        let fail = |e| StoreError::io("read", &dir, e);
+        let head = fs::read(dir.join(MANIFEST)).map_err(fail)?;
+        let mut parts = head.splitn(2, |b| *b == b'\n');
+        let (Some(of), Some(signed)) = (parts.next(), parts.next()) else { return Ok(None) };
+        let same = life().is_some_and(|l| l.as_bytes() == of);
+        let manifest = frame::decode::<Signed>(signed).ok().and_then(|s| SignedManifest::verify(s).ok());
+        let Some(manifest) = manifest.filter(|m| same && m.id() == *id) else { return Ok(None) };
+        let media =
+            Arc::new(MediaStore::in_ring(manifest, self.pool(), Ring::new(dir.clone(), window, false, lock)));
+        let mut last = None;
+        for log in logs(&dir).map_err(fail)? {
+            let mut bytes = Vec::new();
+            File::open(&log).and_then(|mut f| f.read_to_end(&mut bytes)).map_err(fail)?;
+            let (mut rest, mut whole) = (minicbor::Decoder::new(&bytes), 0);
+            while let Ok(signed) = rest.decode::<Signed>() {
+                let Ok(batch) = SignedBatch::verify(signed, media.manifest()) else { return Ok(None) };
+                if media.restore(&batch).is_err() {
+                    return Ok(None);
+                }
+                (last, whole) = (Some(batch), rest.position());
+            }
+            // A last batch that is cut off was never shown to anybody.
+            if whole < bytes.len() {
+                let cut = fs::OpenOptions::new().write(true).open(&log);
+                cut.and_then(|f| f.set_len(whole as u64)).map_err(fail)?;
+            }
+        }
+        let resumed = last.filter(|b| !b.ends && media.has(b.next().saturating_sub(1)));
+        Ok(resumed.map(|last| Resumed { media, last }))
+    }
+}
+
+/// What changes when the machine is restarted; none if the system does not tell.
+fn life() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+fn enter(dir: &Path) -> Result<File, StoreError> {
+    disk::private_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
+    let lock = disk::open_locked(&dir.join(LOCK)).map_err(|e| StoreError::io("create", dir, e))?;
+    lock.ok_or_else(|| StoreError::InUse(dir.to_owned()))
+}
+
+fn files(dir: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect()
+}
+
+fn logs(dir: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    let mut all = files(dir)?;
+    all.retain(|p| p.extension().is_some_and(|e| e == "batches"));
+    all.sort();
+    Ok(all)
+}
+
+/// Removes rings of processes that were killed. One that is just being made may not be locked yet.
+fn sweep(all: &Path) {
+    let old = |dir: &std::path::PathBuf| {
+        let age = fs::metadata(dir).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        age.is_some_and(|age| age > SETTLED)
+    };
+    for dir in files(all).unwrap_or_default().into_iter().filter(old) {
+        if let Ok(Some(_lock)) = disk::open_locked(&dir.join(LOCK)) {
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
+}
+
+impl MediaStore {
+    /// Whether it is live: pages come without end.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// The page behind the last one that there can be.
+    #[must_use]
+    pub fn page_end(&self) -> PageNo {
+        self.ring.as_ref().map_or(self.manifest.pages, Ring::end)
+    }
+
+    /// The page behind the last, of a broadcast that ended.
+    #[must_use]
+    pub fn ended(&self) -> Option<PageNo> {
+        self.ring.as_ref().map(Ring::end).filter(|end| *end < limits::PAGES)
+    }
+
+    /// Takes a batch of records, after it was verified.
+    ///
+    /// # Errors
+    /// [`LivePut`].
+    pub fn put_batch(&self, signed: Signed) -> Result<Taken, LivePut> {
+        let ring = self.ring.as_ref().ok_or(LivePut::NotLive)?;
+        let batch = SignedBatch::verify(signed, &self.manifest)?;
+        let taken = ring.put_batch(batch)?;
+        if taken == Taken::New {
+            self.bump();
+        }
+        Ok(taken)
+    }
+
+    /// Takes a head, after it was verified: what a newcomer begins with. None if it is older than one before.
+    ///
+    /// # Errors
+    /// [`LivePut`].
+    pub fn put_head(&self, signed: Signed) -> Result<Option<SignedHead>, LivePut> {
+        let ring = self.ring.as_ref().ok_or(LivePut::NotLive)?;
+        let head = SignedHead::verify(signed, &self.manifest)?;
+        if !ring.put_head(&head) {
+            return Ok(None);
+        }
+        self.bump();
+        Ok(Some(head))
+    }
+
+    /// The batch that has `page`, as a host hands it out; behind the last page of a broadcast that ended, the one that says so.
+    #[must_use]
+    pub fn batch_of(&self, page: PageNo) -> Option<SignedBatch> {
+        self.ring.as_ref()?.batch_of(page)
+    }
+
+    /// The first page that has a record here.
+    #[must_use]
+    pub fn live_base(&self) -> Option<PageNo> {
+        self.ring.as_ref()?.base()
+    }
+
+    /// The page behind the last that has a record here.
+    #[must_use]
+    pub fn next_record(&self) -> Option<PageNo> {
+        self.ring.as_ref()?.next_record()
+    }
+
+    /// The last page of the window that is held.
+    #[must_use]
+    pub fn last_held(&self) -> Option<PageNo> {
+        self.ring.as_ref()?.last_held()
+    }
+
+    /// Setup pages of the current link, as far as is known: the first, and the one behind the last.
+    #[must_use]
+    pub fn live_setup(&self) -> Option<(PageNo, PageNo)> {
+        self.ring.as_ref()?.setup()
+    }
+
+    /// Writes down what a broadcaster signed, and only then shows it.
+    ///
+    /// # Errors
+    /// The disk's; then nothing of it was shown.
+    pub fn append(&self, signed: &crate::live::Signed) -> Result<(), StoreError> {
+        let Some(ring) = &self.ring else { return Err(StoreError::Closed) };
+        let mut at = signed.batch.offset;
+        for page in &signed.pages {
+            ring.write(at, page)?;
+            at += page.len() as u64;
+        }
+        log(ring.dir(), &signed.batch)?;
+        // What was signed here is right.
+        let _ = ring.put_batch(signed.batch.clone());
+        let kept = ring.put_pages(signed.batch.first, &signed.pages);
+        self.bump();
+        kept.map(drop).map_err(|_| StoreError::Closed)
+    }
+
+    /// Takes a batch of a journal, with its pages if they are still there.
+    fn restore(&self, batch: &SignedBatch) -> Result<(), ()> {
+        let ring = self.ring.as_ref().ok_or(())?;
+        ring.put_batch(batch.clone()).map_err(drop)?;
+        let mut at = batch.offset;
+        let mut pages: Vec<Bytes> = Vec::new();
+        for record in &batch.records {
+            match ring.read(at, record.len as usize) {
+                Ok(bytes) => pages.push(bytes),
+                // Before the window, its files were removed.
+                Err(_) => return Ok(()),
+            }
+            at += u64::from(record.len);
+        }
+        ring.put_pages(batch.first, &pages).map(drop).map_err(drop)
+    }
+}
+
+/// Appends a batch to the journal; begins a new file now and then, and removes old ones.
+fn log(dir: &Path, batch: &SignedBatch) -> Result<(), StoreError> {
+    let index = batch.first / LOGGED;
+    let path = dir.join(format!("{index:012}.batches"));
+    let fail = |e| StoreError::io("write", &path, e);
+    let fresh = !path.exists();
+    let mut file = fs::OpenOptions::new().append(true).create(true).open(&path).map_err(fail)?;
+    file.write_all(&frame::encode(batch.signed())).map_err(fail)?;
+    if fresh {
+        let all = logs(dir).map_err(fail)?;
+        for old in all.iter().rev().skip(LOGS) {
+            let _ = fs::remove_file(old);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Rings and journals of live media.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use icet::{PageNo, PageSet};
+use tempfile::TempDir;
+
+use super::{LivePut, MediaStore, PutError, Store, Window};
+use crate::live::tests::{identity, manifest, opus, sign};
+use crate::live::{Broadcaster, ChainError, DELAY, Signed, Taken};
+use crate::protocol::What;
+use crate::serve::{Source, Unavailable, plan, plan_around_holes};
+
+const GAP: Duration = Duration::from_millis(20);
+
+fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    (dir, store)
+}
+
+fn broadcast(count: u32, ends: bool) -> (Vec<Bytes>, Vec<Signed>, icet::live::SignedHead) {
+    let pages = opus(7, count);
+    let (signed, head) = sign(Broadcaster::new(&manifest(1), identity(), DELAY), &pages, GAP, ends);
+    (pages, signed, head.unwrap())
+}
+
+fn put(media: &MediaStore, signed: &[Signed]) {
+    for s in signed {
+        assert_eq!(media.put_batch(s.batch.signed().clone()).unwrap(), Taken::New);
+        media.put_pages(s.batch.first, &s.pages).unwrap();
+    }
+}
+
+fn read(media: &MediaStore, page: PageNo) -> Bytes {
+    let span = media.span(page).unwrap();
+    media.read(span.offset, span.record.len as usize).unwrap()
+}
+
+#[test]
+fn who_joins_in_the_middle_has_setup_and_a_window() {
+    let (_dir, store) = store();
+    let (pages, signed, head) = broadcast(200, false);
+    let media = store.listen(manifest(1), Window::default()).unwrap();
+    assert!(media.is_live() && !media.is_complete() && media.live_base().is_none());
+    assert!(media.put_head(head.signed().clone()).unwrap().is_some());
+    // Setup first: its records are the head's.
+    assert_eq!(media.live_setup(), Some((0, 2)));
+    assert_eq!(media.put_pages(0, &pages[..2]).unwrap(), 2);
+    put(&media, &signed[5..]);
+    let base = signed[5].batch.first;
+    assert_eq!(media.live_base(), Some(base));
+    for page in (0..2).chain(base..202) {
+        assert!(media.has(page), "{page}");
+        assert_eq!(read(&media, page), pages[usize::try_from(page).unwrap()]);
+    }
+    assert!(!media.has(2) && !media.has(base - 1) && !media.has(202));
+    assert_eq!(
+        (media.first_missing(0), media.first_held(2), media.first_missing(base)),
+        (Some(2), Some(base), Some(202))
+    );
+    // An older head changes nothing; neither does a page that came twice.
+    let (_, _, older) = broadcast(100, false);
+    assert_eq!(media.put_head(older.signed().clone()).unwrap(), None);
+    assert_eq!(media.put_pages(base, &pages[usize::try_from(base).unwrap()..][..1]).unwrap(), 0);
+    let kept = media.file();
+    drop(media);
+    assert!(!kept.exists(), "a listener's ring goes with it");
+}
+
+#[test]
+fn nothing_gets_in_that_its_publisher_did_not_sign_in_its_place() {
+    let (_dir, store) = store();
+    let (pages, signed, _) = broadcast(200, false);
+    let media = store.listen(manifest(1), Window::default()).unwrap();
+    assert!(
+        matches!(media.put_pages(0, &pages[..1]), Err(PutError::UnknownSlice { page: 0 })),
+        "no record yet"
+    );
+    put(&media, &signed[..2]);
+    let next = signed[2].batch.first;
+    let at = |p: PageNo| &pages[usize::try_from(p).unwrap()];
+    // A page in another's place, a page with one bit flipped, a page cut short, one that comes before its record.
+    media.put_batch(signed[2].batch.signed().clone()).unwrap();
+    let mut flipped = at(next).to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    for wrong in [at(next + 1).clone(), flipped.into(), at(next).slice(..at(next).len() - 1)] {
+        assert!(matches!(media.put_pages(next, &[wrong]), Err(PutError::Altered { page }) if page == next));
+    }
+    // Of a run with one wrong page none counts.
+    let run = [at(next).clone(), at(next).clone()];
+    assert!(media.put_pages(next, &run).is_err());
+    assert!(!media.has(next));
+    // A batch that is altered, and one that leaves others out.
+    let mut altered = signed[3].batch.signed().clone();
+    altered.body[60] ^= 1;
+    assert!(matches!(media.put_batch(altered), Err(LivePut::Media(_))));
+    let gap = media.put_batch(signed[4].batch.signed().clone());
+    assert!(matches!(gap, Err(LivePut::Chain(ChainError::Gap { .. }))));
+    assert_eq!(media.put_batch(signed[1].batch.signed().clone()).unwrap(), Taken::Known);
+    assert_eq!(media.put_batch(signed[3].batch.signed().clone()).unwrap(), Taken::New);
+}
+
+#[test]
+fn what_is_before_the_window_goes_and_setup_stays() {
+    let (_dir, store) = store();
+    let (pages, signed, _) = broadcast(500, false);
+    let window = Window { time: Duration::from_secs(2), bytes: 1 << 30 };
+    let media = store.listen(manifest(1), window).unwrap();
+    put(&media, &signed);
+    let base = media.live_base().unwrap();
+    // 2 s at 50 pages a second, and what its first batch has besides.
+    assert!((502 - 115..=502 - 100).contains(&base), "{base}");
+    assert!(!media.has(base - 1) && media.has(base));
+    assert_eq!((read(&media, 0), read(&media, 1)), (pages[0].clone(), pages[1].clone()));
+    let narrow = Window { time: Duration::from_secs(600), bytes: 1000 };
+    let media = store.listen(manifest(1), narrow).unwrap();
+    put(&media, &signed);
+    let first = media.span(media.live_base().unwrap()).unwrap().offset;
+    let end = media.span(501).unwrap().end();
+    assert!(end - first <= 1000, "{}", end - first);
+}
+
+#[test]
+fn a_window_is_served_by_page_and_without_an_end() {
+    let (_dir, store) = store();
+    let (_, signed, _) = broadcast(200, false);
+    let media = store.listen(manifest(1), Window::default()).unwrap();
+    put(&media, &signed[4..8]);
+    let (base, next) = (signed[4].batch.first, signed[8].batch.first);
+    let open = |first| What::Pages(PageSet { first, last: None, stripe: None });
+    let last = icet::limits::PAGES - 1;
+    // From what is held, and from what is to come; not from what is gone.
+    for first in [base, next, next + 100] {
+        let planned = plan(&media, &open(first)).unwrap();
+        let set = PageSet { first, last: Some(last), stripe: None };
+        assert_eq!((planned.what, planned.source), (What::Pages(set), Source::Pages(set)));
+        let proofs = plan(&media, &What::Proofs { first, last }).unwrap();
+        assert_eq!(proofs.source, Source::Batches(first));
+    }
+    assert_eq!(plan(&media, &open(base - 1)).unwrap_err(), Unavailable::Missing(base - 1));
+    assert_eq!(
+        plan(&media, &What::Proofs { first: base - 1, last }).unwrap_err(),
+        Unavailable::Missing(base - 1)
+    );
+    assert!(plan(&media, &What::Proofs { first: base, last: base + 1 }).is_err(), "batches have no last one");
+    let closed = What::Pages(PageSet::range(base + 1, base + 3));
+    assert!(matches!(plan_around_holes(&media, &closed).unwrap(), (p, None) if p.what == closed));
+    for what in [What::Bytes { first: 0, last: None }, What::Time { from: 0, to: None }] {
+        assert!(plan(&media, &what).is_err(), "{what:?}");
+    }
+}
+
+fn written(store: &Store, signed: &[Signed]) -> Arc<MediaStore> {
+    let media = store.broadcast(manifest(1), Window::default()).unwrap();
+    signed.iter().for_each(|s| media.append(s).unwrap());
+    media
+}
+
+#[test]
+fn a_journal_goes_on_where_it_stopped() {
+    let (_dir, store) = store();
+    let (pages, signed, _) = broadcast(200, false);
+    let media = written(&store, &signed);
+    assert_eq!(media.next_record(), Some(202));
+    let id = media.id();
+    assert!(matches!(store.resume_broadcast(&id, Window::default()), Err(super::StoreError::InUse(_))));
+    drop(media);
+    let resumed = store.resume_broadcast(&id, Window::default()).unwrap();
+    // Without a word of the system on its restarts nothing is resumed.
+    let Some(resumed) = resumed else {
+        assert!(!std::path::Path::new("/proc/sys/kernel/random/boot_id").exists());
+        return;
+    };
+    assert_eq!(resumed.last, signed.last().unwrap().batch);
+    for page in 0..202 {
+        assert_eq!(read(&resumed.media, page), pages[usize::try_from(page).unwrap()]);
+    }
+    // It goes on, and can stop once more.
+    let again = Broadcaster::resume(&manifest(1), identity(), DELAY, &resumed.last);
+    let (more, _) = sign(again, &opus(8, 20), GAP, false);
+    more.iter().for_each(|s| resumed.media.append(s).unwrap());
+    drop(resumed);
+    let once_more = store.resume_broadcast(&id, Window::default()).unwrap().unwrap();
+    assert_eq!(once_more.last, more.last().unwrap().batch);
+}
+
+#[test]
+fn a_journal_that_is_not_whole_is_not_resumed() {
+    let spoil = |how: &dyn Fn(&std::path::Path)| {
+        let (_dir, store) = store();
+        let (_, signed, _) = broadcast(200, false);
+        let media = written(&store, &signed);
+        let (id, dir) = (media.id(), media.file());
+        drop(media);
+        how(&dir);
+        store.resume_broadcast(&id, Window::default()).unwrap().map(|r| (r.last, signed))
+    };
+    let logs = |dir: &std::path::Path| dir.join(format!("{:012}.batches", 0));
+    let pages = |dir: &std::path::Path| dir.join(format!("{:010}.pages", 0));
+    if spoil(&|_| {}).is_none() {
+        return;
+    }
+    // The last batch was cut off: it was never shown, and its pages' numbers are free.
+    let (last, signed) = spoil(&|dir| {
+        let log = std::fs::read(logs(dir)).unwrap();
+        std::fs::write(logs(dir), &log[..log.len() - 5]).unwrap();
+    })
+    .unwrap();
+    assert_eq!(last, signed[signed.len() - 2].batch);
+    let altered = |dir: &std::path::Path| {
+        let mut bytes = std::fs::read(pages(dir)).unwrap();
+        let at = bytes.len() - 3;
+        bytes[at] ^= 1;
+        std::fs::write(pages(dir), bytes).unwrap();
+    };
+    assert!(spoil(&altered).is_none(), "a page that is not what was signed");
+    assert!(spoil(&|dir| std::fs::write(logs(dir), b"\x82").unwrap()).is_none(), "no batch");
+    let other_life = |dir: &std::path::Path| {
+        let manifest = std::fs::read(dir.join("manifest")).unwrap();
+        let end = manifest.iter().position(|b| *b == b'\n').unwrap();
+        std::fs::write(dir.join("manifest"), [b"another life".as_slice(), &manifest[end..]].concat())
+            .unwrap();
+    };
+    assert!(spoil(&other_life).is_none(), "the machine was restarted");
+}
+
+#[test]
+fn a_broadcast_that_ended_is_over() {
+    let (_dir, store) = store();
+    let (_, signed, _) = broadcast(50, true);
+    let media = written(&store, &signed);
+    assert_eq!((media.ended(), media.page_end()), (Some(52), 52));
+    let id = media.id();
+    drop(media);
+    assert!(store.resume_broadcast(&id, Window::default()).unwrap().is_none());
+    // The next one begins at the beginning.
+    let next = store.broadcast(manifest(2), Window::default()).unwrap();
+    assert_eq!((next.next_record(), next.has(0)), (None, false));
+}
