@@ -15,6 +15,7 @@ use super::conduct::Absent;
 use super::explain::Decisions;
 use super::fair::Accounts;
 use super::learn::{Expected, ProtoIx, Protocols};
+use super::live::LiveRun;
 use super::media::{Media, Member};
 use super::peer::Peer;
 use super::reach::{self, Proof};
@@ -182,6 +183,7 @@ pub(crate) struct Board {
     pub(crate) media: Table<MediaIx, Media>,
     pub(crate) ids: HashMap<MediaId, MediaIx>,
     pub(crate) runs: Table<u64, Run>,
+    pub(crate) live_runs: BTreeMap<u64, LiveRun>,
     pub(crate) protocols: Protocols,
     timers: BinaryHeap<Reverse<(Now, Timer)>>,
     pub(crate) events: Vec<Event>,
@@ -209,6 +211,7 @@ impl Board {
             media: Table::default(),
             ids: HashMap::new(),
             runs: Table::default(),
+            live_runs: BTreeMap::new(),
             protocols: Protocols::default(),
             timers: BinaryHeap::new(),
             events: Vec::new(),
@@ -437,7 +440,32 @@ impl Board {
         host: PeerIx,
         proto: ProtoIx,
     ) -> Option<Source> {
-        let (h, r, m) = (self.peers.get(&host)?, self.peers.get(&o.receiver)?, self.media.get(&o.media)?);
+        let life = if o.need == Need::Reserve { reserve::LIFE_MS } else { TICKET_LIFE_MS };
+        let pages = PageSet::range(o.first, o.last);
+        self.source_of(now, id, o.media, o.receiver, (host, proto), pages, o.need, None, life)
+    }
+
+    /// The number of the next assignment.
+    pub(crate) fn next_run(&mut self) -> u64 {
+        self.last_run += 1;
+        self.last_run
+    }
+
+    /// `way`: a host over a protocol; `life`: of the ticket, in milliseconds.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn source_of(
+        &self,
+        now: Now,
+        id: u64,
+        media: MediaIx,
+        receiver: PeerIx,
+        (host, proto): (PeerIx, ProtoIx),
+        pages: PageSet,
+        need: Need,
+        rate: Option<u64>,
+        life: u64,
+    ) -> Option<Source> {
+        let (h, r, m) = (self.peers.get(&host)?, self.peers.get(&receiver)?, self.media.get(&media)?);
         let offer = &h.offered(proto)?.offer;
         let tell = |ip| reach::may_tell(ip, h.ip(), r.ip());
         let proved = h.reach.iter().filter(|a| a.proof == Proof::Proved && Some(a.addr.kind) == offer.dials);
@@ -448,7 +476,6 @@ impl Board {
             Scope::Private => 1,
             _ => 2,
         });
-        let life = if o.need == Need::Reserve { reserve::LIFE_MS } else { TICKET_LIFE_MS };
         let ticket = h.ticket_key.issue(&TicketBody {
             tracker: self.config.tracker,
             epoch: self.config.epoch,
@@ -457,11 +484,11 @@ impl Board {
             host: h.key,
             media: m.id,
             version: m.manifest.version,
-            pages: PageSet::range(o.first, o.last),
+            pages,
             protocol: offer.name.clone(),
-            rate: None,
+            rate,
             expiry: self.wall(now).saturating_add(life),
-            need: o.need,
+            need,
         });
         let host = HostAddr {
             key: h.key,

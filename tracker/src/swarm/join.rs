@@ -59,6 +59,7 @@ impl Swarm {
         if p.media.len() >= quotas.memberships {
             return Err(quota("you are in too many swarms; leave one", Duration::from_secs(60)));
         }
+        let full = full || m.live.is_some();
         let cost = if full { 0 } else { Holds::cost(m) };
         if cost > 0
             && (p.map_bytes.saturating_add(cost) > quotas.map_bytes_per_key as u64
@@ -80,6 +81,7 @@ impl Swarm {
     pub(crate) fn leave_swarm(&mut self, ix: MediaIx, peer: PeerIx) {
         self.board.detach_all(ix, peer);
         self.board.decisions.forget(ix, peer);
+        self.board.live_leave(ix, peer);
         let Some(m) = self.board.media.get_mut(&ix) else { return };
         let map = Holds::cost(m);
         let Some(member) = m.remove(peer) else { return };
@@ -125,6 +127,13 @@ impl Swarm {
         // Who holds something of it comes back, or goes on.
         if !again && have.runs().next().is_none() && m.intent != Intent::Share {
             media.hits += 1;
+        }
+        if media.live.is_some() {
+            self.answer_media(conn, ix, m.request, None);
+            self.send_head(conn, ix);
+            self.board.live_join(now, ix, peer, &have, &m.running);
+            self.board.events.push(Event::Joined { media: ix, peer });
+            return Ok(());
         }
         if m.intent == Intent::Play || m.at.is_some() {
             let rate = mean_rate(media);
@@ -195,6 +204,10 @@ impl Swarm {
         if !m.members.contains_key(&peer) {
             return Err(refuse(ErrorCode::FORBIDDEN, "join a media before you focus on it"));
         }
+        if m.live.is_some() {
+            // Everybody is at the same place.
+            return Ok(());
+        }
         let page = m.table.page_at(f.at);
         let rate = f.rate.unwrap_or_else(|| mean_rate(m)).max(1);
         m.set_intent(peer, f.intent);
@@ -218,7 +231,7 @@ impl Swarm {
         for got in &m.got {
             self.board.got(now, ix, peer, got.assignment, &got.pages);
         }
-        if m.lost.is_empty() {
+        if m.lost.is_empty() || self.board.media.get(&ix).is_some_and(|m| m.live.is_some()) {
             return Ok(());
         }
         let full = self.board.member(ix, peer).is_some_and(|m| m.holds.part().is_none());
@@ -246,6 +259,9 @@ impl Swarm {
     pub(crate) fn locate(&mut self, conn: ConnId, m: &Locate) -> Result<(), Refused> {
         let ix = self.find_media(&m.media)?;
         let Some(media) = self.board.media.get(&ix) else { return Ok(()) };
+        if media.live.is_some() {
+            return Err(refuse(ErrorCode::BAD_MESSAGE, "live media have no slices"));
+        }
         match media.table.locate(m.at) {
             Found::Slice(s) => {
                 let message =
@@ -271,7 +287,7 @@ impl Swarm {
             manifest: media.manifest.signed().clone(),
             listeners: media.listeners(),
             hits: media.hits,
-            complete: media.complete + u64::from(media.publisher.is_some()),
+            complete: media.holders(),
             sent: contribution.sent,
             received: contribution.received,
             alternatives: Vec::new(),

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use icet::message::{Intent, Shortage};
-use icet::{MediaId, Now, PageNo, PageRanges, SignedManifest};
+use icet::{Kind, MediaId, Now, PageNo, PageRanges, SignedManifest};
 
 use super::bits::{Bits, Pool, Table};
 use super::board::{MediaIx, PeerIx};
+use super::live::Live;
 use super::rarity::{self, Rarity};
 use super::table::SliceTable;
 
@@ -203,6 +204,8 @@ pub(crate) struct Media {
     pub(crate) running: u64,
     pub(crate) delivered: u64,
     pub(crate) delivered_by_publisher: u64,
+    /// Of live media; its members count as holding everything, so that nothing is ordered for them as of a file.
+    pub(crate) live: Option<Box<Live>>,
 }
 
 impl Media {
@@ -212,6 +215,7 @@ impl Media {
             id: manifest.id(),
             table: SliceTable::new(&manifest),
             unit: rarity::unit(&manifest),
+            live: (manifest.kind == Kind::Live).then(Box::default),
             manifest,
             hits,
             hits_stored: hits,
@@ -246,6 +250,11 @@ impl Media {
 
     pub(crate) fn units(&self) -> u64 {
         self.pages().div_ceil(self.unit)
+    }
+
+    /// Members that hold everything, the publisher too; nobody does of live media.
+    pub(crate) fn holders(&self) -> u64 {
+        if self.live.is_some() { 0 } else { self.complete + u64::from(self.publisher.is_some()) }
     }
 
     pub(crate) fn listeners(&self) -> u64 {

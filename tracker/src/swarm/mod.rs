@@ -19,6 +19,7 @@ pub mod io;
 mod join;
 mod knock;
 mod learn;
+mod live;
 mod media;
 mod names;
 mod peer;
@@ -186,6 +187,7 @@ impl Swarm {
                 Timer::Look(id) => self.board.look(now, id),
                 Timer::Forget(id) => {
                     self.board.runs.remove(&id);
+                    self.board.live_runs.remove(&id);
                 }
                 Timer::Tick(media) => self.board.events.push(schedule::Event::Tick { media }),
                 Timer::Purge(peer) => self.purge(now, peer),
@@ -227,8 +229,10 @@ impl Swarm {
                 let ix = self.find_media(&media)?;
                 self.board.end_all(now, ix, peer);
                 self.leave_swarm(ix, peer);
+                self.board.live_left(now, ix, peer);
             }
             ToTracker::Slices(m) => self.upload(peer, &m)?,
+            ToTracker::Head(m) => self.head(now, peer, m)?,
             ToTracker::Locate(m) => self.locate(conn, &m)?,
             ToTracker::Withdraw(m) => self.withdraw(now, peer, &m)?,
             ToTracker::InfoRequest(m) => self.info(conn, peer, &m)?,
@@ -266,6 +270,9 @@ impl Swarm {
             events.sort_unstable();
             events.dedup();
             for event in events {
+                if self.board.live_event(now, &event) {
+                    continue;
+                }
                 self.scheduler.handle(now, &mut self.board, event);
             }
         }

@@ -41,6 +41,9 @@ const TELLS: (u64, f64) = (16 << 10, 1.0);
 impl Board {
     /// A member holds pages now, which came by assignment `id` (0: by none that we know).
     pub(crate) fn got(&mut self, now: Now, media: MediaIx, peer: PeerIx, id: u64, pages: &PageRanges) {
+        if self.media.get(&media).is_some_and(|m| m.live.is_some()) {
+            return self.live_got(now, media, peer, id, pages);
+        }
         let known = self.runs.get(&id).filter(|r| r.receiver == peer && r.media == media);
         let known = known.map(|r| (r.version, r.first, r.last));
         let set = known.map(|(_, first, last)| (first, last));
@@ -164,21 +167,29 @@ impl Board {
             }
         }
         for (host, bytes) in given {
-            if self.are_neighbours(host, receiver) {
-                continue;
-            }
-            self.enter_account(now, host, receiver, bytes as f64);
-            if let Some(h) = self.peers.get_mut(&host) {
-                h.contribution.sent = h.contribution.sent.saturating_add(bytes);
-            }
-            if let Some(r) = self.peers.get_mut(&receiver) {
-                r.contribution.received = r.contribution.received.saturating_add(bytes);
-            }
+            self.confirm(now, host, receiver, bytes);
+        }
+    }
+
+    /// Both ends said that so much came from `host` to `receiver`.
+    pub(crate) fn confirm(&mut self, now: Now, host: PeerIx, receiver: PeerIx, bytes: u64) {
+        if self.are_neighbours(host, receiver) {
+            return;
+        }
+        self.enter_account(now, host, receiver, bytes as f64);
+        if let Some(h) = self.peers.get_mut(&host) {
+            h.contribution.sent = h.contribution.sent.saturating_add(bytes);
+        }
+        if let Some(r) = self.peers.get_mut(&receiver) {
+            r.contribution.received = r.contribution.received.saturating_add(bytes);
         }
     }
 
     /// A host says that it sent `bytes` for assignment `id`.
     pub(crate) fn served(&mut self, now: Now, peer: PeerIx, id: u64, bytes: u64) {
+        if self.live_served(now, peer, id, bytes) {
+            return;
+        }
         let Some(run) = self.runs.get_mut(&id) else { return };
         let most = run.bytes;
         let Some(t) = run.hosts.iter_mut().find(|t| t.peer == peer) else { return };
@@ -308,6 +319,9 @@ impl Board {
 
     /// A receiver says how one host did with an assignment.
     pub(crate) fn report(&mut self, now: Now, peer: PeerIx, report: &Report) {
+        if self.live_report(now, peer, report) {
+            return;
+        }
         let Some(run) = self.runs.get_mut(&report.assignment).filter(|r| r.receiver == peer) else { return };
         let proto = self.protocols.find(&report.protocol);
         let named = |t: &Tried| t.key == report.host && Some(t.proto) == proto && !t.reported;
@@ -370,7 +384,7 @@ impl Board {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn judge(
+    pub(crate) fn judge(
         &mut self,
         now: Now,
         by: PeerIx,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use icet::media::{Kind, MediaError};
+use icet::media::MediaError;
 use icet::message::{ErrorCode, Intent, MediaAnswer, Newer, Publish, Slices, Withdraw, Withdrawn};
 use icet::{Now, ProvenSlice, SignedManifest};
 
@@ -40,9 +40,6 @@ impl Swarm {
             return Err(refuse(ErrorCode::FORBIDDEN, "only a manifest's own publisher may publish it"));
         }
         self.check_publisher(&key, &manifest.path)?;
-        if manifest.kind == Kind::Live {
-            return Err(refuse(ErrorCode::UNSUPPORTED, "this tracker has no live media yet"));
-        }
         let ix = self.accept(now, &manifest)?;
         self.enter(now, ix, peer, Intent::Share, true)?;
         let Some(media) = self.board.media.get(&ix) else { return Ok(()) };
@@ -58,6 +55,7 @@ impl Swarm {
         };
         self.send(conn, answer);
         let result = self.put_slices(ix, &m.slices);
+        self.board.live_join(now, ix, peer, &icet::PageRanges::new(), &[]);
         self.board.events.push(Event::Joined { media: ix, peer });
         result
     }
@@ -164,6 +162,7 @@ impl Swarm {
             let conn = self.board.peers.get(&peer).and_then(|p| p.conn);
             match (conn, self.enter(now, ix, peer, intent, false)) {
                 (Some(conn), Ok(())) => {
+                    self.board.live_join(now, ix, peer, &icet::PageRanges::new(), &[]);
                     self.send(conn, Newer { manifest: manifest.signed().clone() });
                     self.board.events.push(Event::Joined { media: ix, peer });
                 }

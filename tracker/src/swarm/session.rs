@@ -548,6 +548,7 @@ pub(crate) fn media_of(message: &ToTracker) -> Option<&MediaId> {
         ToTracker::Slices(m) => Some(&m.media),
         ToTracker::Locate(m) => Some(&m.media),
         ToTracker::Withdraw(m) => Some(&m.media),
+        ToTracker::Head(m) => Some(&m.media),
         _ => None,
     }
 }

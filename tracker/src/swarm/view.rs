@@ -34,7 +34,7 @@ fn view(m: &Media) -> MediaView {
         slices: m.table.known(),
         listeners: m.listeners(),
         members: m.members.len() as u64,
-        complete: m.complete + u64::from(m.publisher.is_some()),
+        complete: m.holders(),
         hits: m.hits,
         running: m.running,
         delivered: m.delivered,

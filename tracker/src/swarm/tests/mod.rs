@@ -6,6 +6,7 @@ mod fair;
 pub(crate) mod fixture;
 mod knock;
 mod learned;
+mod live;
 mod pair;
 mod play;
 mod publish;

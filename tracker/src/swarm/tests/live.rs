@@ -1,0 +1,393 @@
+//! Live media: heads, who gets everything from whom, and what becomes of it when somebody goes.
+
+use std::time::Duration;
+
+use icet::key::Hash;
+use icet::live::{Head, NO_BATCH, SignedHead};
+use icet::message::{
+    Assignment, ErrorCode, Got, Have, Intent, Leave, Need, Outcome, Publish, ServedItem, ToPeer,
+};
+use icet::{
+    Abilities, Kind, Limits, Manifest, MediaId, PageFlags, PageRanges, PageRecord, PageSet, SignedManifest,
+};
+
+use super::super::ConnId;
+use super::fixture::identity;
+use super::world::{World, hello, join, report, tcp};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Pages and bytes a second.
+const RATE: (u64, u64) = (5, 10_000);
+
+fn manifest(version: u64) -> SignedManifest {
+    let manifest = Manifest {
+        kind: Kind::Live,
+        path: "radio".parse().unwrap(),
+        publisher: identity(1).key(),
+        version,
+        pages: 0,
+        bytes: 0,
+        duration: 0,
+        root: Hash([u8::try_from(version).unwrap(); 32]),
+        setup: 0,
+        links: 0,
+        streams: Vec::new(),
+        title: String::new(),
+        tags: Vec::new(),
+        signed_at: 0,
+        group: None,
+    };
+    SignedManifest::sign(manifest, &identity(1)).unwrap()
+}
+
+fn head_at(second: u64) -> Head {
+    let record = PageRecord { len: 100, crc: 0, hash: Hash([0; 32]), flags: PageFlags::SETUP, time: 0 };
+    let next = 2 + second * RATE.0;
+    Head {
+        broadcast: Hash([1; 32]),
+        next,
+        offset: 200 + second * RATE.1,
+        time: 0,
+        last: NO_BATCH,
+        link: 0,
+        link_offset: 0,
+        link_time: 0,
+        setup: vec![record; 2],
+        key: (next - 1).max(2),
+        signed_at: 0,
+    }
+}
+
+fn head(second: u64) -> icet::message::Head {
+    let signed = SignedHead::sign(head_at(second), &identity(1)).unwrap();
+    icet::message::Head { media: manifest(1).id(), head: signed.signed().clone() }
+}
+
+struct Station {
+    w: World,
+    publisher: ConnId,
+    media: MediaId,
+    second: u64,
+}
+
+impl Station {
+    fn new() -> Station {
+        let mut w = World::new();
+        let publisher = peer(&mut w, 1, None);
+        w.say(publisher, Publish { request: 1, manifest: manifest(1).signed().clone(), slices: Vec::new() });
+        assert!(w.answer(publisher).is_some());
+        let mut s = Station { w, publisher, media: manifest(1).id(), second: 0 };
+        s.goes_on(4, &mut []);
+        s
+    }
+
+    /// Time passes, the publisher tells heads, and those who listen what they have.
+    fn goes_on(&mut self, seconds: u64, listeners: &mut [(ConnId, u64)]) {
+        for _ in 0..seconds {
+            self.second += 1;
+            self.w.say(self.publisher, head(self.second));
+            self.w.pass(SECOND);
+            for (conn, run) in &mut *listeners {
+                self.w.say(*conn, have(self.media, *run, head_at(self.second).next - 2));
+            }
+        }
+    }
+
+    fn joins(&mut self, n: u8, up: Option<u64>) -> ConnId {
+        let conn = peer(&mut self.w, n, up);
+        self.w.join(conn, "radio", Intent::Whole);
+        conn
+    }
+}
+
+fn have(media: MediaId, assignment: u64, last: u64) -> Have {
+    Have { media, got: vec![Got { assignment, pages: PageRanges::one(2, last) }], lost: PageRanges::new() }
+}
+
+fn peer(w: &mut World, n: u8, up: Option<u64>) -> ConnId {
+    let at = format!("10.0.{n}.1:4000");
+    let conn = w.connect(&identity(n), &at);
+    let mut hello = hello(vec![tcp(&at)]);
+    let live = [Abilities::LIVE, Abilities::OPEN, Abilities::PROOFS];
+    hello.offers[0].abilities = live.into_iter().fold(hello.offers[0].abilities, |a, b| a | b);
+    hello.limits = Limits { up, down: None };
+    w.say(conn, hello);
+    w.inbox.remove(&conn);
+    conn
+}
+
+/// The standing order among those that came, and whose it is.
+fn standing(all: &[Assignment]) -> (u64, icet::PeerKey) {
+    let a = all.iter().find(|a| a.need == Need::Steady).unwrap_or_else(|| panic!("none in {all:?}"));
+    assert_eq!(a.pages.last, None);
+    (a.id, a.source.host.key)
+}
+
+#[test]
+fn a_newcomer_gets_the_head_then_setup_and_everything_from_some_seconds_back() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    let heard = s.w.heard(conn);
+    let kinds: Vec<u64> = heard.iter().map(ToPeer::number).collect();
+    assert_eq!(kinds[..3], [101, 115, 102], "answer, head, orders");
+    let ToPeer::Assign(assign) = &heard[2] else { panic!("{heard:?}") };
+    let [setup, steady] = assign.assignments.as_slice() else { panic!("{assign:?}") };
+    assert_eq!((setup.pages, setup.need), (PageSet::range(0, 1), Need::Urgent));
+    assert_eq!((steady.pages.last, steady.need), (None, Need::Steady));
+    // Two seconds before the last head, where decoding can begin.
+    assert_eq!(steady.pages.first, head_at(s.second - 2 + 1).key);
+    let listed = s.w.swarm.media_list(0, 10);
+    assert_eq!((listed[0].listeners, listed[0].complete), (1, 0));
+}
+
+#[test]
+fn who_came_before_the_first_head_gets_it_when_it_comes() {
+    let mut w = World::new();
+    let publisher = peer(&mut w, 1, None);
+    w.say(publisher, Publish { request: 1, manifest: manifest(1).signed().clone(), slices: Vec::new() });
+    let conn = peer(&mut w, 2, None);
+    w.join(conn, "radio", Intent::Play);
+    assert!(w.assigned(conn).is_empty());
+    w.say(publisher, head(1));
+    let heard = w.heard(conn);
+    assert!(heard.iter().any(|m| matches!(m, ToPeer::Head(_))), "{heard:?}");
+    assert!(heard.iter().any(|m| matches!(m, ToPeer::Assign(a) if a.assignments.len() == 2)), "{heard:?}");
+}
+
+#[test]
+fn a_host_takes_a_few_and_they_take_more() {
+    let mut s = Station::new();
+    let mut listeners = Vec::new();
+    let mut hosts: std::collections::BTreeMap<icet::PeerKey, u32> = std::collections::BTreeMap::new();
+    for n in 2..20 {
+        let conn = s.joins(n, None);
+        let (run, host) = standing(&s.w.assigned(conn));
+        *hosts.entry(host).or_default() += 1;
+        listeners.push((conn, run));
+        s.goes_on(4, &mut listeners);
+    }
+    assert!(hosts.values().all(|n| *n <= 4), "{hosts:?}");
+    assert_eq!(
+        hosts.get(&identity(1).key()),
+        Some(&4),
+        "the publisher sends four copies, however many listen"
+    );
+}
+
+#[test]
+fn who_gives_nothing_is_nobodys_host() {
+    let mut s = Station::new();
+    // Room for one copy, at the rate of the media.
+    let mut listeners = Vec::new();
+    for n in 2..6 {
+        let conn = s.joins(n, Some(0));
+        listeners.push((conn, standing(&s.w.assigned(conn)).0));
+    }
+    s.goes_on(5, &mut listeners);
+    let late = s.joins(6, None);
+    let heard = s.w.heard(late);
+    assert!(
+        heard.iter().all(|m| !matches!(m, ToPeer::Assign(a) if !a.assignments.is_empty())),
+        "nobody has room"
+    );
+    assert!(
+        heard.iter().any(|m| matches!(m, ToPeer::Assign(a) if a.shortages.is_some())),
+        "and it is told why"
+    );
+    // A place is free as soon as somebody leaves.
+    s.w.say(listeners[0].0, Leave { media: s.media });
+    s.goes_on(1, &mut listeners[1..]);
+    assert_eq!(standing(&s.w.assigned(late)).1, identity(1).key());
+}
+
+#[test]
+fn whose_host_leaves_gets_another_one_where_it_stopped() {
+    let mut s = Station::new();
+    let mut listeners = Vec::new();
+    for n in 2..6 {
+        let conn = s.joins(n, None);
+        listeners.push((conn, standing(&s.w.assigned(conn)).0));
+    }
+    s.goes_on(5, &mut listeners);
+    let child = s.joins(6, None);
+    let (run, host) = standing(&s.w.assigned(child));
+    assert_ne!(host, identity(1).key());
+    listeners.push((child, run));
+    s.goes_on(5, &mut listeners);
+    let n = (2..6).find(|n| identity(*n).key() == host).unwrap();
+    let parent = listeners.remove(usize::from(n) - 2).0;
+    s.w.heard(child);
+    s.w.say(parent, Leave { media: s.media });
+    let heard = s.w.heard(child);
+    assert!(heard.iter().any(|m| matches!(m, ToPeer::Cancel(c) if c.assignments == [run])), "{heard:?}");
+    let orders: Vec<Assignment> = heard
+        .into_iter()
+        .flat_map(|m| if let ToPeer::Assign(a) = m { a.assignments } else { vec![] })
+        .collect();
+    assert_eq!(orders.len(), 1, "no setup again");
+    assert_eq!(orders[0].pages.first, head_at(s.second).next - 1, "behind what it said it has");
+    assert_ne!(orders[0].source.host.key, host);
+}
+
+#[test]
+fn a_session_that_is_gone_costs_nobody_its_host_and_one_that_comes_back_goes_on() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    let (run, _) = standing(&s.w.assigned(conn));
+    let mut listeners = [(conn, run)];
+    s.goes_on(5, &mut listeners);
+    s.w.disconnect(conn);
+    let again = peer(&mut s.w, 2, None);
+    let high = head_at(s.second).next - 2;
+    let back = icet::message::Join {
+        version: 1,
+        have: PageRanges::one(2, high),
+        running: vec![run],
+        ..join("radio", Intent::Whole)
+    };
+    s.w.say(again, back.clone());
+    assert!(s.w.assigned(again).is_empty(), "what runs goes on");
+    // Without it, from where it is.
+    s.w.disconnect(again);
+    let again = peer(&mut s.w, 2, None);
+    s.w.say(again, icet::message::Join { running: Vec::new(), ..back });
+    let orders = s.w.assigned(again);
+    assert_eq!((orders.len(), orders[0].pages.first), (1, high + 1));
+}
+
+#[test]
+fn a_host_that_fails_is_left_and_silence_of_the_source_is_nobodys_fault() {
+    let mut s = Station::new();
+    let mut listeners = Vec::new();
+    for n in 2..6 {
+        let conn = s.joins(n, None);
+        listeners.push((conn, standing(&s.w.assigned(conn)).0));
+    }
+    s.goes_on(5, &mut listeners);
+    let child = s.joins(6, None);
+    let orders = s.w.assigned(child);
+    let (run, host) = standing(&orders);
+    listeners.push((child, run));
+    s.goes_on(3, &mut listeners);
+    let order = orders.iter().find(|a| a.id == run).unwrap();
+    s.w.say(child, report(order, Outcome::Stalled));
+    let (_, other) = standing(&s.w.assigned(child));
+    assert_ne!(other, host);
+    // The source pauses: everybody stalls, and is sent to the same hosts again.
+    s.w.pass(Duration::from_secs(20));
+    let (conn, run) = listeners[0];
+    let order = Assignment { id: run, ..order.clone() };
+    let order = Assignment {
+        source: icet::message::Source {
+            host: icet::HostAddr { key: identity(1).key(), ..order.source.host.clone() },
+            ..order.source.clone()
+        },
+        ..order
+    };
+    s.w.heard(conn);
+    s.w.say(conn, report(&order, Outcome::Stalled));
+    assert_eq!(standing(&s.w.assigned(conn)).1, identity(1).key());
+}
+
+#[test]
+fn who_falls_behind_is_placed_anew() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    let (run, _) = standing(&s.w.assigned(conn));
+    s.goes_on(3, &mut [(conn, run)]);
+    s.goes_on(13, &mut []);
+    let heard = s.w.heard(conn);
+    assert!(
+        heard.iter().any(|m| matches!(m, ToPeer::Cancel(c) if c.assignments.contains(&run))),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn what_both_ends_say_is_credited() {
+    let mut s = Station::new();
+    let mut listeners = Vec::new();
+    let conn = s.joins(2, None);
+    let (run, _) = standing(&s.w.assigned(conn));
+    listeners.push((conn, run));
+    s.goes_on(10, &mut listeners);
+    s.w.say(
+        s.publisher,
+        icet::message::Served { items: vec![ServedItem { assignment: run, bytes: 60_000 }] },
+    );
+    let info = |w: &mut World, conn| {
+        w.heard(conn);
+        w.say(conn, icet::message::InfoRequest { request: 9, path: "radio".parse().unwrap() });
+        let heard = w.heard(conn);
+        let found =
+            heard.into_iter().find_map(|m| if let ToPeer::InfoAnswer(a) = m { Some(a) } else { None });
+        found.map(|a| (a.sent, a.received)).unwrap()
+    };
+    let (sent, _) = info(&mut s.w, s.publisher);
+    let (_, received) = info(&mut s.w, conn);
+    assert_eq!((sent, received), (60_000, 60_000));
+    // Neither can claim more alone.
+    s.w.say(
+        s.publisher,
+        icet::message::Served { items: vec![ServedItem { assignment: run, bytes: 1 << 40 }] },
+    );
+    let (sent, _) = info(&mut s.w, s.publisher);
+    assert!(sent < 200_000, "{sent}");
+}
+
+#[test]
+fn heads_of_others_forged_or_old_are_refused() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    s.w.heard(conn);
+    s.w.say(conn, head(9));
+    assert_eq!(s.w.error(conn).map(|e| e.code), Some(ErrorCode::FORBIDDEN));
+    let mut forged = head(9);
+    forged.head.body[40] ^= 1;
+    s.w.say(s.publisher, forged);
+    assert_eq!(s.w.error(s.publisher).map(|e| e.code), Some(ErrorCode::FORGED));
+    // An old one is no error, and changes nothing.
+    s.w.say(s.publisher, head(1));
+    assert_eq!(s.w.error(s.publisher).map(|e| e.code), None);
+    let late = s.joins(3, None);
+    let heads: Vec<_> =
+        s.w.heard(late)
+            .into_iter()
+            .filter_map(|m| if let ToPeer::Head(h) = m { Some(h) } else { None })
+            .collect();
+    assert_eq!(heads, [head(s.second)]);
+}
+
+#[test]
+fn a_new_broadcast_begins_with_nothing() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    let (run, _) = standing(&s.w.assigned(conn));
+    s.goes_on(3, &mut [(conn, run)]);
+    s.w.say(s.publisher, Publish { request: 2, manifest: manifest(2).signed().clone(), slices: Vec::new() });
+    let heard = s.w.heard(conn);
+    assert!(heard.iter().any(|m| matches!(m, ToPeer::Newer(_))), "{heard:?}");
+    // Heads of the one before count for nothing.
+    s.w.say(s.publisher, head(30));
+    assert_eq!(s.w.error(s.publisher).map(|e| e.code), Some(ErrorCode::FORGED));
+}
+
+#[test]
+fn the_same_inputs_give_the_same_orders() {
+    let run = || {
+        let mut s = Station::new();
+        let mut all = Vec::new();
+        let mut listeners = Vec::new();
+        for n in 2..12 {
+            let conn = s.joins(n, Some(u64::from(n) * 9_000));
+            let orders = s.w.assigned(conn);
+            if let Some(a) = orders.iter().find(|a| a.need == Need::Steady) {
+                listeners.push((conn, a.id));
+            }
+            all.extend(orders);
+            s.goes_on(3, &mut listeners);
+        }
+        all
+    };
+    assert_eq!(run(), run());
+}
