@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Publish(Publish),
     /// Publish all Ogg files of a folder tree, and follow what changes there
     Serve(Serve),
+    /// Broadcast live media: from a URL (an Icecast mount, say), a file, or a pipe
+    Broadcast(Broadcast),
     /// Fetch an exact copy; an interrupted fetch is resumed
     Get(Get),
     /// Give a player a link to media that are still arriving
@@ -142,6 +144,30 @@ pub(crate) struct Serve {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Broadcast {
+    #[command(flatten)]
+    pub(crate) tracker: TrackerArg,
+    /// Media path on the tracker
+    #[arg(long = "as", value_name = "PATH")]
+    pub(crate) path: MediaPath,
+    /// Where the Ogg pages come from: an http:// URL, a file (as fast as it sounds), or - for standard input (as fast as they come)
+    #[arg(long, value_name = "URL|FILE|-")]
+    pub(crate) from: crate::source::From,
+    /// Begin the file anew when it ends
+    #[arg(long = "loop")]
+    pub(crate) again: bool,
+    /// Title, for people [default: from the source's tags]
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+    /// How long a page may wait for the signature that it shares with those behind it
+    #[arg(long, value_name = "TIME", value_parser = parse_delay, default_value = "250ms")]
+    pub(crate) delay: Duration,
+    /// How much is kept for those who come late
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30m")]
+    pub(crate) window: Duration,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Get {
     /// Link to the media
     #[arg(value_name = "URL", value_parser = parse_media)]
@@ -152,6 +178,9 @@ pub(crate) struct Get {
     /// Go on sharing for so long afterwards, as in 10m or 1h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) share_for: Option<Duration>,
+    /// Of live media: record so much of it; without it, until the broadcast ends or you stop it
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+    pub(crate) time: Option<Duration>,
     /// Figures as JSON on standard output at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -273,6 +302,15 @@ fn parse_name(s: &str) -> Result<String, String> {
 fn parse_time(s: &str) -> Result<Duration, String> {
     humantime::parse_duration(s)
         .map_err(|_| "a time is a number and a unit, as in 90s, 10m or 1h 30m (units: s, m, h, d)".to_owned())
+}
+
+/// A time from nothing to ten seconds.
+fn parse_delay(s: &str) -> Result<Duration, String> {
+    let delay = parse_time(s)?;
+    if delay > Duration::from_secs(10) {
+        return Err("listeners would hear everything that much later: 10s at most".to_owned());
+    }
+    Ok(delay)
 }
 
 /// A link to a tracker, without a path.

@@ -23,6 +23,7 @@ mod peer;
 mod progress;
 mod rate;
 mod share;
+mod source;
 mod transports;
 mod tree;
 mod waiting;
@@ -150,6 +151,7 @@ async fn run(command: Command, settings: &Settings, stop: &CancellationToken) ->
     match command {
         Command::Publish(args) => commands::publish(&args, settings, stop).await,
         Command::Serve(args) => commands::serve(&args, settings, stop).await,
+        Command::Broadcast(args) => commands::broadcast(&args, settings, stop).await,
         Command::Get(args) => commands::get(&args, settings, stop).await,
         Command::Play(args) => commands::play(&args, settings, stop).await,
         Command::Info(args) => commands::info(&args, settings, stop).await,

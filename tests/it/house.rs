@@ -212,6 +212,7 @@ const OUTSIDE: [&str; 14] = [
 fn engine_and_swarm_are_sans_io() {
     let mut sources = files("core/src/engine", ".rs");
     sources.extend(files("tracker/src/swarm", ".rs"));
+    sources.extend(files("core/src/live", ".rs"));
     for folder in ["wire", "assoc", "endpoint"] {
         sources.extend(files(&format!("transports/udp/src/{folder}"), ".rs"));
     }

@@ -11,6 +11,7 @@ mod house;
 mod http;
 mod lab;
 mod libp2p;
+mod live;
 mod lockstep;
 mod main_job;
 mod mixed;

@@ -12,6 +12,7 @@ use iceshare::{Media, OpenError, OpenOptions, Peer};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
+use super::record::record;
 use crate::args::{self, ProgressKind};
 use crate::config::Settings;
 use crate::escape::printable;
@@ -51,6 +52,12 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
     let outcome = match outcome {
         Ok(opened) => {
             let media = opened.media();
+            if media.is_live() {
+                let outcome = live(media, args, settings, &output, stop).await;
+                media.leave();
+                peer.shutdown().await;
+                return outcome;
+            }
             // What was complete before is somebody's: shared, or kept.
             let ours = !media.store().is_complete();
             let fetched = tokio::select! {
@@ -99,6 +106,30 @@ fn plain_name(path: &MediaPath) -> String {
     if name.starts_with(['.', '-']) { format!("_{name}") } else { name.to_owned() }
 }
 
+/// Records live media.
+async fn live(
+    media: &Media,
+    args: &args::Get,
+    settings: &Settings,
+    output: &Output,
+    stop: &CancellationToken,
+) -> Outcome {
+    let protocols = Protocols::of(settings);
+    match output {
+        Output::Pipe => {
+            let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+            let out = tokio::fs::File::from_std(stdout.into());
+            record(media, out, args.time, "standard output", args.json, &protocols, stop).await
+        }
+        Output::File(file) => {
+            let name = file.display().to_string();
+            let new = std::fs::File::options().write(true).create_new(true).open(file);
+            let new = new.map_err(|e| Failure::failed(format!("cannot write {name}: {e}")))?;
+            record(media, tokio::fs::File::from_std(new), args.time, &name, args.json, &protocols, stop).await
+        }
+    }
+}
+
 enum Opened {
     File(Media),
     Pipe(Own),
@@ -133,6 +164,9 @@ async fn fetch(
     output: &Output,
     started: Instant,
 ) -> Outcome {
+    if args.time.is_some() {
+        return Err(Failure::usage("--for is for live media, and this is a file"));
+    }
     let bytes = media.manifest().bytes;
     // At a low download limit even a page may take longer.
     let slowest = settings.down.map_or(0, |r| 4 * 65_307 / r.0);

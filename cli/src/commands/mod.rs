@@ -1,13 +1,16 @@
 //! One module a command.
 
+mod broadcast;
 mod get;
 mod info;
 mod play;
 mod protocols;
 mod publish;
+mod record;
 mod trust;
 mod verify;
 
+pub(crate) use broadcast::broadcast;
 pub(crate) use get::get;
 pub(crate) use info::info;
 pub(crate) use play::play;

@@ -73,13 +73,19 @@ async fn with(
         }
     };
     let bar = fetch_bar(media.manifest().bytes);
+    let live = media.is_live();
     let outcome = tokio::select! {
         outcome = ended => outcome,
         failure = failed(media) => Err(failure),
-        () = watch(media, &bar) => Ok(()),
-        () = say_when_quiet(media, protocols, false) => Ok(()),
+        () = watch(media, &bar), if !live => Ok(()),
+        () = say_when_quiet(media, protocols, false), if !live => Ok(()),
     };
     bar.finish_and_clear();
+    if live {
+        let p = media.progress();
+        note(format!("{} bytes came, {} pages refused", p.bytes, p.bad));
+        return outcome;
+    }
     let (progress, elapsed) = (media.progress(), started.elapsed());
     let figures =
         Figures::new(&progress, media.manifest().bytes, elapsed, media.ask_standing(STANDING).await);

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -86,6 +86,21 @@ impl Source {
         self.pace.sent(n);
         Ok(self.buffer.split().freeze())
     }
+}
+
+/// What a live media gives, until it ends or `gone` is cancelled.
+pub(crate) fn live(pages: BoxStream<'static, io::Result<Bytes>>, gone: CancellationToken) -> Body {
+    let frames = stream::unfold(Some((pages, gone)), |state| async move {
+        let (mut pages, gone) = state?;
+        let step = tokio::select! {
+            biased;
+            () = gone.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the media was closed")),
+            page = pages.next() => page?,
+        };
+        let on = step.is_ok().then_some((pages, gone));
+        Some((step.map(Frame::data), on))
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// `left` bytes from offset `start` on. It waits where the reader waits; once `gone` is cancelled, or the reader

@@ -1,5 +1,9 @@
 //! An open media as the gateway serves it.
 
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use iceshare::store::PageRun;
 use iceshare::{Media, Standing};
 
@@ -34,6 +38,15 @@ impl Playable for Media {
 
     fn open_reader(&self) -> Box<dyn Reader> {
         Box::new(self.reader())
+    }
+
+    fn open_live(&self) -> Option<BoxStream<'static, io::Result<Bytes>>> {
+        let reader = self.is_live().then(|| self.live_reader())?;
+        let pages = stream::try_unfold(reader, |mut reader| async move {
+            let page = reader.next().await.map_err(io::Error::other)?;
+            Ok(page.map(|p| (p.bytes, reader)))
+        });
+        Some(pages.boxed())
     }
 
     fn pace(&self) -> Option<u64> {

@@ -1,5 +1,9 @@
 //! What the gateway serves: anything of a known length that can be read and sought, and the figures beside it.
 
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use iceshare::Standing;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncSeek};
@@ -23,6 +27,10 @@ pub trait Playable: Send + Sync + 'static {
     /// A new reader at the first byte. An error of the reader, or an end before [`length`](Self::length), ends the
     /// response there, which a player sees as a broken connection.
     fn open_reader(&self) -> Box<dyn Reader>;
+    /// Live media: all that a player gets, from where it comes in, for as long as it listens. Then length and reader are not asked for.
+    fn open_live(&self) -> Option<BoxStream<'static, io::Result<Bytes>>> {
+        None
+    }
     /// Bytes a second that a response need not exceed; none: as fast as its client reads.
     fn pace(&self) -> Option<u64> {
         None

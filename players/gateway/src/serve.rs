@@ -97,6 +97,16 @@ fn route<B>(offers: &Offers, request: &Request<B>) -> Response<Body> {
 
 fn media(entry: &Entry, headers: &HeaderMap, head: bool) -> Response<Body> {
     let media = entry.media.as_ref();
+    if let Some(pages) = media.open_live() {
+        let mut response = Response::new(body::empty());
+        set(&mut response, CONTENT_TYPE, media.mime());
+        set(&mut response, ACCEPT_RANGES, "none");
+        set(&mut response, CACHE_CONTROL, "no-store");
+        if !head {
+            *response.body_mut() = body::live(pages, entry.gone.clone());
+        }
+        return response;
+    }
     let length = media.length();
     let etag = format!("\"{}\"", media.etag());
     // RFC 9110, section 14.2: a range in anything but a GET is ignored.

@@ -65,6 +65,7 @@ impl PayloadProtocol for Libp2p {
             Abilities::STRIPES,
             Abilities::PROOFS,
             Abilities::ORDERED,
+            Abilities::LIVE,
             Abilities::PROVES_KEY,
         ];
         let relayed = if self.config.relays.is_empty() { Abilities::PAGES } else { Abilities::RELAYED };

@@ -58,6 +58,7 @@ impl PayloadProtocol for Quic {
             Abilities::ORDERED,
             Abilities::PROVES_KEY,
             Abilities::SPANS,
+            Abilities::LIVE,
         ]
         .into_iter()
         .fold(Abilities::PAGES, |a, b| a | b)

@@ -65,6 +65,7 @@ pub(super) async fn every_ability_works(s: &Subject) -> Result<(), Failure> {
             Abilities::PROOFS => one(What::Proofs { first: 0, last: 2 }).await,
             Abilities::ORDERED => one(world.unit(&media, PageSet::range(0, 200))).await,
             Abilities::SPANS => one(What::Spans(vec![Span { page: 9, offset: 5, len: 20 }])).await,
+            Abilities::LIVE => super::live::comes(&world).await,
             Abilities::PROVES_KEY => super::tickets::wrong_key(&world, &media).await,
             _ => Err(Failure::new("the suite does not know how to use it")),
         };

@@ -6,6 +6,7 @@ mod cancel;
 mod declared;
 mod ending;
 mod leaks;
+mod live;
 mod lookup;
 mod network;
 mod pace;

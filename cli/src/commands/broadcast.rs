@@ -1,0 +1,78 @@
+//! `iceshare broadcast`: live media from a file, a pipe or a URL.
+
+use std::time::Duration;
+
+use iceshare::store::Window;
+use iceshare::{BroadcastError, BroadcastOptions, Media};
+use tokio_util::sync::CancellationToken;
+
+use crate::args;
+use crate::config::Settings;
+use crate::failure::{FAILED, Failure, Outcome};
+use crate::output::{self, note};
+use crate::peer::{self, Role};
+use crate::source::Source;
+
+/// When a source has ended, those who listen have so long to fetch the rest.
+const LINGER: Duration = Duration::from_secs(5);
+
+pub(crate) async fn broadcast(
+    args: &args::Broadcast,
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> Outcome {
+    let tracker = peer::tracker(&args.tracker.tracker, settings)?;
+    if args.again && !matches!(args.from, crate::source::From::File(_)) {
+        return Err(Failure::usage("--loop is for a file"));
+    }
+    // A source that is none is found before anything is announced.
+    let source = tokio::select! {
+        () = stop.cancelled() => return Err(Failure::interrupted()),
+        source = Source::open(&args.from, args.again) => source?,
+    };
+    let (peer, _kept) = peer::start(settings, Role::Publisher).await?;
+    let options = BroadcastOptions {
+        title: args.title.clone(),
+        delay: args.delay,
+        window: Window { time: args.window, ..Window::default() },
+        ..BroadcastOptions::new(args.path.clone())
+    };
+    let run = async {
+        let broadcast = peer.broadcast(&tracker, options, &source.first).await.map_err(failure)?;
+        let media = broadcast.media().clone();
+        output::result(media.url().to_string())?;
+        note(if broadcast.resumed() {
+            "the broadcast goes on where it stopped; Ctrl-C ends it".to_owned()
+        } else {
+            "broadcasting; Ctrl-C ends it".to_owned()
+        });
+        broadcast.run(source.pages()).await.map_err(failure)
+    };
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Err(Failure::interrupted()),
+        ended = run => match ended {
+            Ok(media) => over(&media, stop).await,
+            Err(e) => Err(e),
+        },
+    };
+    peer.shutdown().await;
+    outcome
+}
+
+/// The source has ended: who listens gets the rest, then the media is taken off the tracker.
+async fn over(media: &Media, stop: &CancellationToken) -> Outcome {
+    note("the source has ended");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(LINGER) => {}
+    }
+    media.withdraw(false);
+    Ok(())
+}
+
+fn failure(e: BroadcastError) -> Failure {
+    match e {
+        BroadcastError::Open(e) => peer::opened(e),
+        e => Failure::from_error(FAILED, &e),
+    }
+}

@@ -1,0 +1,116 @@
+//! `iceshare get` of live media: from where it comes in, for a time or until the broadcast ends.
+
+use std::time::Duration;
+
+use iceshare::{LivePage, Media};
+use serde::Serialize;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Failure, Outcome};
+use crate::output::{self, note};
+use crate::peer;
+use crate::waiting::{Protocols, last_reason};
+
+/// Without a first page for so long, it is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct Recorded {
+    /// Setup pages that were put in front.
+    setup: u64,
+    /// First and last page behind them.
+    first: Option<u64>,
+    last: Option<u64>,
+    pages: u64,
+    bytes: u64,
+    /// Pages in between that did not come in time.
+    left_out: u64,
+    /// Whether the broadcast had ended.
+    ended: bool,
+}
+
+impl Recorded {
+    fn note(&mut self, page: &LivePage) {
+        self.bytes += page.bytes.len() as u64;
+        if page.ahead {
+            self.setup += 1;
+            return;
+        }
+        if let Some(last) = self.last {
+            self.left_out += page.number - last - 1;
+        }
+        self.first.get_or_insert(page.number);
+        self.last = Some(page.number);
+        self.pages += 1;
+    }
+}
+
+/// Writes pages to `out` as they come.
+#[allow(clippy::too_many_arguments)]
+pub(super) async fn record(
+    media: &Media,
+    mut out: impl AsyncWrite + Unpin,
+    time: Option<Duration>,
+    name: &str,
+    json: bool,
+    protocols: &Protocols,
+    stop: &CancellationToken,
+) -> Outcome {
+    let mut reader = media.live_reader();
+    let mut recorded = Recorded::default();
+    let (mut begun, mut stopped) = (None, false);
+    loop {
+        let next = async {
+            match recorded.first {
+                Some(_) => reader.next().await.map_err(peer::opened),
+                None => tokio::time::timeout(PATIENCE, reader.next())
+                    .await
+                    .map_err(|_| {
+                        let why = last_reason(media, protocols);
+                        Failure::with(5, format!("no page came in {} s", PATIENCE.as_secs())).add(&why)
+                    })?
+                    .map_err(peer::opened),
+            }
+        };
+        let page = tokio::select! {
+            () = stop.cancelled() => { stopped = true; break }
+            page = next => page?,
+        };
+        let Some(page) = page else {
+            recorded.ended = true;
+            break;
+        };
+        if !page.ahead {
+            let from = *begun.get_or_insert(page.time);
+            let time = time.map(|t| i64::try_from(t.as_micros()).unwrap_or(i64::MAX));
+            if time.is_some_and(|t| page.time.saturating_sub(from) >= t) {
+                break;
+            }
+        }
+        recorded.note(&page);
+        if let Err(e) = out.write_all(&page.bytes).await {
+            return Err(match e.kind() {
+                std::io::ErrorKind::BrokenPipe => {
+                    Failure::failed("the program that reads the pipe went away")
+                }
+                _ => Failure::failed(format!("cannot write {name}: {e}")),
+            });
+        }
+    }
+    out.flush().await?;
+    note(format!(
+        "{}: {} pages, {} bytes{}{}",
+        crate::escape::printable(name),
+        recorded.setup + recorded.pages,
+        recorded.bytes,
+        if recorded.left_out > 0 { format!(", {} left out", recorded.left_out) } else { String::new() },
+        if recorded.ended { "; the broadcast has ended" } else { "" },
+    ));
+    if json {
+        output::json(&recorded)?;
+    }
+    // Without a time, an interrupt is how one ends a recording; it is told apart by its code all the same.
+    if stopped { Err(Failure::interrupted()) } else { Ok(()) }
+}

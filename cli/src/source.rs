@@ -1,0 +1,355 @@
+//! Where the pages of a broadcast come from: a file, standard input, or a URL (an Icecast mount, any HTTP Ogg).
+
+use std::collections::{HashSet, VecDeque};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use iceshare::FromSource;
+use iceshare::ogg::{Damage, PageHeader, SplitEvent, Splitter, Timeline};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::failure::Failure;
+use crate::output::note;
+
+/// Bytes read at once.
+const BLOCK: usize = 32 * 1024;
+/// The first page of a source comes within so many bytes, or it is something else than Ogg.
+const SEARCH: u64 = 256 * 1024;
+/// Pages in hand between the source and the broadcast.
+const QUEUE: usize = 256;
+/// Setup pages that are looked for a page of sound.
+const SETUP: usize = 256;
+/// Pauses before a URL is asked again; how long it may take to answer, and be silent.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+const ANSWER: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(20);
+/// Pages by which a source that comes back is recognised: Icecast sends its headers and some 64 KB once more.
+const RECENT: usize = 8192;
+
+/// `--from`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum From {
+    Stdin,
+    File(PathBuf),
+    /// `http://HOST[:PORT]/PATH`: authority, address to dial, and what is asked for.
+    Http {
+        authority: String,
+        dial: String,
+        path: String,
+    },
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<From, String> {
+        if s == "-" {
+            return Ok(From::Stdin);
+        }
+        if s.is_empty() {
+            return Err("name a file, a URL, or - for standard input".to_owned());
+        }
+        let Some((scheme, rest)) = s.split_once("://") else { return Ok(From::File(PathBuf::from(s))) };
+        if !scheme.eq_ignore_ascii_case("http") {
+            return Err(format!("{scheme}: sources are http:// URLs, files, or - for standard input"));
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let bad =
+            authority.is_empty() || authority.contains('@') || s.chars().any(|c| c.is_control() || c == ' ');
+        if bad {
+            return Err("a URL is http://HOST[:PORT]/PATH, without a user name".to_owned());
+        }
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok());
+        let dial = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let path = path.split('#').next().unwrap_or_default();
+        Ok(From::Http { authority: authority.to_owned(), dial, path: format!("/{path}") })
+    }
+}
+
+/// A source that was opened, and its first pages: all setup pages, and one behind them.
+pub(crate) struct Source {
+    pub(crate) first: Vec<(PageHeader, Bytes)>,
+    pages: mpsc::Receiver<FromSource>,
+}
+
+impl Source {
+    /// Opens it and waits for its first pages. `again`: a file begins anew when it ends.
+    pub(crate) async fn open(from: &From, again: bool) -> Result<Source, Failure> {
+        let (out, mut pages) = mpsc::channel(QUEUE);
+        let (failed, mut failure) = mpsc::channel(1);
+        let from = from.clone();
+        let name = match &from {
+            From::Stdin => "standard input".to_owned(),
+            From::File(path) => path.display().to_string(),
+            From::Http { authority, path, .. } => format!("http://{authority}{path}"),
+        };
+        tokio::spawn(async move {
+            let read = match &from {
+                From::Stdin => stdin(out.clone()).await,
+                From::File(path) => file(path, again, out.clone()).await,
+                From::Http { .. } => http(&from, out.clone()).await,
+            };
+            if let Err(why) = read {
+                let _ = failed.send(why).await;
+            }
+            let _ = out.send(FromSource::End).await;
+        });
+        let (mut first, mut timeline) = (Vec::new(), Timeline::new());
+        loop {
+            match pages.recv().await {
+                Some(FromSource::Page(header, bytes)) => {
+                    let place = timeline.page(&header, &bytes);
+                    first.push((header, bytes));
+                    if !place.setup || first.len() >= SETUP {
+                        return Ok(Source { first, pages });
+                    }
+                }
+                Some(FromSource::Interrupted) => {}
+                Some(FromSource::End) | None => {
+                    let why = failure.try_recv().unwrap_or_else(|_| "it ends before any sound".to_owned());
+                    return Err(Failure::failed(format!("cannot broadcast {name}: {why}")));
+                }
+            }
+        }
+    }
+
+    /// All pages from the first on.
+    pub(crate) fn pages(self) -> mpsc::Receiver<FromSource> {
+        let (out, all) = mpsc::channel(QUEUE);
+        let Source { first, mut pages } = self;
+        tokio::spawn(async move {
+            for (header, bytes) in first {
+                if out.send(FromSource::Page(header, bytes)).await.is_err() {
+                    return;
+                }
+            }
+            while let Some(piece) = pages.recv().await {
+                if out.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        all
+    }
+}
+
+/// Cuts what is read into pages and hands them on.
+struct Reading {
+    out: mpsc::Sender<FromSource>,
+    splitter: Splitter,
+    pace: Option<Paced>,
+    seen: u64,
+    pages: u64,
+    recent: Option<Recent>,
+}
+
+/// When a file's pages are due.
+struct Paced {
+    began: Instant,
+    timeline: Timeline,
+}
+
+/// Pages that came lately, of a source that may send them once more.
+#[derive(Default)]
+struct Recent {
+    order: VecDeque<[u8; 32]>,
+    known: HashSet<[u8; 32]>,
+    /// Setup pages of the present link.
+    setup: HashSet<[u8; 32]>,
+    data_seen: bool,
+    /// It came back, and nothing new was seen since.
+    back: bool,
+}
+
+impl Recent {
+    /// Whether a page is new; and whether the source begins another link with it though it only came back.
+    fn is_new(&mut self, header: &PageHeader, bytes: &[u8]) -> bool {
+        let hash = *blake3::hash(bytes).as_bytes();
+        if self.back && (self.known.contains(&hash) || self.setup.contains(&hash)) {
+            return false;
+        }
+        self.back = false;
+        if header.bos && self.data_seen {
+            self.setup.clear();
+            self.data_seen = false;
+        }
+        // Setup is what has no position yet: the first pages of a link.
+        if header.bos || (!self.data_seen && header.granule.is_none_or(|g| g == 0)) {
+            self.setup.insert(hash);
+        } else {
+            self.data_seen = true;
+        }
+        if self.known.insert(hash) {
+            self.order.push_back(hash);
+        }
+        if self.order.len() > RECENT
+            && let Some(old) = self.order.pop_front()
+        {
+            self.known.remove(&old);
+        }
+        true
+    }
+}
+
+impl Reading {
+    fn new(out: mpsc::Sender<FromSource>, paced: bool) -> Reading {
+        let pace = paced.then(|| Paced { began: Instant::now(), timeline: Timeline::new() });
+        Reading { out, splitter: Splitter::new(), pace, seen: 0, pages: 0, recent: None }
+    }
+
+    /// Reads to the end. False: nobody takes the pages any more.
+    async fn all(&mut self, mut from: impl AsyncRead + Unpin) -> Result<bool, String> {
+        let mut buf = vec![0; BLOCK];
+        loop {
+            let n = from.read(&mut buf).await.map_err(|e| format!("it cannot be read: {e}"))?;
+            let Some(bytes) = buf.get(..n).filter(|b| !b.is_empty()) else {
+                self.splitter.gap();
+                return self.cut().await;
+            };
+            if !self.push(Bytes::copy_from_slice(bytes)).await? {
+                return Ok(false);
+            }
+        }
+    }
+
+    async fn push(&mut self, bytes: Bytes) -> Result<bool, String> {
+        self.seen += bytes.len() as u64;
+        self.splitter.push(bytes);
+        let goes_on = self.cut().await?;
+        if self.pages == 0 && self.seen > SEARCH {
+            return Err("it is not Ogg".to_owned());
+        }
+        Ok(goes_on)
+    }
+
+    /// Hands on what is whole.
+    async fn cut(&mut self) -> Result<bool, String> {
+        while let Some(event) = self.splitter.next() {
+            match event {
+                SplitEvent::Page { header, bytes } => {
+                    self.pages += 1;
+                    if let Some(pace) = &mut self.pace {
+                        let place = pace.timeline.page(&header, &bytes);
+                        let due = Duration::from_micros(u64::try_from(place.time).unwrap_or(0));
+                        sleep_until(pace.began + due).await;
+                    }
+                    if self.recent.as_mut().is_some_and(|r| !r.is_new(&header, &bytes)) {
+                        continue;
+                    }
+                    if self.out.send(FromSource::Page(header, bytes)).await.is_err() {
+                        return Ok(false);
+                    }
+                }
+                SplitEvent::Skipped(damage) => skipped(&damage),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn skipped(damage: &Damage) {
+    tracing::warn!(%damage, "left out of the broadcast");
+}
+
+async fn stdin(out: mpsc::Sender<FromSource>) -> Result<(), String> {
+    let stdin =
+        std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("it cannot be read: {e}"))?;
+    Reading::new(out, false).all(tokio::fs::File::from_std(stdin.into())).await.map(drop)
+}
+
+async fn file(path: &PathBuf, again: bool, out: mpsc::Sender<FromSource>) -> Result<(), String> {
+    let mut reading = Reading::new(out, true);
+    loop {
+        let before = reading.pages;
+        let file = tokio::fs::File::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
+        if !reading.all(file).await? || !again {
+            return Ok(());
+        }
+        if reading.pages == before {
+            return Err("it has no Ogg page".to_owned());
+        }
+    }
+}
+
+/// Follows a URL, and asks again when it breaks off.
+async fn http(from: &From, out: mpsc::Sender<FromSource>) -> Result<(), String> {
+    let mut reading = Reading::new(out, false);
+    reading.recent = Some(Recent::default());
+    let mut pause = PAUSE.0;
+    loop {
+        let before = reading.pages;
+        let why = match request(from).await {
+            Ok(mut body) => loop {
+                match timeout(SILENCE, body.frame()).await {
+                    Ok(Some(Ok(frame))) => {
+                        if let Ok(bytes) = frame.into_data()
+                            && !reading.push(bytes).await?
+                        {
+                            return Ok(());
+                        }
+                    }
+                    Ok(Some(Err(e))) => break e.to_string(),
+                    Ok(None) => break "it ended".to_owned(),
+                    Err(_) => break format!("nothing came for {} s", SILENCE.as_secs()),
+                }
+            },
+            Err(why) => why,
+        };
+        if reading.pages == 0 {
+            return Err(why);
+        }
+        pause = if reading.pages > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+        note(format!("iceshare: the source broke off ({why}); asking again"));
+        reading.splitter = Splitter::new();
+        reading.recent.iter_mut().for_each(|r| r.back = true);
+        sleep(pause).await;
+    }
+}
+
+async fn request(from: &From) -> Result<Incoming, String> {
+    let From::Http { authority, dial, path } = from else { return Err("no URL".to_owned()) };
+    let asked = async {
+        let stream = tokio::net::TcpStream::connect(dial).await.map_err(|e| format!("no connection: {e}"))?;
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(io).await.map_err(|e| format!("no connection: {e}"))?;
+        tokio::spawn(connection);
+        let request = hyper::Request::get(path.as_str())
+            .header(hyper::header::HOST, authority.as_str())
+            .header(hyper::header::USER_AGENT, concat!("iceshare/", env!("CARGO_PKG_VERSION")))
+            .body(Empty::<Bytes>::new())
+            .map_err(|e| format!("no such URL: {e}"))?;
+        let response = sender.send_request(request).await.map_err(|e| format!("no answer: {e}"))?;
+        if response.status() != hyper::StatusCode::OK {
+            return Err(format!("its server answers {}", response.status()));
+        }
+        Ok(response.into_body())
+    };
+    timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(format!("no answer in {} s", ANSWER.as_secs())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_as_they_are_written() {
+        let http = |a: &str, d: &str, p: &str| {
+            Ok(From::Http { authority: a.into(), dial: d.into(), path: p.into() })
+        };
+        assert_eq!("-".parse(), Ok(From::Stdin));
+        assert_eq!("a/b.ogg".parse(), Ok(From::File("a/b.ogg".into())));
+        assert_eq!("http://h/m.ogg?x=1#f".parse(), http("h", "h:80", "/m.ogg?x=1"));
+        assert_eq!("HTTP://[::1]:8000".parse(), http("[::1]:8000", "[::1]:8000", "/"));
+        for bad in ["", "https://h/m", "ftp://h", "http://", "http://u:p@h/m", "http://h/a b", "icet://h/m"] {
+            assert!(bad.parse::<From>().is_err(), "{bad}");
+        }
+    }
+}
