@@ -108,13 +108,17 @@ impl Live {
 
     /// About how many bytes lie before `page`.
     fn offset(&self, page: PageNo) -> u64 {
+        let part = |of: u64, n: u64, all: u64| {
+            u64::try_from(u128::from(of) * u128::from(n) / u128::from(all.max(1))).unwrap_or(u64::MAX)
+        };
         let i = self.marks.partition_point(|m| m.next <= page);
         let before = i.checked_sub(1).and_then(|i| self.marks.get(i));
         match (before, self.marks.get(i)) {
             (Some(a), Some(b)) => {
-                a.offset + (b.offset - a.offset) * (page - a.next) / (b.next - a.next).max(1)
+                let (bytes, pages) = (b.offset.saturating_sub(a.offset), b.next.saturating_sub(a.next));
+                a.offset.saturating_add(part(bytes, page.saturating_sub(a.next), pages))
             }
-            (None, Some(b)) => b.offset * page / b.next.max(1),
+            (None, Some(b)) => part(b.offset, page, b.next),
             (a, None) => a.map_or(0, |a| a.offset),
         }
     }
@@ -180,10 +184,11 @@ impl Swarm {
         };
         let head = SignedHead::verify(m.head, media.manifest.manifest())
             .map_err(|e| refuse(ErrorCode::FORGED, e.to_string()))?;
-        let before = live.head.as_ref().map(|h| h.next);
-        if before.is_some_and(|before| head.next < before) {
+        let before = live.head.as_ref().map(|h| (h.next, h.offset));
+        if before.is_some_and(|(next, offset)| head.next < next || head.offset < offset) {
             return Ok(());
         }
+        let before = before.map(|(next, _)| next);
         if before != Some(head.next) {
             live.moved = Some(now);
             live.marks.push_back(Mark { at: now, next: head.next, offset: head.offset, key: head.key });

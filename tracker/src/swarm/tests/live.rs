@@ -391,3 +391,24 @@ fn the_same_inputs_give_the_same_orders() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn heads_may_say_any_number_and_never_go_back() {
+    let mut s = Station::new();
+    let listener = s.joins(2, None);
+    let run = standing(&s.w.assigned(listener)).0;
+    let mut tell = |s: &mut Station, next: u64, offset: u64| {
+        let head = Head { next, offset, key: next, ..head_at(s.second) };
+        let signed = SignedHead::sign(head, &identity(1)).unwrap();
+        s.w.say(s.publisher, icet::message::Head { media: s.media, head: signed.signed().clone() });
+        s.w.pass(SECOND);
+        s.w.say(listener, have(s.media, run, next - 2));
+        s.w.swarm.media_list(0, 10)[0].clone()
+    };
+    let most = icet::limits::PAGES;
+    tell(&mut s, most / 2, most / 2 * 65_000);
+    let far = tell(&mut s, most - 1, (most - 1) * 65_000);
+    let back = tell(&mut s, most - 1, 5000);
+    assert_eq!((far.listeners, back.listeners), (1, 1));
+    assert!(s.w.swarm.totals().acked_bytes <= most * 65_000);
+}
