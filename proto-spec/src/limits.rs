@@ -34,6 +34,9 @@ pub const SLICE: usize = 4096;
 pub const PROOF: usize = 40;
 /// Most page records in a batch of live media, and in a head.
 pub const RECORDS: usize = 64;
+/// Furthest media time of live media from page 0, and of a record from its batch's or link's, in microseconds: 36,000 years, of
+/// which sums and differences fit.
+pub const TIME: i64 = 1 << 60;
 /// Largest batch of records, and largest head, in bytes of their CBOR.
 pub const BATCH: usize = 4096;
 /// Most assignments, acknowledgements or reports in one message.

@@ -82,8 +82,10 @@ impl Batch {
 }
 
 fn sound(records: &[PageRecord], time: i64) -> bool {
+    let near = |t: i64| (-limits::TIME..=limits::TIME).contains(&t);
     records.len() <= limits::RECORDS
-        && records.iter().all(|r| limits::PAGE_BYTES.contains(&r.len) && time.checked_add(r.time).is_some())
+        && near(time)
+        && records.iter().all(|r| limits::PAGE_BYTES.contains(&r.len) && near(r.time))
 }
 
 /// What a joiner needs to begin: at most a second old where it is handed out. CBOR: a map.

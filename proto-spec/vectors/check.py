@@ -397,7 +397,7 @@ def opened(file, rule, context, v):
 
 
 def sound(records, time):
-    return len(records) <= 64 and all(time + r["time"] < 1 << 63 for r in records)
+    return len(records) <= 64 and all(abs(t) <= 1 << 60 for t in (time, *(r["time"] for r in records)))
 
 
 def good_batch(file, v):

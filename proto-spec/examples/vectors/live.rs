@@ -90,7 +90,8 @@ pub(crate) fn bad_batches() -> Vec<(&'static str, Signed, MediaError)> {
         ("no-previous", edited(&|b| b.previous = NO_BATCH), impossible),
         ("first-with-previous", edited(&|b| (b.first, b.offset) = (0, 0)), impossible),
         ("beyond", edited(&|b| b.first = (1 << 40) - 63), impossible),
-        ("time-overflow", edited(&|b| (b.time, b.records[1].time) = (i64::MAX, 1)), impossible),
+        ("time-too-far", edited(&|b| b.time = (1 << 60) + 1), impossible),
+        ("record-too-far", edited(&|b| b.records[1].time = -(1 << 60) - 1), impossible),
     ]
 }
 
