@@ -18,6 +18,9 @@ use crate::peer;
 use crate::progress::read_bar;
 use crate::tree::Stamp;
 
+/// A link is held back for so long while the next file is published: that may fail. Longer it may wait for the tracker, and the
+/// first is shared already.
+const HOLD: Duration = Duration::from_secs(2);
 /// How often files are looked at.
 const POLL: Duration = Duration::from_secs(2);
 /// How often it is told at most what was given, if that became more.
@@ -190,6 +193,8 @@ impl<'a> Sharer<'a> {
                 gone.insert(path, item);
             }
         }
+        // Where all files must do, the command may still end for one of them, and then no link is of use.
+        let mut held: Vec<String> = Vec::new();
         for (path, want) in wanted {
             let stamp = Stamp::of(&want.file);
             // A file that came whole, by a move within the tree, needs no time to settle.
@@ -235,14 +240,26 @@ impl<'a> Sharer<'a> {
             if !ready || stamp.is_none() && !first {
                 continue;
             }
-            match self.publish(&path, want).await {
+            let published = {
+                let mut publish = std::pin::pin!(self.publish(&path, want));
+                tokio::select! {
+                    published = &mut publish => published,
+                    () = tokio::time::sleep(HOLD), if !held.is_empty() => {
+                        held.drain(..).try_for_each(output::result)?;
+                        publish.await
+                    }
+                }
+            };
+            match published {
                 Ok(media) => {
                     if let Some(old) = moved_from.and_then(|p| gone.remove_entry(&p)) {
                         self.move_away(&old.0, old.1, &path);
                     }
                     if self.printed.insert(path.clone()) {
-                        // At once: another file may have to wait for long, and this one is shared already.
-                        output::result(media.url().to_string())?;
+                        held.push(media.url().to_string());
+                        if !(first && self.strictness == Strictness::All) {
+                            held.drain(..).try_for_each(output::result)?;
+                        }
                     } else {
                         let version = media.manifest().version;
                         note(format!("{} is shared again, version {version}", printable(path.as_str())));
@@ -265,6 +282,7 @@ impl<'a> Sharer<'a> {
                 }
             }
         }
+        held.drain(..).try_for_each(output::result)?;
         for (path, item) in gone {
             if let State::Shared(media) = item.state {
                 media.withdraw(false);
