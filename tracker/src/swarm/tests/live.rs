@@ -397,7 +397,7 @@ fn heads_may_say_any_number_and_never_go_back() {
     let mut s = Station::new();
     let listener = s.joins(2, None);
     let run = standing(&s.w.assigned(listener)).0;
-    let mut tell = |s: &mut Station, next: u64, offset: u64| {
+    let tell = |s: &mut Station, next: u64, offset: u64| {
         let head = Head { next, offset, key: next, ..head_at(s.second) };
         let signed = SignedHead::sign(head, &identity(1)).unwrap();
         s.w.say(s.publisher, icet::message::Head { media: s.media, head: signed.signed().clone() });
