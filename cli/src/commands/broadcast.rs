@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use iceshare::store::Window;
-use iceshare::{BroadcastError, BroadcastOptions, Media};
+use iceshare::{BroadcastError, BroadcastOptions, Media, Peer};
 use tokio_util::sync::CancellationToken;
 
 use crate::args;
@@ -13,7 +13,7 @@ use crate::output::{self, note};
 use crate::peer::{self, Role};
 use crate::source::Source;
 
-/// When a source has ended, those who listen have so long to fetch the rest.
+/// When a source has ended, those who listen may fetch the rest for as long as something is sent in so long.
 const LINGER: Duration = Duration::from_secs(5);
 
 pub(crate) async fn broadcast(
@@ -42,16 +42,16 @@ pub(crate) async fn broadcast(
         let media = broadcast.media().clone();
         output::result(media.url().to_string())?;
         note(if broadcast.resumed() {
-            "the broadcast goes on where it stopped; Ctrl-C ends it".to_owned()
+            "the broadcast goes on where it stopped; Ctrl-C interrupts it, and the same command goes on with it"
         } else {
-            "broadcasting; Ctrl-C ends it".to_owned()
+            "broadcasting; Ctrl-C interrupts it, and the same command goes on with it"
         });
         broadcast.run(source.pages()).await.map_err(failure)
     };
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
         ended = run => match ended {
-            Ok(media) => over(&media, stop).await,
+            Ok(media) => over(&peer, &media, stop).await,
             Err(e) => Err(e),
         },
     };
@@ -60,11 +60,18 @@ pub(crate) async fn broadcast(
 }
 
 /// The source has ended: who listens gets the rest, then the media is taken off the tracker.
-async fn over(media: &Media, stop: &CancellationToken) -> Outcome {
-    note("the source has ended");
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(LINGER) => {}
+async fn over(peer: &Peer, media: &Media, stop: &CancellationToken) -> Outcome {
+    note("the source has ended; those who listen get the rest");
+    let mut sent = None;
+    loop {
+        let now = peer.stats().served.bytes;
+        if sent.replace(now) == Some(now) {
+            break;
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(LINGER) => {}
+        }
     }
     media.withdraw(false);
     Ok(())

@@ -597,7 +597,10 @@ impl Board {
             .is_some_and(|t| self.media.get(&ix).is_some_and(|m| m.is_publisher(t.peer)));
         if let Some(m) = self.media.get_mut(&ix) {
             m.delivered += bytes;
-            m.delivered_by_publisher += if by_publisher { bytes } else { 0 };
+            if by_publisher {
+                m.delivered_by_publisher += bytes;
+                self.totals.acked_from_publisher += bytes;
+            }
         }
         if let Some(id) = run
             && let Some(r) = self.live_runs.get_mut(&id).filter(|r| r.receiver == peer)

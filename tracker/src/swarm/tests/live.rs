@@ -326,6 +326,9 @@ fn what_both_ends_say_is_credited() {
     let (sent, _) = info(&mut s.w, s.publisher);
     let (_, received) = info(&mut s.w, conn);
     assert_eq!((sent, received), (60_000, 60_000));
+    let totals = s.w.swarm.totals();
+    assert!(totals.acked_bytes > 60_000);
+    assert_eq!(totals.acked_from_publisher, totals.acked_bytes, "nobody else sends");
     // Neither can claim more alone.
     s.w.say(
         s.publisher,
