@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use iceshare::Media;
+use iceshare::{Media, Progress};
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use crate::escape::printable;
@@ -69,27 +69,30 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// (`all`: false) may have all that is wanted, and is told only what is wrong.
 pub(crate) async fn say_when_quiet(media: &Media, protocols: &Protocols, all: bool) {
     let mut tick = tokio::time::interval(TICK);
-    let (mut held, mut since) = (media.progress().held, Instant::now());
+    let live = media.is_live();
+    let came = |p: &Progress| if live { p.bytes } else { p.held };
+    let (mut held, mut since) = (came(&media.progress()), Instant::now());
     let mut said: Option<(String, Instant)> = None;
     loop {
         tick.tick().await;
         let p = media.progress();
-        if p.held != held {
+        if came(&p) != held {
             if said.take().is_some() {
                 note("pages come again");
             }
-            (held, since) = (p.held, Instant::now());
+            (held, since) = (came(&p), Instant::now());
             continue;
         }
         let told = said.as_ref().is_some_and(|(_, at)| at.elapsed() < AGAIN);
         let wants = all || media.tracker_is_away() || media.shortage().is_some();
-        if told || since.elapsed() < QUIET || p.held >= p.pages || !wants {
+        if told || since.elapsed() < QUIET || !live && p.held >= p.pages || !wants {
             continue;
         }
         let (why, certain) = reason(media, protocols);
         // That somebody is asked once more is no news.
         if said.as_ref().is_none_or(|(before, _)| certain && *before != why) {
-            note(format!("waiting: {why} ({} of {} pages are here)", p.held, p.pages));
+            let count = format!(" ({} of {} pages are here)", p.held, p.pages);
+            note(format!("waiting: {why}{}", if live { "" } else { &count }));
             said = Some((why, Instant::now()));
         }
     }

@@ -121,6 +121,14 @@ fn what_cannot_be_broadcast_is_told() {
     // Over a protocol that carries no live media nobody listens, and is told so.
     let info = network.run("info", &["info", &url]).end();
     assert_eq!(info, Some(0));
+    let (mut deaf, out) = network.get("deaf", &url, &["--transport", "http", "--for", "3s"]);
+    deaf.error_line("why nothing comes", |l| {
+        l.contains("none of them speaks http (they speak").then_some(())
+    });
+    assert!(out.exists());
+    deaf.signal("INT");
+    deaf.ends_with(130);
+    assert!(!out.exists(), "an empty file would be in the way");
     let mut file = network.run("file", &["publish", &text, "--tracker", tracker, "--as", "a/file"]);
     let link = file.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));
     let (mut get, _) = network.get("get", &link, &["--for", "3s"]);

@@ -78,7 +78,7 @@ async fn with(
         outcome = ended => outcome,
         failure = failed(media) => Err(failure),
         () = watch(media, &bar), if !live => Ok(()),
-        () = say_when_quiet(media, protocols, false), if !live => Ok(()),
+        () = say_when_quiet(media, protocols, false) => Ok(()),
     };
     bar.finish_and_clear();
     if live {
