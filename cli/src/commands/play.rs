@@ -140,12 +140,17 @@ async fn until_ended(mut child: Child, stop: &CancellationToken) -> Outcome {
     }
 }
 
-/// Ends when the media does (withdrawn, refused), which a player sees as a broken connection.
+/// Ends when the media does (withdrawn, refused), which a player sees as a broken connection. A broadcast that has ended is taken off
+/// the tracker, and its player hears the rest.
 async fn failed(media: &Media) -> Failure {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
         if let Some(e) = media.failure() {
+            if media.store().ended().is_some() {
+                note("the broadcast has ended");
+                std::future::pending().await
+            }
             return peer::opened(e);
         }
     }
