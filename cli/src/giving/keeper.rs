@@ -16,14 +16,12 @@ use crate::failure::Failure;
 use crate::output::note;
 use crate::rate::Rate;
 
-/// How often it looks, at hours and counters.
+/// How often it looks at the hours, and counts what was given: a kill loses no more than is given in that time.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often NetworkManager is asked.
 const ASK: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often counters are written, unless a ceiling is near. What a kill loses is no more than is given in that time.
-const WRITE: Duration = Duration::from_millis(500);
 
 /// Keeps a peer to the rules as long as it is there, and writes what was given at the end.
 #[derive(Debug)]
@@ -40,7 +38,6 @@ struct State {
     ledger: Option<Ledger>,
     /// Bytes served that are in the ledger.
     written: u64,
-    written_at: Option<Instant>,
     /// As of the last writing, what came since not counted.
     used: Used,
     metered: bool,
@@ -64,16 +61,12 @@ impl State {
         let (fresh, _) = self.given();
         self.used = ledger.add(now, fresh)?;
         self.written += fresh;
-        self.written_at = Some(Instant::now());
         Ok(())
     }
 
     /// Looks anew; whether what is given has changed.
     fn look(&mut self, now: &Zoned) -> std::io::Result<bool> {
-        let near = self.rules.rest(now, self.metered, self.given().1) != self.why;
-        if self.ledger.is_some() && (near || self.written_at.is_none_or(|at| at.elapsed() >= WRITE)) {
-            self.write(now)?;
-        }
+        self.write(now)?;
         let used = self.given().1;
         self.shelf.allow(self.rules.left(used));
         let why = self.rules.rest(now, self.metered, used);
@@ -103,7 +96,6 @@ impl Keeper {
             shelf: peer.shelf().clone(),
             ledger: rules.counts().then(|| Ledger::new(data)),
             written: 0,
-            written_at: None,
             used: Used::default(),
             metered: known.unwrap_or(false),
             why: None,

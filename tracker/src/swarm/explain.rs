@@ -325,7 +325,7 @@ impl Board {
             Verdict::Gone
         } else if !common {
             Verdict::NoProtocol
-        } else if h.away || h.is_doubted(now, receiver) {
+        } else if h.is_silent(now, receiver) {
             Verdict::Silent
         } else if !h.gives_to(r) || !self.gives(media, h) {
             Verdict::GivesNothing

@@ -11,6 +11,7 @@ use icet::{Abilities, Now, PageNo, PageRanges, PageSet};
 
 use super::board::{Board, LEAST_TRUST, MediaIx, PeerIx, Timer, Tried};
 use super::learn::ProtoIx;
+use super::progress::newly_due;
 use super::schedule::Event;
 use super::session::{Refused, refuse};
 use super::{ConnId, Swarm};
@@ -491,7 +492,7 @@ impl Board {
                 names.extend(served().map(|o| o.offer.name.clone()));
             } else if !h.gives_to(r) || !self.gives(ix, h) {
                 unwilling += 1;
-            } else if h.away {
+            } else if h.is_silent(now, peer) {
                 silent += 1;
             } else if self.live_way(now, *other, peer).is_none() {
                 unreachable += 1;
@@ -623,17 +624,8 @@ impl Board {
     /// Credits what both ends said, as of files.
     fn live_credit(&mut self, now: Now, id: u64) {
         let Some(run) = self.live_runs.get_mut(&id) else { return };
-        let (receiver, mut left) = (run.receiver, run.acked);
-        let mut given = Vec::new();
-        for t in &mut run.hosts {
-            let due = t.served.min(left);
-            left -= due;
-            if due > t.credited {
-                given.push((t.peer, due - t.credited));
-                t.credited = due;
-            }
-        }
-        for (host, bytes) in given {
+        let receiver = run.receiver;
+        for (host, bytes) in newly_due(&mut run.hosts, run.acked) {
             self.confirm(now, host, receiver, bytes);
         }
     }

@@ -353,6 +353,11 @@ impl Peer {
         self.up.limit != Some(0) && (!self.near || reach::near(self.ip(), receiver.ip()))
     }
 
+    /// Whether it does not answer, as far as `receiver` is concerned.
+    pub(crate) fn is_silent(&self, now: Now, receiver: PeerIx) -> bool {
+        self.away || self.is_doubted(now, receiver)
+    }
+
     /// Whether nothing came from it to `receiver` a moment ago, and it has not said or sent anything since it was asked.
     pub(crate) fn is_doubted(&self, now: Now, receiver: PeerIx) -> bool {
         let Some((knocked, false)) = self.knocked else { return false };

@@ -38,6 +38,20 @@ const DISOWNED: u64 = 32;
 /// Bytes of a fetch from which on its rate says something, and seconds from which on it does however few they were.
 const TELLS: (u64, f64) = (16 << 10, 1.0);
 
+/// Of `acked` bytes that came: what each host said it sent of them, as far as it was not credited before.
+pub(super) fn newly_due(hosts: &mut [Tried], acked: u64) -> Vec<(PeerIx, u64)> {
+    let (mut left, mut given) = (acked, Vec::new());
+    for t in hosts {
+        let due = t.served.min(left);
+        left -= due;
+        if due > t.credited {
+            given.push((t.peer, due - t.credited));
+            t.credited = due;
+        }
+    }
+    given
+}
+
 impl Board {
     /// A member holds pages now, which came by assignment `id` (0: by none that we know).
     pub(crate) fn got(&mut self, now: Now, media: MediaIx, peer: PeerIx, id: u64, pages: &PageRanges) {
@@ -156,17 +170,7 @@ impl Board {
             return;
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let mut left = run.acked;
-        let mut given = Vec::new();
-        for t in &mut run.hosts {
-            let due = t.served.min(left);
-            left -= due;
-            if due > t.credited {
-                given.push((t.peer, due - t.credited));
-                t.credited = due;
-            }
-        }
-        for (host, bytes) in given {
+        for (host, bytes) in newly_due(&mut run.hosts, run.acked) {
             self.confirm(now, host, receiver, bytes);
         }
     }

@@ -139,7 +139,7 @@ impl Board {
     /// Whether a player is one of the few who fetch from the publisher while we are silent: as many as that can feed, of those
     /// who can send the most.
     fn is_to_feed(&mut self, now: Now, media: MediaIx, receiver: PeerIx) -> bool {
-        let Board { media: all, peers, rng: _, .. } = self;
+        let Board { media: all, peers, .. } = self;
         let Some(m) = all.get_mut(&media) else { return false };
         let up = |h: PeerIx| peers.get(&h).and_then(|p| p.up.known_rate()).unwrap_or(0.0);
         let play = m.members.get(&receiver).filter(|x| x.intent == Intent::Play).and_then(|x| x.playhead);

@@ -7,16 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use iceshare::icet::stream::EndCode;
+use iceshare::net::pipe;
 use iceshare::stream::{Inbound, Lost, Outbound};
 use quinn::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 /// What a connection buffers for sending at least, and of its congestion window as a multiple: enough that nothing waits
 /// for us, and no more than soon leaves, so that a request that is cancelled stops soon and a slow receiver costs little.
 const SEND_WINDOW: (u64, u64) = (512 << 10, 2);
-/// Bytes a microsecond that we want to fill a path with: 2.5 Gbit/s. More in flight than this makes of its shortest round trip only
-/// waits in queues, as on loopback, where no loss ends the growth of the congestion window; bytes that waited are in no cache.
-const FASTEST: u64 = 312;
-
 /// The shortest round trip that was seen on a connection, in microseconds.
 #[derive(Debug)]
 pub(crate) struct ShortestTrip(AtomicU64);
@@ -29,17 +26,17 @@ impl Default for ShortestTrip {
 
 impl ShortestTrip {
     /// With one more that was measured.
-    fn with(&self, rtt: Duration) -> u64 {
+    fn with(&self, rtt: Duration) -> Duration {
         let rtt = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-        self.0.fetch_min(rtt, Ordering::Relaxed).min(rtt)
+        Duration::from_micros(self.0.fetch_min(rtt, Ordering::Relaxed).min(rtt))
     }
 }
 
-/// What a connection may buffer for sending, given its congestion window, its shortest round trip in microseconds, and the
-/// most that the user allows.
-fn send_window(cwnd: u64, shortest: u64, most: u64) -> u64 {
+/// What a connection may buffer for sending, given its congestion window, its shortest round trip, and the most that the user
+/// allows.
+fn send_window(cwnd: u64, shortest: Duration, most: u64) -> u64 {
     let (least, times) = SEND_WINDOW;
-    cwnd.saturating_mul(times).min(shortest.saturating_mul(FASTEST)).max(least).min(most)
+    cwnd.saturating_mul(times).max(least).min(pipe(shortest)).min(most)
 }
 
 /// A code of an application: a stream's as icet's, else as a failure.

@@ -74,7 +74,7 @@ fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Sho
         if !serving().any(|o| r.offered(o.proto).is_some()) {
             unshared += 1;
             protocols.extend(serving().map(|o| &o.offer.name));
-        } else if h.away || h.is_doubted(now, receiver) {
+        } else if h.is_silent(now, receiver) {
             silent += 1;
         } else if !h.gives_to(r) || !board.gives(media, h) {
             unwilling += 1;

@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PeerKey};
+use iceshare::net::pipe;
 use iceshare::protocol::What;
 use iceshare::stream::BufferPool;
 
@@ -62,11 +63,8 @@ const OLD: Duration = Duration::from_secs(3600);
 pub const REQUESTS: usize = 128;
 /// Buffers of 64 KiB that wait for their next use.
 const SPARE: usize = 32;
-/// Bytes a microsecond that we want to fill a path with: 2.5 Gbit/s. More in flight than this makes of its shortest round trip, or more
-/// that waits for its reader, is in no cache any more when its turn comes.
-const FASTEST: u64 = 312;
-/// Bytes in flight that are allowed on any path, and that may wait for a reader.
-const LEAST: (u64, u64) = (512 << 10, 1 << 20);
+/// Bytes of one request that may wait for their reader on any path.
+const UNREAD: u64 = 1 << 20;
 /// Bytes of a request's body in one frame: it fits every packet, and a HELLO.
 const BODY_PART: u16 = 900;
 
@@ -291,16 +289,10 @@ impl Association {
         (self.cubic.window(), self.rtt.smoothed(), self.mtu.current())
     }
 
-    /// Bytes in flight that the path has room for, whatever its queues hold.
-    fn pipe(&self) -> u64 {
-        let shortest = u64::try_from(self.rtt.shortest().as_micros()).unwrap_or(u64::MAX);
-        shortest.saturating_mul(FASTEST)
-    }
-
     /// Bytes of one request that may wait for their reader, if `most` were to be allowed.
     #[must_use]
     pub fn reading_window(&self, most: u64) -> u64 {
-        most.min(self.pipe().max(LEAST.1))
+        most.min(pipe(self.rtt.shortest()).max(UNREAD))
     }
 
     /// Ends it, and tells the other end.

@@ -1,6 +1,7 @@
 //! What goes into packets.
 
 use iceshare::icet::Now;
+use iceshare::net::pipe;
 
 use super::control::Control;
 use super::inflight::Sent;
@@ -50,7 +51,7 @@ impl Association {
         }
         self.prepare(now);
         let size = self.mtu.current();
-        let window = self.cubic.window().min(self.pipe().max(super::LEAST.0));
+        let window = self.cubic.window().min(pipe(self.rtt.shortest()));
         let rtt = self.rtt.smoothed();
         let rate = super::Pacer::rate(window, rtt, self.cubic.in_slow_start());
         if let Some(probe) = self.mtu_probe(now, window) {
