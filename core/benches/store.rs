@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_main};
+use iceshare::hash::hash_pages;
 use iceshare::icet::Identity;
 use iceshare::ogg::page;
 use iceshare::publish::{Prepared, Publish, scan};
@@ -57,10 +58,17 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("store");
     group.throughput(Throughput::Bytes(bytes)).sample_size(10).measurement_time(Duration::from_secs(3));
 
-    group.bench_function("blake3 alone", |b| {
+    group.bench_function("blake3, page by page", |b| {
         b.iter(|| {
             for page in &pages {
                 black_box(blake3::hash(page));
+            }
+        });
+    });
+    group.bench_function("blake3, 64 pages at once", |b| {
+        b.iter(|| {
+            for run in pages.chunks(64) {
+                black_box(hash_pages(run));
             }
         });
     });

@@ -5,6 +5,7 @@
 
 pub mod driver;
 pub mod engine;
+pub mod hash;
 pub mod keyring;
 pub mod live;
 pub mod net;

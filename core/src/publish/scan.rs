@@ -9,6 +9,7 @@ use icet::key::Hash;
 use icet::media::{SLICE_PAGES, StreamInfo};
 use icet::{Identity, Kind, Manifest, MediaId, PageFlags, PageRecord, SignedManifest, Slice, limits};
 
+use crate::hash::hash_pages;
 use crate::ogg::{LogicalStream, PagePlace, ScanEvent, ScanMode, ScannedPage, Timeline, scan_reader};
 use crate::store::side::{Side, Stamp};
 use crate::store::{Store, StoreError, disk};
@@ -195,12 +196,19 @@ struct Gather<'a> {
     side: &'a Side,
     timeline: Timeline,
     slice: Slice,
+    /// The pages of the slice, which are hashed together.
+    bytes: Vec<u8>,
 }
 
 impl Gather<'_> {
     fn new(side: &Side) -> Gather<'_> {
         let records = Vec::with_capacity(64);
-        Gather { side, timeline: Timeline::new(), slice: Slice { index: 0, offset: 0, time: 0, records } }
+        Gather {
+            side,
+            timeline: Timeline::new(),
+            slice: Slice { index: 0, offset: 0, time: 0, records },
+            bytes: Vec::new(),
+        }
     }
 
     fn page(&mut self, page: &ScannedPage<'_>) -> Result<(), Stop> {
@@ -218,15 +226,23 @@ impl Gather<'_> {
         self.slice.records.push(PageRecord {
             len: u32::try_from(page.bytes.len()).unwrap_or(u32::MAX),
             crc: page.header.crc,
-            hash: Hash(*blake3::hash(page.bytes).as_bytes()),
+            hash: Hash([0; 32]),
             flags: flags(&place),
             time: place.time - self.slice.time,
         });
+        self.bytes.extend_from_slice(page.bytes);
         Ok(())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         if !self.slice.records.is_empty() {
+            let mut rest = &self.bytes[..];
+            let pages: Vec<&[u8]> =
+                self.slice.records.iter().map_while(|r| rest.split_off(..r.len as usize)).collect();
+            for (record, hash) in self.slice.records.iter_mut().zip(hash_pages(&pages)) {
+                record.hash = hash;
+            }
+            self.bytes.clear();
             self.side.write_slot(self.slice.index, &self.slice.to_bytes(), &[])?;
             self.slice.index += 1;
             self.slice.records.clear();

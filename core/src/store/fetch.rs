@@ -14,6 +14,7 @@ use super::files::Files;
 use super::media::Output;
 use super::side::{Map, Side, SideError, Stamp};
 use super::{MediaStore, Store, StoreError, Target, disk};
+use crate::hash::hash_pages;
 
 /// What a folder on disk says of a fetch that was begun before.
 struct Begun {
@@ -254,10 +255,10 @@ fn verify_part(part: &File, side: &Side, manifest: &SignedManifest, known: &Page
         buffer.resize(usize::try_from(slice.bytes()).unwrap_or_default(), 0);
         part.read_exact_at(&mut buffer, slice.offset)?;
         let mut rest = &buffer[..];
-        for (page, record) in (slice.first_page()..).zip(&slice.records) {
-            let Some((bytes, behind)) = rest.split_at_checked(record.len as usize) else { break };
-            rest = behind;
-            if bytes.starts_with(b"OggS") && *blake3::hash(bytes).as_bytes() == record.hash.0 {
+        let pages: Vec<&[u8]> =
+            slice.records.iter().map_while(|r| rest.split_off(..r.len as usize)).collect();
+        for ((page, record), hash) in (slice.first_page()..).zip(&slice.records).zip(hash_pages(&pages)) {
+            if hash == record.hash {
                 held.insert(page);
             }
         }

@@ -15,6 +15,7 @@ use super::files::{Files, Pool};
 use super::ring::Ring;
 use super::side::{Map, Stamp};
 use super::{PageSpan, PutError, StoreError, disk};
+use crate::hash::hash_pages;
 
 /// Most buffers that a system takes in one call (`IOV_MAX`).
 const MOST_BUFFERS: usize = 1024;
@@ -411,7 +412,8 @@ impl MediaStore {
         }
         let mut slice: Option<Arc<Slice>> = None;
         let mut start = None;
-        for (page, bytes) in (first..).zip(pages) {
+        let hashes = hash_pages(pages);
+        for ((page, bytes), hash) in (first..).zip(pages).zip(hashes) {
             if page >= self.manifest.pages {
                 return Err(PutError::Beyond { page });
             }
@@ -426,7 +428,7 @@ impl MediaStore {
             if bytes.len() as u64 != u64::from(record.len)
                 || crc != Some(record.crc)
                 || crate::ogg::page::crc(bytes) != record.crc
-                || *blake3::hash(bytes).as_bytes() != record.hash.0
+                || hash != record.hash
             {
                 return Err(PutError::Altered { page });
             }
