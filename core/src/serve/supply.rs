@@ -192,7 +192,7 @@ impl Supply {
                         self.todo.push_front(Todo::Slices(to + 1, last));
                     }
                     let slices = slices(&self.media, first, to).await?;
-                    let bytes = slices.into_iter().flat_map(|(_, bytes)| bytes).collect::<Vec<_>>();
+                    let bytes = slices.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>().concat();
                     if !bytes.is_empty() {
                         self.permit(bytes.len()).await?;
                         return Ok(Some(Chunk { page: None, bytes: bytes.into() }));
