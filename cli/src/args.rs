@@ -151,8 +151,21 @@ pub(crate) struct Broadcast {
     #[arg(long = "as", value_name = "PATH")]
     pub(crate) path: MediaPath,
     /// Where the Ogg pages come from: an http:// URL, a file (as fast as it sounds), or - for standard input (as fast as they come)
-    #[arg(long, value_name = "URL|FILE|-")]
-    pub(crate) from: crate::source::From,
+    #[arg(long, value_name = "URL|FILE|-", required_unless_present = "listen_source")]
+    pub(crate) from: Option<crate::source::From>,
+    /// Instead: take the stream of an encoder that speaks Icecast's source protocol (ffmpeg, liquidsoap, ices2, ezstream,
+    /// BUTT, Mixxx), at this address and port; any mount will do
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "from")]
+    pub(crate) listen_source: Option<SocketAddr>,
+    /// Password of the encoder, whose user name is source [default: a random one, which is told]
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "ICESHARE_SOURCE_PASSWORD",
+        hide_env_values = true,
+        requires = "listen_source"
+    )]
+    pub(crate) source_password: Option<String>,
     /// Begin the file anew when it ends
     #[arg(long = "loop")]
     pub(crate) again: bool,

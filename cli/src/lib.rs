@@ -18,6 +18,7 @@ mod escape;
 mod failure;
 mod figures;
 mod giving;
+mod listen_source;
 mod output;
 mod peer;
 mod progress;

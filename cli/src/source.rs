@@ -16,10 +16,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::failure::Failure;
+use crate::listen_source::{self, Arrived, Door};
 use crate::output::note;
 
 /// Bytes read at once.
 const BLOCK: usize = 32 * 1024;
+/// What a page begins with.
+const OGG: &[u8] = b"OggS";
 /// The first page of a source comes within so many bytes, or it is something else than Ogg.
 const SEARCH: u64 = 256 * 1024;
 /// Pages in hand between the source and the broadcast.
@@ -44,6 +47,8 @@ pub(crate) enum From {
         dial: String,
         path: String,
     },
+    /// Encoders come to us.
+    Listen(Door),
 }
 
 impl FromStr for From {
@@ -89,12 +94,14 @@ impl Source {
             From::Stdin => "standard input".to_owned(),
             From::File(path) => path.display().to_string(),
             From::Http { authority, path, .. } => format!("http://{authority}{path}"),
+            From::Listen(door) => format!("what comes to {}", door.listen),
         };
         tokio::spawn(async move {
             let read = match &from {
                 From::Stdin => stdin(out.clone()).await,
                 From::File(path) => file(path, again, out.clone()).await,
                 From::Http { .. } => http(&from, out.clone()).await,
+                From::Listen(door) => listen(door.clone(), out.clone()).await,
             };
             if let Err(why) = read {
                 let _ = failed.send(why).await;
@@ -311,6 +318,43 @@ async fn http(from: &From, out: mpsc::Sender<FromSource>) -> Result<(), String> 
         reading.recent.iter_mut().for_each(|r| r.back = true);
         sleep(pause).await;
     }
+}
+
+/// Takes one encoder's stream after the other.
+async fn listen(door: Door, out: mpsc::Sender<FromSource>) -> Result<(), String> {
+    let url = format!("icecast://source:{}@{{}}/live", door.password);
+    let (address, mut sources) =
+        listen_source::open(door).await.map_err(|e| format!("sources cannot come there: {e}"))?;
+    note(format!("waiting for an encoder that streams Ogg to {}", url.replace("{}", &address.to_string())));
+    let mut reading = Reading::new(out, false);
+    while let Some(Arrived { who, mut bytes }) = sources.recv().await {
+        (reading.splitter, reading.seen) = (Splitter::new(), 0);
+        let mut begun = false;
+        while let Some(piece) = bytes.recv().await {
+            if !begun && !piece.starts_with(OGG.get(..piece.len()).unwrap_or(OGG)) {
+                note(format!(
+                    "iceshare: {who} was sent away: it sends no Ogg; set it to Ogg with Opus, Vorbis or FLAC"
+                ));
+                break;
+            }
+            if !std::mem::replace(&mut begun, true) {
+                note(format!("on the air: {who}"));
+            }
+            if !reading.push(piece).await? {
+                return Ok(());
+            }
+        }
+        if begun {
+            reading.splitter.gap();
+            if !reading.cut().await? {
+                return Ok(());
+            }
+            note(
+                "iceshare: the encoder has ended its stream; the broadcast goes on when it, or another, comes again",
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn request(from: &From) -> Result<Incoming, String> {

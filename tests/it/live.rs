@@ -138,7 +138,7 @@ fn what_cannot_be_broadcast_is_told() {
 }
 
 /// What ffmpeg makes of a file: samples of 16 bits, one channel.
-fn decoded(file: &Path) -> Vec<u8> {
+pub(crate) fn decoded(file: &Path) -> Vec<u8> {
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-i"]).arg(file).args(["-f", "s16le", "-ac", "1", "-"]);
     let out = ffmpeg.output().expect("ffmpeg");

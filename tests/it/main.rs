@@ -18,6 +18,7 @@ mod mixed;
 mod players;
 mod quic;
 mod sizes;
+mod source;
 mod standing;
 mod tones;
 mod transports;

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::args;
 use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
+use crate::listen_source::Door;
 use crate::output::{self, note};
 use crate::peer::{self, Role};
-use crate::source::Source;
+use crate::source::{From, Source};
 
 /// When a source has ended, those who listen may fetch the rest for as long as something is sent in so long.
 const LINGER: Duration = Duration::from_secs(5);
@@ -22,13 +23,23 @@ pub(crate) async fn broadcast(
     stop: &CancellationToken,
 ) -> Outcome {
     let tracker = peer::tracker(&args.tracker.tracker, settings)?;
-    if args.again && !matches!(args.from, crate::source::From::File(_)) {
+    let from = match (&args.from, args.listen_source) {
+        (Some(from), _) => from.clone(),
+        (None, Some(listen)) => {
+            let password = args.source_password.clone().map_or_else(new_password, Ok)?;
+            From::Listen(Door { listen, password })
+        }
+        (None, None) => {
+            return Err(Failure::usage("where do the pages come from? --from or --listen-source"));
+        }
+    };
+    if args.again && !matches!(from, From::File(_)) {
         return Err(Failure::usage("--loop is for a file"));
     }
     // A source that is none is found before anything is announced.
     let source = tokio::select! {
         () = stop.cancelled() => return Err(Failure::interrupted()),
-        source = Source::open(&args.from, args.again) => source?,
+        source = Source::open(&from, args.again) => source?,
     };
     let (peer, _kept) = peer::start(settings, Role::Publisher).await?;
     let options = BroadcastOptions {
@@ -57,6 +68,13 @@ pub(crate) async fn broadcast(
     };
     peer.shutdown().await;
     outcome
+}
+
+/// A password for encoders, of letters and digits that go into a URL.
+fn new_password() -> Result<String, Failure> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| Failure::failed(format!("no random password: {e}")))?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// The source has ended: who listens gets the rest, then the media is taken off the tracker.

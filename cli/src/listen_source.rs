@@ -1,0 +1,417 @@
+//! Sources that come to us: encoders that stream to an Icecast server stream into a broadcast as well.
+//!
+//! The source protocol of Icecast 2.4: `PUT` with `Expect: 100-continue`, the old `SOURCE`, basic authentication, and
+//! `/admin/metadata`. The body of a source has no length and is often not chunked either, which HTTP does not allow
+//! (RFC 9112, section 6.3), so this is no HTTP server; heads are parsed by one's parser.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use crate::output::note;
+
+/// Bytes of a head, and of a chunk's, at most.
+const HEAD: usize = 16 << 10;
+const CHUNK_HEAD: usize = 128;
+/// How long a head may take, and a source be silent (as Icecast's `source-timeout`).
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at once: one source, who asks how we are, and strangers.
+const PLACES: usize = 32;
+/// Bytes read at once, and pieces in hand.
+const BLOCK: usize = 32 << 10;
+const QUEUE: usize = 16;
+/// The user name that encoders send if none is set.
+const USER: &str = "source";
+
+/// A source that has begun.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    /// Its program, if it says, and from where it came.
+    pub(crate) who: String,
+    /// What it sends, until it ends. Dropping this ends it.
+    pub(crate) bytes: mpsc::Receiver<Bytes>,
+}
+
+/// Where sources may come, and with which password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Door {
+    pub(crate) listen: SocketAddr,
+    pub(crate) password: String,
+}
+
+/// Takes one source at a time. The address that it listens on.
+///
+/// # Errors
+/// The system's, if it cannot listen there.
+pub(crate) async fn open(door: Door) -> io::Result<(SocketAddr, mpsc::Receiver<Arrived>)> {
+    let listener = TcpListener::bind(door.listen).await?;
+    let address = listener.local_addr()?;
+    let (out, arrived) = mpsc::channel(1);
+    let house =
+        Arc::new(House { password: blake3::hash(door.password.as_bytes()), seat: Semaphore::new(1), out });
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(PLACES));
+        while !house.out.is_closed() {
+            let Ok((stream, from)) = listener.accept().await else {
+                // Out of descriptors, most likely.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let house = house.clone();
+            tokio::spawn(async move {
+                if let Err(e) = house.serve(stream, from).await {
+                    tracing::debug!(%from, error = %e, "a connection of a source ended");
+                }
+                drop(place);
+            });
+        }
+    });
+    Ok((address, arrived))
+}
+
+struct House {
+    password: blake3::Hash,
+    /// One source at a time.
+    seat: Semaphore,
+    out: mpsc::Sender<Arrived>,
+}
+
+impl House {
+    async fn serve(&self, mut stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+        let mut begun = BytesMut::new();
+        let head = match timeout(PATIENCE, head(&mut stream, &mut begun)).await {
+            Ok(Ok(head)) => head,
+            Ok(Err(Bad::Io(e))) => return Err(e),
+            Ok(Err(Bad::Request(why))) => return answer(&mut stream, "400 Bad Request", "", why).await,
+            Err(_) => return answer(&mut stream, "408 Request Timeout", "", "no request came").await,
+        };
+        let method = match head.what {
+            What::Other => {
+                let more = "Allow: SOURCE, PUT, GET, OPTIONS\r\n";
+                let why = "this takes streams of sources, over PUT or SOURCE; listeners use the icet:// link";
+                let status = if head.method == "OPTIONS" { "200 OK" } else { "405 Method Not Allowed" };
+                return answer(&mut stream, status, more, why).await;
+            }
+            what => what,
+        };
+        // Equal hashes are compared in constant time.
+        if head.login.is_none_or(|(user, password)| user != USER || blake3::hash(&password) != self.password)
+        {
+            tracing::info!(%from, "a source with a wrong user name or password");
+            let more = "WWW-Authenticate: Basic realm=\"IceShare\"\r\n";
+            let why =
+                "the user name is source, and the password is the one that the broadcast was started with";
+            return answer(&mut stream, "401 Unauthorized", more, why).await;
+        }
+        match method {
+            What::Source { .. } if head.chunked && !head.is_http_1_1 => {
+                answer(&mut stream, "400 Bad Request", "", "HTTP/1.0 knows no chunks").await
+            }
+            What::Source { continues } => {
+                let Ok(_seat) = self.seat.try_acquire() else {
+                    note(format!("a second source from {from} was refused"));
+                    return answer(&mut stream, "403 Forbidden", "", "another source is on the air").await;
+                };
+                let version = if head.is_http_1_1 { "HTTP/1.1" } else { "HTTP/1.0" };
+                let go = if continues { "100 Continue" } else { "200 OK" };
+                stream.write_all(format!("{version} {go}\r\n\r\n").as_bytes()).await?;
+                let (to, bytes) = mpsc::channel(QUEUE);
+                let who = head.agent.map_or_else(|| from.to_string(), |a| format!("{a} at {from}"));
+                if self.out.send(Arrived { who, bytes }).await.is_err() {
+                    return Ok(());
+                }
+                let whole = body(&mut stream, begun, head.chunked, &to).await?;
+                if continues && whole {
+                    answer(&mut stream, "200 OK", "", "the stream was taken").await?;
+                }
+                Ok(())
+            }
+            What::Title | What::Other => {
+                let text = "<?xml version=\"1.0\"?>\n<iceresponse><message>IceShare does not carry titles \
+                            that are sent beside the stream: send them in it</message><return>0</return></iceresponse>\n";
+                reply(&mut stream, "200 OK", "Content-Type: text/xml\r\n", text).await
+            }
+        }
+    }
+}
+
+/// Hands on what a source sends; whether it came to its end, and was not sent away.
+async fn body(
+    stream: &mut TcpStream,
+    mut begun: BytesMut,
+    chunked: bool,
+    to: &mpsc::Sender<Bytes>,
+) -> io::Result<bool> {
+    let mut chunks = chunked.then(Chunks::default);
+    loop {
+        let mut over = false;
+        let bytes = match &mut chunks {
+            None => begun.split().freeze(),
+            Some(chunks) => {
+                let (bytes, last) = chunks.take(&mut begun)?;
+                over = last;
+                bytes
+            }
+        };
+        if !bytes.is_empty() && to.send(bytes).await.is_err() {
+            return Ok(false);
+        }
+        if over {
+            return Ok(true);
+        }
+        begun.reserve(BLOCK);
+        let read = tokio::select! {
+            read = timeout(PATIENCE, stream.read_buf(&mut begun)) => read,
+            () = to.closed() => return Ok(false),
+        };
+        match read {
+            Ok(Ok(0)) => return Ok(true),
+            Ok(read) => {
+                read?;
+            }
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// What a connection wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// To send a stream; whether it waits until it may.
+    Source {
+        continues: bool,
+    },
+    /// To tell a title.
+    Title,
+    Other,
+}
+
+/// The head of a request.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    what: What,
+    method: String,
+    is_http_1_1: bool,
+    chunked: bool,
+    agent: Option<String>,
+    login: Option<(String, Vec<u8>)>,
+}
+
+enum Bad {
+    Io(io::Error),
+    Request(&'static str),
+}
+
+/// Reads a head; what follows it stays in `begun`.
+async fn head(stream: &mut TcpStream, begun: &mut BytesMut) -> Result<Head, Bad> {
+    loop {
+        if let Some((head, len)) = parse(begun).map_err(Bad::Request)? {
+            begun.advance(len);
+            return Ok(head);
+        }
+        if begun.len() > HEAD {
+            return Err(Bad::Request("the head of the request is too long"));
+        }
+        match stream.read_buf(begun).await {
+            Ok(0) => return Err(Bad::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(e) => return Err(Bad::Io(e)),
+        }
+    }
+}
+
+/// The head at the beginning of `bytes` and its length, if it is whole.
+fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
+    // Some encoders name the protocol ICE/1.0, which is HTTP/1.0 by another name and one byte shorter.
+    let line = bytes.iter().position(|b| *b == b'\n');
+    let ice = line.and_then(|end| bytes.get(..end)?.trim_ascii_end().strip_suffix(b" ICE/1.0"));
+    let (renamed, shift);
+    let bytes = match (ice, line) {
+        (Some(begin), Some(end)) => {
+            renamed = [begin, b" HTTP/1.0\r", bytes.get(end..).unwrap_or_default()].concat();
+            shift = renamed.len().cast_signed() - bytes.len().cast_signed();
+            &renamed[..]
+        }
+        _ => {
+            shift = 0;
+            bytes
+        }
+    };
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    let len = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len.saturating_add_signed(-shift),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err("this is no request of a source"),
+    };
+    let value = |name: &str| {
+        let mut all = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
+        all.next().and_then(|h| std::str::from_utf8(h.value).ok()).map(str::trim)
+    };
+    let path = request.path.unwrap_or_default();
+    let place = path.split('?').next().unwrap_or_default();
+    let what = match request.method {
+        Some("GET") if place == "/admin/metadata" || place == "/admin.cgi" => What::Title,
+        Some("PUT" | "SOURCE") => {
+            let expects = value("Expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue"));
+            What::Source { continues: expects && request.version == Some(1) }
+        }
+        _ => What::Other,
+    };
+    let login = value("Authorization").and_then(|v| {
+        let (scheme, code) = v.split_once(' ')?;
+        let plain = STANDARD.decode(code.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+        let colon = plain.iter().position(|b| *b == b':')?;
+        let user = String::from_utf8(plain.get(..colon)?.to_vec()).ok()?;
+        Some((user, plain.get(colon + 1..)?.to_vec()))
+    });
+    let printable = |a: &str| a.chars().filter(|c| !c.is_control()).take(80).collect::<String>();
+    let head = Head {
+        what,
+        method: request.method.unwrap_or_default().to_owned(),
+        is_http_1_1: request.version == Some(1),
+        chunked: value("Transfer-Encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")),
+        agent: value("User-Agent").map(printable).filter(|a| !a.is_empty()),
+        login,
+    };
+    Ok(Some((head, len)))
+}
+
+/// Takes chunks apart (RFC 9112, section 7.1).
+#[derive(Debug, Default)]
+struct Chunks {
+    /// Bytes of the present chunk that are still to come.
+    left: u64,
+    /// The line end behind a chunk is still to come.
+    behind: bool,
+}
+
+impl Chunks {
+    /// The bytes of chunks at the front of `begun`, and whether that was the last one.
+    fn take(&mut self, begun: &mut BytesMut) -> io::Result<(Bytes, bool)> {
+        let bad = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+        let mut out = BytesMut::new();
+        loop {
+            if self.left > 0 {
+                let n = begun.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                if n == 0 {
+                    return Ok((out.freeze(), false));
+                }
+                out.unsplit(begun.split_to(n));
+                self.left -= n as u64;
+                self.behind = self.left == 0;
+            } else if self.behind {
+                match begun.get(..2) {
+                    None => return Ok((out.freeze(), false)),
+                    Some(b"\r\n") => begun.advance(2),
+                    Some(_) => return Err(bad("a chunk is longer than it says")),
+                }
+                self.behind = false;
+            } else {
+                match httparse::parse_chunk_size(begun) {
+                    Ok(httparse::Status::Complete((_, 0))) => return Ok((out.freeze(), true)),
+                    Ok(httparse::Status::Complete((len, size))) => {
+                        begun.advance(len);
+                        self.left = size;
+                    }
+                    Ok(httparse::Status::Partial) if begun.len() < CHUNK_HEAD => {
+                        return Ok((out.freeze(), false));
+                    }
+                    _ => return Err(bad("the size of a chunk makes no sense")),
+                }
+            }
+        }
+    }
+}
+
+async fn answer(stream: &mut TcpStream, status: &str, more: &str, text: &str) -> io::Result<()> {
+    let more = format!("{more}Content-Type: text/plain; charset=utf-8\r\n");
+    reply(stream, status, &more, &format!("{text}\n")).await
+}
+
+async fn reply(stream: &mut TcpStream, status: &str, more: &str, text: &str) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nServer: iceshare/{}\r\n{more}Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        env!("CARGO_PKG_VERSION"),
+        text.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Head {
+        let (head, len) = parse(text.as_bytes()).expect("a request").expect("a whole one");
+        assert_eq!(len, text.len(), "{text}");
+        head
+    }
+
+    #[test]
+    fn the_heads_that_encoders_send() {
+        // ffmpeg
+        let head = parsed(
+            "PUT /live.opus HTTP/1.1\r\nUser-Agent: Lavf/59\r\nExpect: 100-continue\r\nContent-Type: audio/ogg\r\n\
+             Authorization: Basic c291cmNlOmhhY2ttZTo=\r\n\r\n",
+        );
+        assert_eq!(head.what, What::Source { continues: true });
+        assert_eq!(head.agent.as_deref(), Some("Lavf/59"));
+        assert_eq!(
+            head.login,
+            Some(("source".to_owned(), b"hackme:".to_vec())),
+            "a password may have a colon"
+        );
+        assert!(!head.chunked);
+        // libshout
+        let head = parsed("PUT /live HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
+        assert!(head.chunked && head.is_http_1_1);
+        // ices2, BUTT: the old way
+        let head = parsed("SOURCE /live HTTP/1.0\r\nice-name: one\r\nexpect: 100-continue\r\n\r\n");
+        assert_eq!(head.what, What::Source { continues: false }, "HTTP/1.0 knows no 100");
+        let head = parsed("SOURCE /live ICE/1.0\r\nice-name: one\r\n\r\n");
+        assert_eq!((head.what, head.is_http_1_1), (What::Source { continues: false }, false));
+        assert_eq!(parsed("SOURCE /live ICE/1.0\nice-name: one\n\n").method, "SOURCE");
+        assert_eq!(parsed("GET /admin/metadata?mode=updinfo&song=x HTTP/1.0\r\n\r\n").what, What::Title);
+        assert_eq!(parsed("GET / HTTP/1.1\r\n\r\n").what, What::Other);
+        for partial in ["", "PUT", "PUT / HTTP/1.1\r\nExp", "SOURCE / ICE/1.0\r\n"] {
+            assert_eq!(parse(partial.as_bytes()), Ok(None), "{partial}");
+        }
+        for bad in ["\0", "PUT\r\n\r\n", "PUT / HTTP/2.0\r\n\r\n", "SOURCE pass /live\r\n\r\n"] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn chunks_come_apart_wherever_they_are_cut() {
+        let wire = b"4\r\nOggS\r\n10;x=y\r\n0123456789abcdef\r\n0\r\n\r\n";
+        for cut in 0..wire.len() {
+            let (mut chunks, mut begun, mut out, mut over) =
+                (Chunks::default(), BytesMut::new(), Vec::new(), false);
+            for part in [&wire[..cut], &wire[cut..]] {
+                begun.extend_from_slice(part);
+                if !over {
+                    let (bytes, last) = chunks.take(&mut begun).expect("good chunks");
+                    out.extend_from_slice(&bytes);
+                    over = last;
+                }
+            }
+            assert!(over, "cut at {cut}");
+            assert_eq!(out, b"OggS0123456789abcdef", "cut at {cut}");
+        }
+        for bad in [&b"4\r\nOggSx\r\n"[..], b"zz\r\n", b"fffffffffffffffffff\r\n", &[b'1'; 200]] {
+            assert!(Chunks::default().take(&mut BytesMut::from(bad)).is_err());
+        }
+    }
+}
