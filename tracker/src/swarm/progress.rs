@@ -556,20 +556,23 @@ impl Board {
     pub(crate) fn look(&mut self, now: Now, id: u64) {
         let Some(run) = self.runs.get(&id).filter(|r| r.state != State::Ended) else { return };
         let (media, receiver, host) = (run.media, run.receiver, run.host());
+        let (made, lapse) = (run.made, run.lapse);
         if run.done.is_some_and(|d| d <= now)
             || (run.state == State::Detached && now.since(run.made) > run.lapse)
         {
             self.end(now, id);
             return;
         }
-        // One that waits behind others of the same host is not idle while those move.
-        let running = self.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
-        let siblings = running.iter().filter_map(|r| self.runs.get(r)).filter(|r| r.host() == host);
-        let moved = siblings.filter_map(|r| r.progress.max(r.coming)).chain([run.made]).max();
-        let moved = moved.unwrap_or(run.made);
+        let mut moved = run.progress.max(run.coming).unwrap_or(made);
         let slow = if run.coming.is_some() { ENDLESS } else { Duration::from_secs(10) };
-        let old = now.since(run.made) > 4 * run.lapse + slow;
-        if now.since(moved) >= run.lapse || old {
+        let old = now.since(made) > 4 * lapse + slow;
+        if old || now.since(moved) >= lapse {
+            // One that waits behind others of the same host is not idle while those move.
+            let running = self.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
+            let siblings = running.iter().filter_map(|r| self.runs.get(r)).filter(|r| r.host() == host);
+            moved = siblings.filter_map(|r| r.progress.max(r.coming)).chain([moved]).max().unwrap_or(moved);
+        }
+        if old || now.since(moved) >= lapse {
             self.lapsed(now, id, moved);
             return;
         }

@@ -46,6 +46,17 @@ pub(crate) fn own_cpu() -> Duration {
     Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
 }
 
+/// What it costs to look at [`own_cpu`] twice, of which a part lies between.
+pub(crate) fn cost_of_looking() -> Duration {
+    const TIMES: u32 = 20_000;
+    let mut between = Duration::ZERO;
+    for _ in 0..TIMES {
+        let before = own_cpu();
+        between += own_cpu().saturating_sub(before);
+    }
+    between / TIMES
+}
+
 /// The value below which `share` of them lie, of sorted ones.
 pub(crate) fn quantile(sorted: &[Duration], share: f64) -> Duration {
     // In range: an index of the slice.

@@ -13,7 +13,7 @@ use icetracker::swarm::{ConnId, Contribution, Effect, Swarm, SwarmConfig};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::measure::own_cpu;
+use crate::measure::{cost_of_looking, own_cpu};
 use crate::peer::{Peer, Sent, hello};
 
 /// Milliseconds since 1970, at the beginning.
@@ -28,13 +28,15 @@ struct Run {
     waits: Vec<bool>,
     assigned: u64,
     spent: Duration,
+    /// That of looking at the clock, which does not count.
+    looking: Duration,
 }
 
 impl Run {
     fn timed<T>(&mut self, what: impl FnOnce(&mut Swarm, Now) -> T) -> T {
         let before = own_cpu();
         let out = what(&mut self.swarm, self.now);
-        self.spent += own_cpu().saturating_sub(before);
+        self.spent += own_cpu().saturating_sub(before).saturating_sub(self.looking);
         out
     }
 
@@ -84,6 +86,7 @@ pub(crate) fn run(peers: u64, pages: u32, rate: u64, seconds: u64, seed: u64) ->
         due: BinaryHeap::new(),
         assigned: 0,
         spent: Duration::ZERO,
+        looking: cost_of_looking(),
     };
     let mut rng = SmallRng::seed_from_u64(seed);
     let connect = |run: &mut Run, conn: usize, key| {

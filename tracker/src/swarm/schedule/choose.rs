@@ -383,26 +383,27 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
 }
 
 /// Up to two others that hold the pages of an order, and its own host over another carrier. Those over another carrier come
-/// first: a firewall that begins to drop packets drops those of all hosts.
-pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order) {
+/// first: a firewall that begins to drop packets drops those of all hosts. `seen` were looked at just now, and have room.
+pub(super) fn stand_ins(
+    board: &mut Board,
+    now: Now,
+    order: &mut Order,
+    seen: impl IntoIterator<Item = PeerIx>,
+) {
     const BYTES: u64 = 64 << 10;
     const OTHERS: usize = 2;
     let carrier = board.carrier(order.host, order.proto);
     let (mut detours, mut others) = (Vec::new(), Vec::new());
-    // Who has enough to do now is better than nobody: when a host dies, much may have changed.
-    let mut candidates = draw_free(board, now, order.media);
-    let Board { media: all, rng, .. } = board;
-    let Some(m) = all.get(&order.media) else { return };
-    let busy = m.able.draw(DRAW, rng).into_iter().filter(|h| !candidates.contains(h)).collect::<Vec<_>>();
-    candidates.extend(busy);
-    for host in candidates {
-        if detours.len() + others.len() >= OTHERS {
-            break;
+    let mut known: Vec<PeerIx> = vec![order.host, order.receiver];
+    let mut find = |board: &mut Board, host: PeerIx| {
+        let enough = detours.len() + others.len() >= OTHERS;
+        if enough || known.contains(&host) {
+            return enough;
         }
+        known.push(host);
         let avoided = board.member(order.media, order.receiver).is_none_or(|m| m.avoids(host, now));
-        let fits = host != order.host && host != order.receiver && !avoided;
-        if !fits || !board.holds(order.media, host, order.first, order.last) {
-            continue;
+        if avoided || !board.holds(order.media, host, order.first, order.last) {
+            return false;
         }
         let detour = board.detours(now, host, order.receiver, BYTES, carrier).into_iter().find(|d| d.good);
         if let Some(detour) = detour {
@@ -410,6 +411,15 @@ pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order) {
         } else if let Some(route) = board.route(now, host, order.receiver, Need::Urgent, BYTES) {
             others.push((host, route.proto));
         }
+        false
+    };
+    let enough = seen.into_iter().any(|host| find(board, host))
+        || draw_free(board, now, order.media).into_iter().any(|host| find(board, host));
+    if !enough {
+        // Who has enough to do now is better than nobody: when a host dies, much may have changed.
+        let Board { media: all, rng, .. } = board;
+        let drawn = all.get(&order.media).map(|m| m.able.draw(DRAW, rng)).unwrap_or_default();
+        drawn.into_iter().any(|host| find(board, host));
     }
     // Where the order's own carrier is not known, either may be the one that is silent.
     let own = board.detours(now, order.host, order.receiver, BYTES, carrier);

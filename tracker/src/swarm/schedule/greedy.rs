@@ -171,7 +171,8 @@ fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> b
                 true => &[Use::Fresh],
             };
             let order = |board: &mut Board, how| {
-                order_bulk(now, board, media, (*host, receiver), Some(route.proto), how, *reach)
+                let seen = hosts.iter().map(|(h, _)| *h);
+                order_bulk(now, board, media, (*host, receiver), Some(route.proto), how, *reach, seen)
             };
             ways.iter().any(|how| order(board, *how))
         })
@@ -217,7 +218,7 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
         let how = if publisher { Use::Fresh } else { Use::Any };
         let receivers = choose::receivers(board, now, media, host);
         let served = [Reach::Soon, Reach::Near, Reach::All].iter().any(|reach| {
-            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), None, how, *reach))
+            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), None, how, *reach, []))
         }) || (publisher && receivers.iter().take(4).any(|r| feed_bulk(now, board, media, *r)));
         if !served {
             break;
@@ -226,7 +227,8 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
     tick(now, board, media);
 }
 
-/// Orders bulk from a host to a receiver, if there are pages for it.
+/// Orders bulk from a host to a receiver, if there are pages for it. `seen`: hosts with room.
+#[allow(clippy::too_many_arguments)]
 fn order_bulk(
     now: Now,
     board: &mut Board,
@@ -235,6 +237,7 @@ fn order_bulk(
     proto: Option<crate::swarm::learn::ProtoIx>,
     how: Use,
     reach: Reach,
+    seen: impl IntoIterator<Item = PeerIx>,
 ) -> bool {
     let Some(m) = board.media.get(&media) else { return false };
     let Some(member) = m.members.get(&receiver).filter(|x| x.has_open()) else { return false };
@@ -273,7 +276,7 @@ fn order_bulk(
     let stand_ins = Vec::new();
     let mut order =
         Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };
-    choose::stand_ins(board, now, &mut order);
+    choose::stand_ins(board, now, &mut order, seen);
     board.issue(now, &order).is_some()
 }
 

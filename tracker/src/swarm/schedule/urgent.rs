@@ -136,7 +136,7 @@ pub(super) fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
             hedge: false,
             stand_ins: Vec::new(),
         };
-        choose::stand_ins(board, now, &mut order);
+        choose::stand_ins(board, now, &mut order, []);
         if board.issue(now, &order).is_none() {
             break;
         }
