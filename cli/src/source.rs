@@ -333,7 +333,7 @@ async fn listen(door: Door, out: mpsc::Sender<FromSource>) -> Result<(), String>
         while let Some(piece) = bytes.recv().await {
             if !begun && !piece.starts_with(OGG.get(..piece.len()).unwrap_or(OGG)) {
                 note(format!(
-                    "iceshare: {who} was sent away: it sends no Ogg; set it to Ogg with Opus, Vorbis or FLAC"
+                    "{who} was sent away: it sends no Ogg; set it to Ogg with Opus, Vorbis or FLAC"
                 ));
                 break;
             }
@@ -349,9 +349,7 @@ async fn listen(door: Door, out: mpsc::Sender<FromSource>) -> Result<(), String>
             if !reading.cut().await? {
                 return Ok(());
             }
-            note(
-                "iceshare: the encoder has ended its stream; the broadcast goes on when it, or another, comes again",
-            );
+            note("the encoder has ended its stream; the broadcast goes on when it, or another, comes again");
         }
     }
     Ok(())

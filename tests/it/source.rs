@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use iceshare::ogg::{SplitEvent, Splitter};
 use iceshare_tests::media::opus_like;
+use iceshare_tests::process::http_get;
 use iceshare_tests::{Network, PATIENCE, Proc, have};
 
 const SECRET: &str = "c291cmNlOnMzY3JldA=="; // source:s3cret
@@ -140,6 +141,33 @@ fn bodies_so_far(file: &Path) -> Vec<Vec<u8>> {
     if file.exists() { bodies(file) } else { Vec::new() }
 }
 
+/// A tone that rises, so that no stretch of it is like another; as FLAC, so that samples are equal.
+const TONE: &str = "aevalsrc=0.5*sin(2*PI*(200+30*t)*t):d=120:s=16000";
+
+/// ffmpeg, which streams the tone to an Icecast server.
+fn encoder(password: &str, door: &str) -> Proc {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-re", "-f", "lavfi", "-i", TONE, "-c:a", "flac"]);
+    ffmpeg.args(["-page_duration", "200000", "-f", "ogg"]);
+    Proc::start({
+        ffmpeg.arg(format!("icecast://source:{password}@{door}/live.oga"));
+        ffmpeg
+    })
+}
+
+/// Checks that `seconds` of the tone were recorded, without a gap or a repeat.
+fn is_of_the_tone(network: &Network, recorded: &Path, seconds: usize) {
+    let sound = crate::live::decoded(recorded);
+    let whole = network.path("whole.oga");
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", TONE, "-c:a", "flac"]);
+    assert!(ffmpeg.arg(&whole).status().is_ok_and(|s| s.success()));
+    let whole = crate::live::decoded(&whole);
+    assert!(sound.len() >= seconds * 16_000 * 2, "{} bytes", sound.len());
+    let from = whole.windows(64).step_by(2).position(|w| *w == sound[..64]).expect("a place in the tone");
+    assert!(whole[2 * from..].starts_with(&sound), "a gap, a repeat, or another sound");
+}
+
 #[test]
 fn ffmpeg_streams_into_a_broadcast() {
     if !have("ffmpeg") {
@@ -147,60 +175,162 @@ fn ffmpeg_streams_into_a_broadcast() {
     }
     let network = Network::new();
     let (station, door) = station(&network);
-    let tone = "aevalsrc=0.5*sin(2*PI*(200+30*t)*t):d=20:s=16000";
-    let encoder = |password: &str| {
-        let mut ffmpeg = Command::new("ffmpeg");
-        ffmpeg.args(["-v", "error", "-re", "-f", "lavfi", "-i", tone, "-c:a", "flac"]);
-        ffmpeg.args(["-page_duration", "200000", "-f", "ogg"]);
-        ffmpeg.arg(format!("icecast://source:{password}@{door}/live.oga"));
-        Proc::start(ffmpeg)
-    };
-    let mut wrong = encoder("wrong");
+    let mut wrong = encoder("wrong", &door);
     assert_ne!(wrong.end(), Some(0));
     assert!(wrong.stderr().contains("401"), "{}", wrong.stderr());
-    let _encoder = encoder("s3cret");
+    let _encoder = encoder("s3cret", &door);
     let (mut listener, out) = network.get("listener", &link(&station), &["--for", "3s"]);
     listener.ends_with(0);
-    let sound = crate::live::decoded(&out);
-    let whole = network.path("whole.oga");
-    let mut ffmpeg = Command::new("ffmpeg");
-    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", tone, "-c:a", "flac"]);
-    assert!(ffmpeg.arg(&whole).status().is_ok_and(|s| s.success()));
-    let whole = crate::live::decoded(&whole);
-    assert!(sound.len() >= 3 * 16_000 * 2, "{} bytes", sound.len());
-    let from = whole.windows(64).step_by(2).position(|w| *w == sound[..64]).expect("a place in the tone");
-    assert!(whole[2 * from..].starts_with(&sound), "a gap, a repeat, or another sound");
+    is_of_the_tone(&network, &out, 3);
 }
 
-#[test]
-fn libshout_streams_into_a_broadcast() {
-    // GStreamer's shout2send is libshout, which most encoders are built on.
-    if !have("gst-launch-1.0") || !have("ffmpeg") {
+/// Checks that the encoder that `command` makes for a port is heard.
+fn is_heard(program: &str, command: impl FnOnce(&Network, &str) -> Command) {
+    if !have(program) || !have("ffmpeg") {
         return;
     }
     let network = Network::new();
     let (station, door) = station(&network);
-    let port = door.rsplit(':').next().expect("a port");
-    let mut gst = Command::new("gst-launch-1.0");
-    gst.args([
-        "-q",
-        "audiotestsrc",
-        "is-live=true",
-        "!",
-        "audioconvert",
-        "!",
-        "vorbisenc",
-        "!",
-        "oggmux",
-        "!",
-    ]);
-    gst.args(["shout2send", "ip=127.0.0.1", "password=s3cret", "mount=/live.ogg", "protocol=http"]);
-    let encoder = Proc::start({
-        gst.arg(format!("port={port}"));
-        gst
-    });
+    let encoder = Proc::start(command(&network, door.rsplit(':').next().expect("a port")));
+    station.error_line(&format!("{program} on the air"), |l| l.starts_with("on the air: ").then_some(()));
     let (mut listener, out) = network.get("listener", &link(&station), &["--for", "2s"]);
     listener.ends_with(0);
     let sound = crate::live::decoded(&out);
     assert!(sound.len() >= 2 * 44_100 * 2, "{} bytes; {}", sound.len(), encoder.stderr());
+}
+
+/// Half a minute of a tone in Ogg Vorbis.
+fn vorbis(network: &Network) -> String {
+    let file = network.path("tone.ogg");
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", "sine=440:sample_rate=44100:duration=30"]);
+    assert!(ffmpeg.args(["-c:a", "libvorbis"]).arg(&file).status().is_ok_and(|s| s.success()));
+    file.to_string_lossy().into_owned()
+}
+
+#[test]
+fn gstreamer_is_heard() {
+    is_heard("gst-launch-1.0", |_, port| {
+        let mut c = Command::new("gst-launch-1.0");
+        c.args([
+            "-q",
+            "audiotestsrc",
+            "is-live=true",
+            "!",
+            "audio/x-raw,rate=44100",
+            "!",
+            "audioconvert",
+            "!",
+        ]);
+        c.args(["vorbisenc", "!", "oggmux", "!", "shout2send", "ip=127.0.0.1", "password=s3cret"]);
+        c.args(["mount=/live.ogg", "protocol=http", &format!("port={port}")]);
+        c
+    });
+}
+
+#[test]
+fn ezstream_is_heard() {
+    is_heard("ezstream", |network, port| {
+        let (config, tone) = (network.path("ezstream.xml"), vorbis(network));
+        let text = format!(
+            "<ezstream><servers><server><hostname>127.0.0.1</hostname><port>{port}</port>\
+             <password>s3cret</password></server></servers>\
+             <streams><stream><mountpoint>/live.ogg</mountpoint><format>Ogg</format></stream></streams>\
+             <intakes><intake><type>file</type><filename>{tone}</filename></intake></intakes></ezstream>"
+        );
+        std::fs::write(&config, text).expect("a file");
+        let mut c = Command::new("ezstream");
+        c.arg("-c").arg(config);
+        c
+    });
+}
+
+#[test]
+fn ices_is_heard() {
+    is_heard("ices2", |network, port| {
+        let (config, list, tone) = (network.path("ices.xml"), network.path("list"), vorbis(network));
+        let (logs, file) = (network.path("").display().to_string(), list.display().to_string());
+        std::fs::write(list, format!("{tone}\n")).expect("a file");
+        let text = format!(
+            "<ices><background>0</background><logpath>{logs}</logpath><logfile>ices.log</logfile>\
+             <consolelog>1</consolelog><stream><metadata><name>one</name></metadata><input>\
+             <module>playlist</module><param name=\"type\">basic</param>\
+             <param name=\"file\">{file}</param></input><instance><hostname>127.0.0.1</hostname>\
+             <port>{port}</port><password>s3cret</password><mount>/live.ogg</mount></instance></stream></ices>"
+        );
+        std::fs::write(&config, text).expect("a file");
+        let mut c = Command::new("ices2");
+        c.arg(config);
+        c
+    });
+}
+
+#[test]
+fn liquidsoap_is_heard() {
+    is_heard("liquidsoap", |_, port| {
+        let script = format!(
+            "set(\"init.allow_root\", true) output.icecast(%vorbis, host=\"127.0.0.1\", port={port}, \
+             password=\"s3cret\", mount=\"live.ogg\", mksafe(sine()))"
+        );
+        let mut c = Command::new("liquidsoap");
+        c.arg(script);
+        c
+    });
+}
+
+/// A real Icecast server on a free port of loopback.
+fn icecast(network: &Network) -> (Proc, String) {
+    // It cannot be told to choose one: somebody else may take it in between.
+    for _ in 0..3 {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+        let (config, dir) = (network.path("icecast.xml"), network.path("").display().to_string());
+        let share = "/usr/share/icecast2";
+        let text = format!(
+            "<icecast><limits><sources>2</sources></limits><authentication>\
+             <source-password>s3cret</source-password><admin-user>a</admin-user>\
+             <admin-password>s3cret</admin-password></authentication><hostname>localhost</hostname>\
+             <listen-socket><port>{}</port><bind-address>127.0.0.1</bind-address></listen-socket>\
+             <paths><basedir>{share}</basedir><logdir>{dir}</logdir><webroot>{share}/web</webroot>\
+             <adminroot>{share}/admin</adminroot></paths>\
+             <logging><accesslog>-</accesslog><errorlog>-</errorlog><loglevel>3</loglevel></logging>\
+             <security><chroot>0</chroot><changeowner><user>nobody</user><group>nogroup</group>\
+             </changeowner></security></icecast>",
+            free.port()
+        );
+        std::fs::write(&config, text).expect("a file");
+        let mut c = Command::new("icecast2");
+        c.arg("-c").arg(&config);
+        let server = Proc::start(c);
+        let started = server.error_line("icecast2", |l| match l {
+            l if l.contains("server started") => Some(true),
+            l if l.contains("Could not create listener") => Some(false),
+            _ => None,
+        });
+        if started {
+            return (server, free.to_string());
+        }
+    }
+    panic!("icecast2 found no free port three times");
+}
+
+#[test]
+fn an_icecast_mount_is_broadcast() {
+    if !have("icecast2") || !have("ffmpeg") {
+        return;
+    }
+    let network = Network::new();
+    let (_server, at) = icecast(&network);
+    let _encoder = encoder("s3cret", &at);
+    let deadline = Instant::now() + PATIENCE;
+    while !http_get(&at, "/status-json.xsl").contains("live.oga") {
+        assert!(Instant::now() < deadline, "the encoder does not come to Icecast");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    let mount = format!("http://{at}/live.oga");
+    let tracker = network.tracker.url.as_str();
+    let station =
+        network.run("station", &["broadcast", "--tracker", tracker, "--as", "radio/one", "--from", &mount]);
+    let (mut listener, out) = network.get("listener", &link(&station), &["--for", "3s"]);
+    listener.ends_with(0);
+    is_of_the_tone(&network, &out, 3);
 }
