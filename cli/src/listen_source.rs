@@ -12,6 +12,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
+use iceshare::net::{Slot, SlotLimits, Slots, Standing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -24,8 +25,8 @@ const HEAD: usize = 16 << 10;
 const CHUNK_HEAD: usize = 128;
 /// How long a head may take, and a source be silent (as Icecast's `source-timeout`).
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections at once: one source, who asks how we are, and strangers.
-const PLACES: usize = 32;
+/// Connections at once: one source, and strangers.
+const PLACES: SlotLimits = SlotLimits { all: 32, each: 8 };
 /// Bytes read at once, and pieces in hand.
 const BLOCK: usize = 32 << 10;
 const QUEUE: usize = 16;
@@ -59,20 +60,19 @@ pub(crate) async fn open(door: Door) -> io::Result<(SocketAddr, mpsc::Receiver<A
     let house =
         Arc::new(House { password: blake3::hash(door.password.as_bytes()), seat: Semaphore::new(1), out });
     tokio::spawn(async move {
-        let places = Arc::new(Semaphore::new(PLACES));
+        let slots = Slots::new(PLACES);
         while !house.out.is_closed() {
             let Ok((stream, from)) = listener.accept().await else {
                 // Out of descriptors, most likely.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let Some(slot) = slots.enter(from.ip()) else { continue };
             let house = house.clone();
             tokio::spawn(async move {
-                if let Err(e) = house.serve(stream, from).await {
+                if let Some(Err(e)) = slot.hold(house.serve(stream, from, &slot)).await {
                     tracing::debug!(%from, error = %e, "a connection of a source ended");
                 }
-                drop(place);
             });
         }
     });
@@ -87,7 +87,7 @@ struct House {
 }
 
 impl House {
-    async fn serve(&self, mut stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+    async fn serve(&self, mut stream: TcpStream, from: SocketAddr, slot: &Slot) -> io::Result<()> {
         let mut begun = BytesMut::new();
         let head = match timeout(PATIENCE, head(&mut stream, &mut begun)).await {
             Ok(Ok(head)) => head,
@@ -122,6 +122,7 @@ impl House {
                     note(format!("a second source from {from} was refused"));
                     return answer(&mut stream, "403 Forbidden", "", "another source is on the air").await;
                 };
+                slot.stand(Standing::Served);
                 let version = if head.is_http_1_1 { "HTTP/1.1" } else { "HTTP/1.0" };
                 let go = if continues { "100 Continue" } else { "200 OK" };
                 stream.write_all(format!("{version} {go}\r\n\r\n").as_bytes()).await?;
