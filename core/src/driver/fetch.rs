@@ -119,9 +119,8 @@ impl Fetch {
     }
 
     /// The range to ask for, in the best unit that both sides have. Bytes need the offsets, and so the slices.
-    fn what(&self) -> Option<(What, bool)> {
-        let p = self.pages;
-        if let Some(spans) = self.spans() {
+    fn what(&self, p: PageSet) -> Option<(What, bool)> {
+        if let Some(spans) = self.spans(p) {
             return Some((What::Spans(spans), false));
         }
         if self.can(Abilities::PAGES)
@@ -144,14 +143,14 @@ impl Fetch {
     }
 
     /// What is missing of the set, if parts of some of its pages are kept and the host can send just the rest.
-    fn spans(&self) -> Option<Vec<Span>> {
+    fn spans(&self, pages: PageSet) -> Option<Vec<Span>> {
         let kept = self.shared.fragments.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = self.pages.last.filter(|_| self.can(Abilities::SPANS) && !kept.is_empty())?;
-        if self.pages.count(last + 1) > limits::SPANS as u64 {
+        let last = pages.last.filter(|_| self.can(Abilities::SPANS) && !kept.is_empty())?;
+        if pages.count(last + 1) > limits::SPANS as u64 {
             return None;
         }
         let (mut spans, mut parts) = (Vec::new(), false);
-        for page in self.pages.iter(last + 1).filter(|p| !self.store.has(*p)) {
+        for page in pages.iter(last + 1).filter(|p| !self.store.has(*p)) {
             let len = self.store.span(page)?.record.len;
             match kept.missing(page, len).filter(|_| !kept.is_distrusted(page)) {
                 Some(missing) => {
@@ -168,20 +167,61 @@ impl Fetch {
         if self.store.is_live() {
             return self.transfer_live().await;
         }
+        let outcome = self.ask(self.pages).await?;
+        if outcome != Outcome::Done {
+            return Ok(outcome);
+        }
+        // All was cut, so what is not there was spoiled by parts that other hosts had sent. This one shall not stand there as if it
+        // lacked them: it sends them whole, and answers for them.
+        for spoiled in self.missing() {
+            let mut again = self.ask(spoiled).await;
+            if again.as_ref().is_err_and(|e| e.kind == ErrorKind::Busy) {
+                // To the host the request before may not be quite over.
+                tokio::time::sleep(LAST_WORD).await;
+                again = self.ask(spoiled).await;
+            }
+            match again {
+                Ok(Outcome::Done) => {}
+                Ok(outcome) => return Ok(outcome),
+                // The ticket is used up, say.
+                Err(e) if matches!(e.kind, ErrorKind::Busy | ErrorKind::Denied) => {
+                    return Ok(Outcome::Incomplete);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// What is not there of the set, as runs.
+    fn missing(&self) -> Vec<PageSet> {
         let pages = self.store.manifest().pages;
-        let last = self.pages.last.unwrap_or(pages - 1).min(pages - 1);
-        let slices = (self.pages.first / SLICE_PAGES, last / SLICE_PAGES);
+        let mut runs: Vec<(PageNo, PageNo)> = Vec::new();
+        for page in self.pages.iter(pages).filter(|p| !self.store.has(*p)) {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == page => *last = page,
+                _ => runs.push((page, page)),
+            }
+        }
+        runs.into_iter().map(|(first, last)| PageSet::range(first, last)).collect()
+    }
+
+    /// One request for `set`, to its end.
+    async fn ask(&self, set: PageSet) -> Result<Outcome, TransportError> {
+        let pages = self.store.manifest().pages;
+        let last = set.last.unwrap_or(pages - 1).min(pages - 1);
+        let slices = (set.first / SLICE_PAGES, last / SLICE_PAGES);
         let by_pages = self.can(Abilities::PAGES);
         if !by_pages {
             self.or_cancelled(self.need_slices(slices.0, slices.1)).await?;
         }
-        let Some((what, aligned)) = self.what() else {
+        let Some((what, aligned)) = self.what(set) else {
             return Err(TransportError::new(ErrorKind::NoRange, "no offset of the pages is known"));
         };
         let (host, fragments) = (self.source.host.key, self.shared.fragments.clone());
-        let mut assembler = Assembler::new(self.pages, pages, aligned, host, fragments);
+        let mut assembler = Assembler::new(set, pages, aligned, host, fragments);
         if let What::Spans(_) = &what {
-            let (held, open): (Vec<_>, Vec<_>) = self.pages.iter(last + 1).partition(|p| self.store.has(*p));
+            let (held, open): (Vec<_>, Vec<_>) = set.iter(last + 1).partition(|p| self.store.has(*p));
             held.into_iter().for_each(|p| assembler.leave_out(p));
             open.into_iter().for_each(|p| assembler.look_at(p));
         }

@@ -108,6 +108,33 @@ fn a_reader_is_never_shown_an_altered_page() {
     assert!(seen == read(&s.file), "a reader saw something else than was published");
 }
 
+/// Half of a page comes from the liar, altered, and the rest from the publisher. Who lied is not known, and the one who did not
+/// shall not pay for it: it is asked for all of that page, and nothing is said against it.
+#[test]
+fn a_liar_who_breaks_off_costs_no_honest_host_anything() {
+    let net = Network::new();
+    let file = net.path("song.opus");
+    media::opus_like(&file, 1_500_000, 4200, 43).expect("a file");
+    let (_publisher, url) = net.publish("publisher", &file, &["--transport", "udp", "--up", "600kB"]);
+    let rt = runtime();
+    let liar = rt.block_on(Liar::join(&net.tracker.url, "song.opus", &file, Lie::BreakOff));
+    let (mut mixed, mut said) = (0, String::new());
+    for who in ["first", "second", "third", "fourth"] {
+        let (mut get, out) = net.get(who, &url, &["--transport", "http,udp", "-vvv"]);
+        get.ends_with(0);
+        assert!(same(&file, &out), "an altered page was stored");
+        said = get.stderr();
+        mixed += said.lines().filter(|l| l.contains("parts of a page from several hosts do not fit")).count();
+        // The liar speaks http only.
+        let blamed =
+            |l: &&str| l.contains("reported") && l.contains("by=udp") && l.contains("outcome=Incomplete");
+        let blamed: Vec<_> = said.lines().filter(blamed).collect();
+        assert!(blamed.is_empty(), "the publisher is blamed: {blamed:?}");
+    }
+    assert!(liar.altered() > 0, "nobody asked the liar, so that nothing was tested");
+    assert!(mixed > 0, "no page was put together of both, so that nothing was tested: {said}");
+}
+
 #[test]
 fn a_page_map_that_lies_stops_nobody() {
     let s = scene(Lie::Absent);

@@ -21,6 +21,8 @@ pub(super) enum Lie {
     Alter,
     /// The same, and mends the page's checksum.
     AlterAndMend,
+    /// Alters the beginning of the second page that it is asked for, and breaks off in the middle of it.
+    BreakOff,
     /// Holds nothing at all.
     Absent,
 }
@@ -112,6 +114,9 @@ async fn serve(wares: Arc<Wares>, mut stream: TcpStream) -> Option<()> {
         buffer.drain(..end);
         wares.asked.fetch_add(1, Ordering::Relaxed);
         stream.write_all(&wares.answer(&head)).await.ok()?;
+        if wares.lie == Lie::BreakOff {
+            return None;
+        }
     }
 }
 
@@ -124,7 +129,21 @@ impl Wares {
             return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec();
         };
         let last = last.min(self.pages.len() - 1);
+        let whole: usize = self.pages[first..=last].iter().map(Range::len).sum();
         let mut body = Vec::new();
+        if self.lie == Lie::BreakOff && first < last {
+            self.altered.fetch_add(1, Ordering::Relaxed);
+            body.extend(&self.file[self.pages[first].clone()]);
+            let second = &self.file[self.pages[first + 1].clone()];
+            body.extend(&second[..second.len() / 2]);
+            let end = body.len() - 1;
+            body[end] ^= 1;
+            let head = format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: pages {first}-{last}/{}\r\nContent-Length: {whole}\r\n\r\n",
+                self.pages.len()
+            );
+            return [head.into_bytes(), body].concat();
+        }
         for (n, range) in self.pages.iter().enumerate().take(last + 1).skip(first) {
             let mut page = self.file[range.clone()].to_vec();
             if n % 3 == 1 {
