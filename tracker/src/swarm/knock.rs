@@ -12,6 +12,9 @@ use super::board::{Board, PeerIx, Timer};
 /// may be there; but who refused a connection or broke one off is more likely gone.
 const SILENT: Duration = Duration::from_millis(500);
 
+/// Who said nothing for so long may be gone.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// So long a host may take to say something after it was knocked at: a lost packet or two, and a slow line.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -34,6 +37,16 @@ impl Board {
         }
         h.doubted = [(by, from)].into();
         self.knock(now, host);
+    }
+
+    /// Somebody waits for a host that has no room: if nothing was heard of it lately, it is asked whether it is there.
+    pub(crate) fn look_after(&mut self, now: Now, host: PeerIx) {
+        let Some(h) = self.peers.get(&host) else { return };
+        let lately = |at: Now| now.since(at) < QUIET;
+        let asked = h.knocked.is_some_and(|(at, _)| lately(at));
+        if !lately(h.heard) && !h.sent.is_some_and(lately) && !asked {
+            self.knock(now, host);
+        }
     }
 
     /// Asks a host whether it is there.

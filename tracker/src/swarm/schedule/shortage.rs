@@ -23,7 +23,11 @@ pub(super) fn tell(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
     if !idle || now.since(member.fed) < PATIENCE || now < member.look_at {
         return;
     }
-    let found = look(now, board, media, receiver);
+    let (found, busy) = look(now, board, media, receiver).unzip();
+    // Whoever has no room for it may be gone, and what it was ordered lies there.
+    for host in busy.into_iter().flatten() {
+        board.look_after(now, host);
+    }
     let Some(member) = board.member_mut(media, receiver) else { return };
     member.look_at = now + PATIENCE;
     let Some(found) = found.filter(|s| member.told.as_ref() != Some(s)) else { return };
@@ -44,8 +48,8 @@ fn wanted(now: Now, m: &Media, member: &Member) -> Vec<(PageNo, PageNo)> {
     ranges.into_iter().flat_map(|(a, b)| part.claimed.gaps(a, b)).take(GAPS).collect()
 }
 
-/// What stands in the way; none if nothing is wanted.
-fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Shortage> {
+/// What stands in the way, and hosts with which nothing is wrong but that they have no room; none if nothing is wanted.
+fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<(Shortage, Vec<PeerIx>)> {
     let (m, r) = (board.media.get(&media)?, board.peers.get(&receiver)?);
     let member = m.members.get(&receiver)?;
     let wanted = wanted(now, m, member);
@@ -53,7 +57,7 @@ fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Sho
         return None;
     }
     let (mut hosts, mut unshared, mut unreachable, mut failed) = (0, 0, 0, 0);
-    let (mut unwilling, mut silent) = (0, 0);
+    let (mut unwilling, mut silent, mut busy) = (0, 0, Vec::new());
     let mut protocols = BTreeSet::new();
     let publisher = m.publisher.and_then(|p| Some((p, m.members.get(&p)?)));
     let others = m.members.iter().map(|(ix, x)| (*ix, x)).filter(|(ix, _)| m.publisher != Some(*ix));
@@ -82,10 +86,14 @@ fn look(now: Now, board: &Board, media: MediaIx, receiver: PeerIx) -> Option<Sho
             unreachable += 1;
         } else if member.avoids(host, now) || ways.iter().all(|(_, w)| r.avoids(host, w.proto, now)) {
             failed += 1;
+        } else {
+            busy.push(host);
         }
     }
     let protocols = protocols.into_iter().take(limits::OFFERS).cloned().collect();
     let some = |n: u32| Some(n).filter(|n| *n > 0);
     let (unwilling, silent) = (some(unwilling), some(silent));
-    Some(Shortage { media: m.id, hosts, unshared, unreachable, failed, protocols, unwilling, silent })
+    let shortage =
+        Shortage { media: m.id, hosts, unshared, unreachable, failed, protocols, unwilling, silent };
+    Some((shortage, busy))
 }

@@ -151,3 +151,31 @@ fn who_does_not_give_and_who_is_silent_are_not_called_busy() {
     assert_eq!((s.hosts, s.unwilling, s.silent), (1, None, Some(1)));
     assert_eq!((reason, verdict), (Reason::HostsSilent, Verdict::Silent));
 }
+
+/// A host and who fetched from it are both gone without a word: who comes then is not told for long that the host is busy.
+#[test]
+fn a_host_that_is_gone_is_not_called_busy() {
+    let mut w = World::new();
+    let film = media(&identity(1), "film", 1, 20_000, 4000);
+    let p = peer(&mut w, 1, &["http"], true);
+    w.publish(p, &film);
+    let gone = peer(&mut w, 2, &["http"], true);
+    w.join(gone, "film", Intent::Whole);
+    assert!(!w.assigned(gone).is_empty());
+    w.pass(Duration::from_secs(1));
+    w.frozen.extend([p, gone]);
+    // All the room that the host has is taken by then.
+    let before = w.swarm.totals().running;
+    let r = peer(&mut w, 9, &["http"], true);
+    w.join(r, "film", Intent::Whole);
+    let mut heard = Vec::new();
+    for _ in 0..50 {
+        w.pass(Duration::from_millis(100));
+        w.say(r, icet::message::Ping { nonce: 1 });
+        for s in told(&mut w, r) {
+            heard.push((s.hosts, s.failed, s.silent));
+        }
+    }
+    assert!(before > 0);
+    assert_eq!(heard.last(), Some(&(1, 0, Some(1))), "{heard:?}");
+}
