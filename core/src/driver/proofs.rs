@@ -9,7 +9,8 @@ use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use icet::message::Position;
 use icet::{Abilities, ProvenSlice};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use super::fetch::{Fetch, PROGRESS};
 use super::media::until;
@@ -25,12 +26,17 @@ const BYTES: usize = icet::limits::SLICES * (icet::limits::SLICE + 2048);
 const AHEAD: u64 = 31;
 /// How long a fetch waits for slices that neither host nor tracker sends.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How long it waits for one that another fetch asked for.
-const OTHERS: Duration = Duration::from_secs(4);
+/// How long it waits for one that another fetch asked for. Whoever that is may not get it, and meanwhile nothing tells that this
+/// fetch's own host is there; a slice that comes twice costs little.
+const OTHERS: Duration = Duration::from_millis(500);
 
 /// Slices of one media that fetches are asking for: each comes once, not with every fetch that waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct Asking(Mutex<State>);
+pub(crate) struct Asking {
+    state: Mutex<State>,
+    /// Somebody has an answer, or has given up.
+    over: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -49,7 +55,7 @@ impl Asking {
     /// Asks for `at`, those needed after it up to `last`, and some ahead: as many as came before, so that on a slow line the
     /// first page does not wait for records of the thousandth. None: somebody asked for `at`, and that is waited for.
     fn ask(self: &Arc<Asking>, at: u64, last: u64, end: u64, patient: bool) -> Option<Asked> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if patient && state.now.contains(&at) {
             return None;
         }
@@ -62,16 +68,18 @@ impl Asking {
     }
 
     fn came(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).came += 1;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).came += 1;
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let mut state = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.all.state.lock().unwrap_or_else(PoisonError::into_inner);
         (self.slices.0..=self.slices.1).for_each(|i| {
             state.now.remove(&i);
         });
+        drop(state);
+        self.all.over.notify_waiters();
     }
 }
 
@@ -91,10 +99,16 @@ impl Fetch {
             if ask_host {
                 let end = self.store.manifest().slices() - 1;
                 let patient = waits.is_none_or(|until| until > Instant::now());
+                // From before the look on, so that nothing is missed.
+                let over = self.shared.asking.over.notified();
                 let Some(asked) = self.shared.asking.ask(at, last, end, patient) else {
                     // Whoever asked may have a slower host.
                     let until = *waits.get_or_insert(Instant::now() + OTHERS);
-                    let _ = timeout_at(until, changed.changed()).await;
+                    tokio::select! {
+                        _ = changed.changed() => {}
+                        () = over => {}
+                        () = sleep_until(until) => {}
+                    }
                     continue;
                 };
                 let came = self.proofs(asked.slices.0, asked.slices.1).await;
@@ -197,5 +211,17 @@ mod tests {
         (0..90).for_each(|_| asking.came());
         assert_eq!(asking.ask(100, 100, 999, true).map(|a| a.slices), Some((100, 131)));
         assert_eq!(asking.ask(990, 990, 999, true).map(|a| a.slices), Some((990, 999)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_answer_hears_that_it_was_given_up() {
+        let asking = Arc::new(Asking::default());
+        let first = asking.ask(0, 5, 999, true).unwrap();
+        let over = asking.over.notified();
+        assert!(asking.ask(0, 0, 999, true).is_none());
+        // Before it is waited for.
+        drop(first);
+        over.await;
+        assert_eq!(asking.ask(0, 0, 999, true).map(|a| a.slices), Some((0, 0)));
     }
 }

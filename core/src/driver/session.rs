@@ -226,6 +226,13 @@ impl Task {
                 let key = session.peer();
                 tracing::info!(tracker = %self.url.authority(), carrier = ?session.remote().kind, "the session goes on over another carrier");
                 self.inner.session_up(key, &self.me);
+                let to = session.remote().kind;
+                if let Link::Up(up) = &self.link
+                    && up.session.remote().kind != to
+                {
+                    self.engine.handle_carrier(now, up.session.remote().kind, false);
+                    self.engine.handle_carrier(now, to, true);
+                }
                 self.link = Link::Up(Box::new(Up::new(now, session)));
                 self.away(false);
                 self.engine.handle_moved(now, key);
@@ -264,6 +271,14 @@ impl Task {
                 {
                     tracing::warn!(tracker = %self.url.authority(), "the tracker ends the session: {}", text.escape_debug());
                 }
+                match &m {
+                    ToPeer::Assign(a) => {
+                        let ids = a.assignments.iter().map(|a| a.id);
+                        tracing::trace!(ids = ?ids.collect::<Vec<_>>(), shortages = ?a.shortages, "ordered");
+                    }
+                    ToPeer::Cancel(c) => tracing::trace!(ids = ?c.assignments, "cancelled"),
+                    _ => {}
+                }
                 self.engine.handle_message(now, m);
             }
             LinkEvent::Lost(why) => {
@@ -283,12 +298,14 @@ impl Task {
         match order {
             Order::Engine(c) => self.engine.handle_command(now, c),
             Order::Fetch(id, event) => {
-                if matches!(event, FetchEvent::Ended(_)) {
+                if let FetchEvent::Ended(outcome) = event {
+                    tracing::trace!(fetch = id.0, ?outcome, "a fetch ended");
                     self.fetches.remove(&id);
                 }
                 self.engine.handle_fetch(now, id, event);
             }
             Order::Stored(id, first, lens) => {
+                tracing::trace!(fetch = id.0, first, pages = lens.len(), "pages stored");
                 for (page, len) in (first..).zip(lens) {
                     self.engine.handle_fetch(now, id, FetchEvent::Page { page, len });
                 }
@@ -390,6 +407,9 @@ impl Task {
                 }
                 Action::Disconnect => self.link = Link::Down,
                 Action::Send(m) => {
+                    if let icet::message::ToTracker::Report(r) = &m {
+                        tracing::trace!(assignment = r.assignment, host = %r.host.short(), by = %r.protocol, outcome = ?r.outcome, pages = r.pages, last = r.last, "reported");
+                    }
                     if let Link::Up(up) = &self.link
                         && let Err(e) = up.session.sender().try_send(&m)
                     {
@@ -398,10 +418,12 @@ impl Task {
                         self.link_event(LinkEvent::Lost(e.to_string()));
                     }
                 }
-                Action::Start { fetch, handle, pages, source, need: _, assignment: _ } => {
+                Action::Start { fetch, handle, pages, source, need, assignment } => {
+                    tracing::trace!(fetch = fetch.0, assignment, host = %source.host.key.short(), by = %source.host.protocol, first = pages.first, last = pages.last, ?need, "a fetch begins");
                     self.start(fetch, handle, pages, source);
                 }
                 Action::Stop { fetch } => {
+                    tracing::trace!(fetch = fetch.0, "a fetch is stopped");
                     if let Some(token) = self.fetches.remove(&fetch) {
                         token.cancel();
                     }

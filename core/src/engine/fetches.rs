@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use icet::message::{Need, Outcome, Source};
-use icet::{Now, PageNo, PageSet, PeerKey};
+use icet::{NetKind, Now, PageNo, PageSet, PeerKey};
 
 use super::Engine;
 use super::acks::Number;
 use super::assignments::{Assigned, Order, Try};
 use super::io::{Action, FetchEvent, FetchId, Handle};
 use super::timers::Timer;
-use super::ways::{self, Way};
+use super::ways::{self, Standing, Way};
 
 /// Stopped fetches that are remembered.
 pub(super) const GONE: usize = 256;
@@ -149,6 +149,10 @@ impl Engine {
                     return;
                 }
             }
+            if self.passes_by(now, order) {
+                continue;
+            }
+            let Some(a) = self.assigned.get(&order) else { return };
             if a.active() == 0 && !self.begin_try(now, order) {
                 let Some(a) = self.assigned.get(&order) else { return };
                 if a.running() == 0 {
@@ -165,11 +169,11 @@ impl Engine {
             let active = a.tries.iter().enumerate().rev().filter(|(_, t)| t.failed.is_none());
             for (source, _) in active {
                 let busy = self.busy(order, source, a.handle, a.need);
+                // A ticket is good for one request at a time over each protocol; what is left is asked for after it.
+                if a.tries.get(source).is_some_and(|t| t.fetches > 0) {
+                    continue;
+                }
                 let run = if a.need == Need::Reserve {
-                    // A ticket is good for one request at a time.
-                    if a.running() > 0 {
-                        continue;
-                    }
                     m.run_in_reserve(now, a.number.1, &a.set, a.low, &busy)
                 } else {
                     pages.next_run(&a.set, a.low, &busy, m.bridge)
@@ -195,13 +199,42 @@ impl Engine {
         }
     }
 
-    /// Turns to the next source that is not known to be bad; if all that are left are silent or could not be reached, to the
-    /// first of them. False: there is none.
-    pub(super) fn begin_try(&mut self, now: Now, order: Order) -> bool {
+    /// How the best source of an assignment stands that was not turned to yet; none: there is none.
+    fn best_left(&self, now: Now, a: &Assigned, fits: impl Fn(&Source) -> bool) -> Option<Standing> {
         let banned = |s: &Source| self.banned.get(&s.host.key).is_some_and(|t| *t > now);
-        let good = |s: &Source| !banned(s) && !self.ways.is_shunned(now, s);
-        let left = self.assigned.get(&order).map(|a| a.sources.iter().skip(a.tries.len()));
-        let picks = left.is_some_and(|mut left| left.any(good));
+        let left = a.sources.iter().skip(a.tries.len()).filter(|s| !banned(s) && fits(s));
+        left.map(|s| self.ways.standing(now, s)).min()
+    }
+
+    /// Leaves a source that was turned to before something became known against it, if nothing is asked of it and there is a
+    /// better one.
+    fn passes_by(&mut self, now: Now, order: Order) -> bool {
+        let Some(a) = self.assigned.get(&order) else { return false };
+        let mut active = a.tries.iter().enumerate().filter(|(_, t)| t.failed.is_none());
+        let (Some((i, t)), None) = (active.next(), active.next()) else { return false };
+        let stands = a.sources.get(i).map_or(Standing::Good, |s| self.ways.standing(now, s));
+        if t.fetches > 0
+            || stands == Standing::Good
+            || self.best_left(now, a, |_| true).is_none_or(|b| b >= stands)
+        {
+            return false;
+        }
+        let t = self.assigned.get_mut(&order).and_then(|a| a.tries.get_mut(i));
+        t.into_iter().for_each(|t| t.failed = Some(Outcome::Unreachable));
+        true
+    }
+
+    /// Turns to the next source that is not known to be bad; if something is known against all that are left, to the first of
+    /// those of which the least is. False: there is none.
+    pub(super) fn begin_try(&mut self, now: Now, order: Order) -> bool {
+        let Some(best) = self.assigned.get(&order).and_then(|a| self.best_left(now, a, |_| true)) else {
+            let a = self.assigned.get_mut(&order);
+            a.into_iter().for_each(|a| {
+                let banned = || Try { failed: Some(Outcome::Altered), ..Try::default() };
+                a.tries.resize_with(a.sources.len(), banned);
+            });
+            return false;
+        };
         let mut found = false;
         while !found {
             let Some(a) = self.assigned.get_mut(&order) else { return false };
@@ -209,7 +242,7 @@ impl Engine {
             let failed = if self.banned.get(&source.host.key).is_some_and(|t| *t > now) {
                 Some(Outcome::Altered)
             } else {
-                (picks && self.ways.is_shunned(now, source)).then_some(Outcome::Unreachable)
+                (self.ways.standing(now, source) > best).then_some(Outcome::Unreachable)
             };
             found = failed.is_none();
             a.tries.push(Try { failed, ..Try::default() });
@@ -247,41 +280,66 @@ impl Engine {
         let source: Source = from.clone();
         self.fetches.insert(fetch, f);
         self.ways.begin(now, &source);
-        let look =
-            if self.elsewhere(now, order, &source).is_some() { self.config.silence } else { Duration::MAX };
-        self.timers.set(Timer::Stall(fetch), now + self.patience(now, order, &source).min(look));
+        self.timers.set(Timer::Stall(fetch), self.stalls(now, order, &source, now).0);
         self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
     }
 
-    /// How long a fetch may bring nothing. Who has nobody else to turn to is more patient; who has another host, or the same one
-    /// over another carrier, goes over as soon as a way falls silent that brought something before.
-    fn patience(&self, now: Now, order: Order, source: &Source) -> Duration {
+    /// When a fetch that brought nothing since `moved` has stalled, and before that, when that is to be looked at. Who has nobody
+    /// else to turn to is patient; who has another host, or the same one over another carrier, goes over as soon as a way falls
+    /// silent.
+    fn stalls(&self, now: Now, order: Order, source: &Source, moved: Now) -> (Now, Now) {
         let hurries = |a: &Assigned| a.need == Need::Urgent && a.sources.len() > a.tries.len();
         let most = if self.assigned.get(&order).is_some_and(hurries) {
             self.config.stall_urgent
         } else {
             self.config.stall
         };
-        if self.assigned.get(&order).is_some_and(|a| a.need == Need::Steady) {
+        let most = moved + most;
+        let elsewhere = self.elsewhere(now, order, source);
+        let Some(good) =
+            elsewhere.filter(|_| self.assigned.get(&order).is_some_and(|a| a.need != Need::Steady))
+        else {
             // Live pages come at the pace of their source, which may be one a second.
-            return most;
+            return (most, most);
+        };
+        // Who stood still already when it turned to a stand-in has no time for each of them: one may be over the carrier that is
+        // blocked, without saying so.
+        let stalled = |a: &Assigned| a.tries.iter().any(|t| t.failed == Some(Outcome::Stalled));
+        if self.assigned.get(&order).is_some_and(stalled) && self.ways.stood_still(moved, self.config.silence)
+        {
+            let due = moved + self.config.silence / 2;
+            return (due, due);
         }
-        let Some(good) = self.elsewhere(now, order, source) else { return most };
         let least = if good { self.config.silence } else { 2 * self.config.silence };
-        self.ways.patience(&ways::way(source), least).map_or(most, |p| p.min(most))
+        let due = self.ways.due(&ways::way(source), moved, least).map_or(most, |d| d.min(most));
+        // Who stands still has little to lose, whatever is known against the others.
+        let still = self.ways.still(moved, self.config.silence * 5 / 4).filter(|_| !good);
+        let due = still.map_or(due, |still| due.min(still));
+        (due.min(now + self.config.silence), due)
     }
 
-    /// Whether a stand-in is left at another host or over another carrier than this source's, and one of them is not known to
-    /// be bad.
+    /// Whether a stand-in is left at another host or over another carrier than this source's, and less is known against it, or
+    /// nothing new.
     fn elsewhere(&self, now: Now, order: Order, source: &Source) -> Option<bool> {
         let a = self.assigned.get(&order)?;
-        let other = |s: &&Source| {
-            let banned = self.banned.get(&s.host.key).is_some_and(|t| *t > now);
-            let elsewhere = s.host.key != source.host.key || ways::carrier(s) != ways::carrier(source);
-            elsewhere && !banned
+        let other = |s: &Source| s.host.key != source.host.key || ways::carrier(s) != ways::carrier(source);
+        let best = self.best_left(now, a, other)?;
+        let mut left = a.sources.iter().skip(a.tries.len());
+        let better = best == Standing::Good || best < self.ways.standing(now, source);
+        Some(better || left.any(|s| other(s) && self.ways.may_pass(now, s)))
+    }
+
+    /// Nothing comes over a carrier any more, as far as our session can tell.
+    pub(super) fn carrier_lost(&mut self, now: Now, carrier: NetKind) {
+        self.ways.gave_up(now, carrier);
+        let over = |f: &Fetch| {
+            let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
+            source.is_some_and(|s| ways::carrier(s) == Some(carrier))
         };
-        let left = a.sources.iter().skip(a.tries.len()).filter(other);
-        left.map(|s| !self.ways.is_shunned(now, s)).max()
+        let fetches: Vec<_> = self.fetches.iter().filter(|(_, f)| over(f)).map(|(id, _)| *id).collect();
+        for id in fetches {
+            self.timers.set_sooner(Timer::Stall(id), now);
+        }
     }
 
     pub(super) fn stall(&mut self, now: Now, id: FetchId) {
@@ -289,14 +347,9 @@ impl Engine {
         let source_of = |f: &Fetch| self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
         let Some(source) = source_of(f) else { return };
         // A host may send one thing after the other: while something comes over the same way, it has not stalled.
-        let due = f.moved.max(self.ways.since(&f.way)) + self.patience(now, f.order, source);
+        let (look, due) = self.stalls(now, f.order, source, f.moved.max(self.ways.since(&f.way)));
         if due > now {
-            let look = if self.elsewhere(now, f.order, source).is_some() {
-                self.config.silence
-            } else {
-                Duration::MAX
-            };
-            self.timers.set(Timer::Stall(id), due.min(now + look));
+            self.timers.set(Timer::Stall(id), look);
             return;
         }
         let way = f.way.clone();

@@ -44,7 +44,7 @@ mod ways;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use icet::message::{Allow, Need, Ping, ToPeer, ToTracker};
-use icet::{MediaId, Now, PeerKey};
+use icet::{MediaId, NetKind, Now, PeerKey};
 
 use acks::Served;
 use assignments::{Assigned, Order};
@@ -158,6 +158,18 @@ impl Engine {
     /// what runs is touched. As [`Engine::handle_connected`] if none was up.
     pub fn handle_moved(&mut self, now: Now, tracker: PeerKey) {
         self.moved(now, tracker);
+        self.pump(now);
+    }
+
+    /// A session was given up over a carrier (`passes`: false), or set up over one that was in doubt. What sessions meet, fetches
+    /// will meet too: those over a carrier that does not pass are left early, and what is ordered next passes it by, until
+    /// something comes over it again.
+    pub fn handle_carrier(&mut self, now: Now, carrier: NetKind, passes: bool) {
+        if passes {
+            self.ways.passes(carrier);
+        } else {
+            self.carrier_lost(now, carrier);
+        }
         self.pump(now);
     }
 

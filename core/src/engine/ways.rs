@@ -15,6 +15,10 @@ use super::lanes::Lanes;
 
 /// A way that could not be reached, or fell silent, comes last for so long.
 const SHUNNED: Duration = Duration::from_secs(5);
+/// A carrier over which nothing comes is tried again after this, and then after twice as long each time, up to that.
+const QUIET: (Duration, Duration) = (SHUNNED, Duration::from_secs(60));
+/// What came over a carrier so short a time ago says more than a session over it that was given up.
+const FRESH: Duration = Duration::from_millis(500);
 /// Patience is so many times the longest pause lately.
 const PAUSES: u32 = 3;
 /// A pause fades by this part of the time that passes.
@@ -48,10 +52,31 @@ struct State {
     /// The longest pause lately.
     pause: Duration,
     lanes: Lanes,
-    /// Whether it ever brought something.
-    proven: bool,
+    /// When it last brought something, if it ever did.
+    heard: Option<Now>,
     /// It fell silent, and has brought nothing since.
     silent: bool,
+}
+
+/// A carrier over which nothing came any more, and has not since.
+#[derive(Debug)]
+struct Quiet {
+    /// When that was last found.
+    found: Now,
+    /// Until then it comes last; from then on one fetch at a time tries it.
+    until: Now,
+    pause: Duration,
+}
+
+/// How far others are to be preferred to a source; the less, the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Nothing is known against it.
+    Good,
+    /// It fell silent, or could not be reached.
+    Shunned,
+    /// Nothing comes over its carrier, whoever sends.
+    Quiet,
 }
 
 /// All that fetches were made by lately.
@@ -60,8 +85,9 @@ pub(super) struct Ways {
     states: BTreeMap<Way, State>,
     /// Ways that were no good, until when others are preferred.
     shunned: BTreeMap<Way, Now>,
-    /// Carriers over which nothing came any more, the same.
-    quiet: BTreeMap<NetKind, Now>,
+    quiet: BTreeMap<NetKind, Quiet>,
+    /// When something last came, by any of them, and the longest pause lately that was no standstill.
+    life: Option<(Now, Duration)>,
 }
 
 impl Ways {
@@ -76,7 +102,7 @@ impl Ways {
             since: now,
             pause: Duration::ZERO,
             lanes: Lanes::new(now),
-            proven: false,
+            heard: None,
             silent: false,
         });
         state.carrier = carrier(source);
@@ -107,8 +133,14 @@ impl Ways {
     pub(super) fn heard(&mut self, now: Now, way: &Way) {
         let Some(s) = self.states.get_mut(way) else { return };
         let pause = now.since(s.since);
-        s.pause = pause.max(s.pause.saturating_sub(pause / FADES));
-        (s.since, s.proven) = (now, true);
+        s.pause = faded(s.pause, pause);
+        (s.since, s.heard) = (now, Some(now));
+        let (last, longest) = self.life.unwrap_or((now, Duration::ZERO));
+        let pause = now.since(last);
+        // A longer one is over because fetches went on elsewhere: nobody is slow like that.
+        let longest =
+            if pause < IDLE { faded(longest, pause) } else { longest.saturating_sub(pause / FADES) };
+        self.life = Some((now, longest));
         if let Some(carrier) = s.carrier {
             self.quiet.remove(&carrier);
         }
@@ -134,13 +166,18 @@ impl Ways {
         self.states.get(way).map_or(Now::ZERO, |s| s.since)
     }
 
-    /// After how long without anything it is taken to be silent; none if it never brought anything, so that nothing can be told.
-    pub(super) fn patience(&self, way: &Way, least: Duration) -> Option<Duration> {
+    /// When a fetch by it that brought nothing since `moved` is taken to have fallen silent, after `least` at the soonest. If it
+    /// never brought anything, that can be told only where nothing comes by any other one either: then somebody stands still,
+    /// and it does no better than the rest. None: nothing can be told.
+    pub(super) fn due(&self, way: &Way, moved: Now, least: Duration) -> Option<Now> {
         let s = self.states.get(way)?;
-        if s.silent {
-            return Some(least);
+        if s.silent || s.carrier.is_some_and(|c| self.quiet.contains_key(&c)) {
+            return Some(moved + least);
         }
-        s.proven.then(|| least.max(s.pause * PAUSES))
+        if s.heard.is_some() {
+            return Some(moved + least.max(s.pause * PAUSES));
+        }
+        self.still(moved, least)
     }
 
     /// It has fallen silent; so has its carrier, if nothing came over that for `least`.
@@ -150,11 +187,33 @@ impl Ways {
         s.silent = true;
         let carrier = s.carrier;
         self.shun(now, way.clone());
-        let heard = |s: &State| s.carrier == carrier && s.proven && now.since(s.since) < least;
-        if let Some(carrier) = carrier
-            && !self.states.values().any(heard)
-        {
-            self.quiet.insert(carrier, now + SHUNNED);
+        if let Some(carrier) = carrier {
+            self.lost(now, carrier, least);
+        }
+    }
+
+    /// A session over this carrier was given up for one over another.
+    pub(super) fn gave_up(&mut self, now: Now, carrier: NetKind) {
+        self.lost(now, carrier, FRESH);
+    }
+
+    /// A session over this carrier was set up.
+    pub(super) fn passes(&mut self, carrier: NetKind) {
+        self.quiet.remove(&carrier);
+    }
+
+    /// Nothing comes over a carrier any more, unless something did less than `fresh` ago.
+    fn lost(&mut self, now: Now, carrier: NetKind, fresh: Duration) {
+        let heard = |s: &State| s.carrier == Some(carrier) && s.heard.is_some_and(|at| now.since(at) < fresh);
+        if self.states.values().any(heard) {
+            return;
+        }
+        let quiet = self.quiet.entry(carrier).or_insert(Quiet { found: now, until: now, pause: QUIET.0 / 2 });
+        // Of several that fall silent one after the other only the first counts.
+        if quiet.until <= now {
+            quiet.found = now;
+            quiet.pause = (quiet.pause * 2).min(QUIET.1);
+            quiet.until = now + quiet.pause;
         }
     }
 
@@ -163,9 +222,38 @@ impl Ways {
         remember(&mut self.shunned, now, way, SHUNNED);
     }
 
-    /// Whether others are to be preferred.
-    pub(super) fn is_shunned(&self, now: Now, source: &Source) -> bool {
-        let until = |t: Option<&Now>| t.is_some_and(|t| *t > now);
-        until(self.shunned.get(&way(source))) || carrier(source).is_some_and(|c| until(self.quiet.get(&c)))
+    /// From when on somebody stands still whose fetch brought nothing since `moved`: nothing came by any way for `least`, or three of
+    /// the longest pauses between all that came.
+    pub(super) fn still(&self, moved: Now, least: Duration) -> Option<Now> {
+        self.life.map(|(last, pause)| moved.max(last) + least.max(pause * PAUSES))
     }
+
+    /// Whether nothing had come by any way for so long, at that time.
+    pub(super) fn stood_still(&self, at: Now, silence: Duration) -> bool {
+        self.life.is_some_and(|(last, _)| last < at && at.since(last) >= silence)
+    }
+
+    /// Whether so much time has passed since nothing came over a source's carrier that it may pass again, for all one knows.
+    pub(super) fn may_pass(&self, now: Now, source: &Source) -> bool {
+        let quiet = carrier(source).and_then(|c| self.quiet.get(&c));
+        quiet.is_some_and(|q| now.since(q.found) >= SHUNNED)
+    }
+
+    /// How far others are to be preferred.
+    pub(super) fn standing(&self, now: Now, source: &Source) -> Standing {
+        let tried = |c| self.states.values().any(|s| s.carrier == Some(c) && s.busy > 0);
+        let quiet = |c| self.quiet.get(&c).is_some_and(|q| q.until > now || tried(c));
+        if carrier(source).is_some_and(quiet) {
+            Standing::Quiet
+        } else if self.shunned.get(&way(source)).is_some_and(|until| *until > now) {
+            Standing::Shunned
+        } else {
+            Standing::Good
+        }
+    }
+}
+
+/// The longest pause lately, once another one has passed.
+fn faded(longest: Duration, pause: Duration) -> Duration {
+    pause.max(longest.saturating_sub(pause / FADES))
 }

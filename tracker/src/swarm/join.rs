@@ -8,7 +8,7 @@ use icet::message::{
 };
 use icet::{MediaId, Now, PageRanges};
 
-use super::board::{MediaIx, PeerIx};
+use super::board::{MediaIx, PeerIx, Run};
 use super::media::{Holds, Media, Playhead};
 use super::peer::{LEAST_WINDOW, MOST_LEAST};
 use super::schedule::Event;
@@ -151,7 +151,16 @@ impl Swarm {
         // they bring comes as a map, and bulk waits a little so that little comes twice.
         let mut unknown = false;
         for id in &m.running {
-            unknown |= !(known && self.board.reattach(now, ix, peer, *id));
+            if known && self.board.reattach(now, ix, peer, *id) {
+                continue;
+            }
+            // One that is over to us was taken back, or reported, in a session that did not pass any more.
+            let over = |r: &Run| r.receiver == peer && r.media == ix;
+            if self.board.runs.get(id).is_some_and(over) {
+                self.board.cancel(*id);
+            } else {
+                unknown = true;
+            }
         }
         self.board.end_detached(now, ix, peer);
         if unknown && let Some(x) = self.board.member_mut(ix, peer) {

@@ -615,7 +615,7 @@ impl Board {
             }
             self.suspect(now, host, receiver, Outcome::Stalled);
         }
-        if let Some(proto) = proto {
+        if let Some(proto) = proto.filter(|_| !silent) {
             self.avoid_way(now, media, receiver, host, proto);
         }
         // Nothing came by the others of the same way either: they would fare no better.

@@ -157,6 +157,220 @@ fn a_carrier_that_is_back_is_used_again() {
     assert!(r.started().iter().any(|s| s.1 == 206));
 }
 
+/// Over UDP, and the same host over TCP to stand in.
+fn either(id: u64, pages: (PageNo, PageNo)) -> Assignment {
+    ordered(id, pages, vec![over(1, NetKind::Tcp)])
+}
+
+/// Of each fetch that was started since the last look: its first page, and whether it is the order's first source, which is
+/// over UDP. (What is passed by is reported.)
+fn by_udp(r: &mut Rig) -> Vec<(PageNo, bool)> {
+    let passed = r.reports().iter().filter(|p| p.outcome == Outcome::Unreachable && !p.last).count();
+    r.sent.clear();
+    let started = r.started();
+    let udp = started.len() - passed;
+    started.iter().enumerate().map(|(i, s)| (s.1, i < udp)).collect()
+}
+
+#[test]
+fn what_the_session_met_fetches_need_not_meet() {
+    let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 1000);
+    r.assign(vec![Assignment { source: over(1, NetKind::Tcp), ..ordered(1, (0, 99), Vec::new()) }]);
+    let tcp = r.one_started();
+    steadily(&mut r, tcp, 0..=4);
+    r.assign(vec![either(2, (100, 109))]);
+    let udp = r.one_started();
+    r.millis(500);
+    r.page(tcp, 5);
+    // The session was over UDP, and goes on over TCP.
+    r.e.handle_carrier(r.now, NetKind::Udp, false);
+    r.e.handle_carrier(r.now, NetKind::Tcp, true);
+    r.drain();
+    r.clear();
+    r.assign(vec![either(3, (200, 209))]);
+    assert_eq!(by_udp(&mut r), [(200, false)], "past it at once");
+    // What is under way has its second, though pages come over TCP and it never brought anything.
+    steadily(&mut r, tcp, 6..=9);
+    assert!(r.stops.is_empty());
+    steadily(&mut r, tcp, 10..=10);
+    assert_eq!(r.stops, [udp]);
+    // Who hears something over UDP does not care what the session met.
+    let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 1000);
+    r.assign(vec![either(1, (0, 99))]);
+    let udp = r.one_started();
+    steadily(&mut r, udp, 0..=4);
+    r.e.handle_carrier(r.now, NetKind::Udp, false);
+    r.clear();
+    r.assign(vec![either(2, (200, 209))]);
+    assert_eq!(by_udp(&mut r), [(200, true)]);
+}
+
+#[test]
+fn a_carrier_that_fell_silent_is_tried_by_one_fetch_at_a_time_and_ever_more_seldom() {
+    let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 9000);
+    r.assign(vec![either(1, (0, 9))]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=4);
+    r.millis(1000);
+    assert_eq!(r.stops, [id]);
+    let id = r.one_started();
+    r.pages(id, 5..=9);
+    r.ended(id, Outcome::Done);
+    for (round, pause) in (1..).zip([5, 10, 20, 40, 60, 60]) {
+        let at = round * 1000;
+        r.millis(pause * 1000 - 1);
+        r.clear();
+        r.assign(vec![either(round * 10, (at, at + 9))]);
+        assert_eq!(by_udp(&mut r), [(at, false)], "not yet, in round {round}");
+        r.millis(1);
+        r.clear();
+        r.assign(vec![
+            either(round * 10 + 1, (at + 10, at + 19)),
+            either(round * 10 + 2, (at + 20, at + 29)),
+        ]);
+        assert_eq!(by_udp(&mut r), [(at + 10, true), (at + 20, false)], "in round {round}");
+        // The trial costs its own pages a second, and nobody else's anything.
+        r.clear();
+        r.millis(999);
+        assert!(r.stops.is_empty());
+        r.millis(1);
+        assert_eq!(r.stops.len(), 1);
+        assert_eq!(r.started().iter().map(|s| s.1).collect::<Vec<_>>(), [at + 10]);
+        let all: Vec<_> = r.e.fetches.iter().map(|(id, f)| (*id, f.set.first, f.set.last)).collect();
+        for (id, first, last) in all {
+            r.pages(id, first..=last.unwrap_or(first));
+            r.ended(id, Outcome::Done);
+        }
+    }
+    // One page is enough.
+    r.millis(60_000);
+    r.clear();
+    r.assign(vec![either(900, (8000, 8009))]);
+    let id = r.one_started();
+    r.page(id, 8000);
+    r.assign(vec![either(901, (8010, 8019)), either(902, (8020, 8029))]);
+    assert_eq!(by_udp(&mut r), [(8010, true), (8020, true)]);
+}
+
+#[test]
+fn what_waits_for_its_turn_does_not_begin_by_a_way_that_fell_silent_meanwhile() {
+    let mut r = Rig::joined(1000);
+    r.assign((0..4).map(|i| either(i + 1, (i * 100, i * 100 + 9))).collect());
+    let started = r.started();
+    assert_eq!(started.iter().map(|s| s.1).collect::<Vec<_>>(), [0, 100], "two at a host");
+    steadily(&mut r, started[0].0, 0..=4);
+    r.clear();
+    r.millis(1000);
+    assert_eq!(r.stops.len(), 2);
+    let mut begun = r.started();
+    while let Some((id, first, last, _)) = begun.pop() {
+        r.pages(id, first..=last.unwrap());
+        r.ended(id, Outcome::Done);
+        begun.extend(r.started());
+    }
+    let told: Vec<_> =
+        r.reports().iter().map(|r| (r.assignment, r.protocol.to_string(), r.outcome)).collect();
+    for id in [3, 4] {
+        assert!(told.contains(&(id, "quic".to_owned(), Outcome::Unreachable)), "{told:?}");
+        assert!(told.contains(&(id, "http".to_owned(), Outcome::Done)), "{told:?}");
+    }
+}
+
+#[test]
+fn who_stands_still_does_not_wait_for_a_way_that_never_brought_anything() {
+    let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 1000);
+    r.assign(vec![Assignment { source: over(1, NetKind::Tcp), ..ordered(1, (0, 9), Vec::new()) }]);
+    let first = r.one_started();
+    steadily(&mut r, first, 0..=4);
+    r.assign(vec![either(2, (100, 109))]);
+    let new = r.one_started();
+    // It may have much to send before: as long as others bring something, that is no matter.
+    steadily(&mut r, first, 5..=9);
+    r.ended(first, Outcome::Done);
+    r.millis(999);
+    assert!(r.stops.is_empty());
+    r.millis(1);
+    assert_eq!(r.stops, [new], "a second after the last page");
+    assert_eq!(r.started().len(), 1);
+}
+
+#[test]
+fn who_stands_still_turns_to_the_third_sooner() {
+    let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 1000);
+    // Over a protocol of which nobody knows what it comes over.
+    let all = vec![over(1, NetKind::Tcp), over(1, NetKind::Udp)];
+    let mut unknown = source(1);
+    unknown.host.protocol = "libp2p".parse().unwrap();
+    r.assign(vec![Assignment { source: unknown, ..ordered(1, (0, 99), all) }]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=9);
+    r.millis(1000);
+    assert_eq!(r.stops, [id]);
+    let second = r.one_started();
+    r.millis(499);
+    assert!(r.starts.is_empty());
+    r.millis(1);
+    assert_eq!(r.stops, [id, second]);
+    let third = r.one_started();
+    // There is nobody after it.
+    r.millis(5000);
+    assert!(r.stops.len() == 2);
+    steadily(&mut r, third, 10..=20);
+}
+
+#[test]
+fn who_stands_still_turns_to_what_fell_silent_before() {
+    let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 1000);
+    // UDP fell silent a moment ago, TCP does now.
+    r.assign(vec![either(1, (0, 9))]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=4);
+    r.millis(1000);
+    let id = r.one_started();
+    steadily(&mut r, id, 5..=9);
+    r.ended(id, Outcome::Done);
+    r.clear();
+    let tcp = |id, pages| Assignment {
+        source: over(1, NetKind::Tcp),
+        ..ordered(id, pages, vec![over(1, NetKind::Udp)])
+    };
+    r.assign(vec![tcp(2, (100, 199)), tcp(3, (200, 299))]);
+    let started = r.started();
+    steadily(&mut r, started[0].0, 100..=104);
+    // As long as something comes by the same way, none of them is silent.
+    steadily(&mut r, started[1].0, 200..=209);
+    r.millis(1249);
+    assert!(r.stops.is_empty());
+    r.millis(1);
+    assert_eq!(r.stops.len(), 2);
+    assert_eq!(r.started().len(), 2);
+}
+
+#[test]
+fn a_request_is_no_sign_of_life() {
+    let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 1000);
+    // Two hosts over UDP bring something; one of them is asked again only after the block.
+    r.assign(vec![either(1, (0, 9))]);
+    let one = r.one_started();
+    r.assign(vec![Assignment { source: over(2, NetKind::Udp), ..either(2, (100, 109)) }]);
+    let two = r.one_started();
+    steadily(&mut r, one, 0..=4);
+    r.pages(two, 100..=109);
+    r.ended(two, Outcome::Done);
+    r.page(one, 5);
+    r.millis(600);
+    let again = Assignment { source: over(2, NetKind::Udp), ..either(3, (200, 209)) };
+    r.assign(vec![again]);
+    assert_eq!(r.started().len(), 1);
+    r.millis(400);
+    assert_eq!(r.stops, [one]);
+    // So nothing comes over UDP any more.
+    r.clear();
+    r.assign(vec![Assignment { source: over(3, NetKind::Udp), ..either(4, (300, 309)) }]);
+    let told: Vec<_> = r.reports().iter().map(|r| (r.assignment, r.host.0[0], r.outcome)).collect();
+    assert_eq!(told, [(4, 3, Outcome::Unreachable)]);
+}
+
 /// Host 1 over TCP, of which each request takes a connection.
 fn few(pages: u64) -> Rig {
     let connects_each = BTreeSet::from(["http".parse().unwrap()]);

@@ -421,9 +421,10 @@ pub(super) fn stand_ins(
         let drawn = all.get(&order.media).map(|m| m.able.draw(DRAW, rng)).unwrap_or_default();
         drawn.into_iter().any(|host| find(board, host));
     }
-    // Where the order's own carrier is not known, either may be the one that is silent.
+    // Where the order's own carrier is not known, or the stand-in's, either may be the one that is silent.
     let own = board.detours(now, order.host, order.receiver, BYTES, carrier);
-    let most = if carrier.is_none() { 2 } else { 1 };
+    let known = own.first().is_some_and(|d| board.carrier(order.host, d.proto).is_some());
+    let most = if carrier.is_none() || !known { 2 } else { 1 };
     detours.extend(own.into_iter().take(most).map(|d| (order.host, d.proto)));
     detours.append(&mut others);
     order.stand_ins = detours;

@@ -365,6 +365,43 @@ fn a_way_that_fails_is_avoided_and_another_one_to_the_same_host_is_not() {
     assert!(round > 1 && w.swarm.totals().acked_pages == 2000, "it comes by the other one: {round}");
 }
 
+/// What a protocol comes over may be its own affair: then it may be the one that is blocked, and what failed before stands in too.
+#[test]
+fn a_stand_in_over_nobody_knows_what_is_not_the_only_one() {
+    let mut w = World::new();
+    let peer = |w: &mut World, n: u8| {
+        let at = format!("10.0.0.{n}:4000");
+        let conn = w.connect(&identity(n), &at);
+        let udp = NetAddr { kind: NetKind::Udp, at: at.parse().unwrap() };
+        let quic = Offer { dials: Some(NetKind::Udp), ..offer("quic") };
+        let own = Offer { endpoint: "somewhere".into(), ..offer("own") };
+        w.say(conn, Hello { offers: vec![quic, offer("http"), own], ..hello(vec![tcp(&at), udp]) });
+        conn
+    };
+    let origin = peer(&mut w, 1);
+    w.publish(origin, &media(&identity(1), "film", 1, 20_000, 4000));
+    let r = peer(&mut w, 2);
+    w.join(r, "film", Intent::Whole);
+    let mut seen = 0;
+    for _ in 0..20 {
+        for a in w.assigned(r) {
+            let by = a.source.host.protocol.to_string();
+            if by == "quic" {
+                w.say(r, Report { bytes: 0, pages: 0, ..report(&a, Outcome::Stalled) });
+                continue;
+            }
+            let names: BTreeSet<_> = a.stand_ins.iter().map(|s| s.host.protocol.to_string()).collect();
+            if by == "http" && w.now.0 > 2_000_000 {
+                seen += 1;
+                assert!(names.contains("own") && names.contains("quic"), "{names:?}");
+            }
+            w.done(r, &a);
+        }
+        w.pass(Duration::from_millis(200));
+    }
+    assert!(seen > 0, "nothing was ordered over http");
+}
+
 #[test]
 fn an_order_given_back_is_not_repeated_at_once() {
     let mut w = World::new();
@@ -533,6 +570,33 @@ fn what_a_receiver_that_comes_back_does_not_list_is_over() {
     let r = w.peer(2);
     w.say(r, Join { running: Vec::new(), ..join });
     assert_eq!(w.swarm.totals().running, w.assigned(r).len() as u64);
+}
+
+/// Where a session stopped passing, orders are over to one end only: they are taken back, and nobody waits for them.
+#[test]
+fn what_a_receiver_that_comes_back_lists_though_it_is_over_holds_nothing_up() {
+    let mut w = World::new();
+    film(&mut w, 7000);
+    let r = w.peer(2);
+    w.join(r, "film", Intent::Whole);
+    let before = w.assigned(r);
+    let (over, runs) = (&before[0], before.last().unwrap());
+    w.done(r, over);
+    w.pass(Duration::from_millis(500));
+    let have = PageRanges::one(over.pages.first, over.pages.last.unwrap());
+    let again = w.peer(2);
+    let running = vec![over.id, runs.id];
+    w.say(again, Join { version: 1, have, running, ..join("film", Intent::Whole) });
+    let (mut cancelled, mut ordered) = (Vec::new(), 0);
+    for m in w.heard(again) {
+        match m {
+            ToPeer::Cancel(c) => cancelled.extend(c.assignments),
+            ToPeer::Assign(o) => ordered += o.assignments.len(),
+            _ => {}
+        }
+    }
+    assert_eq!(cancelled, [over.id], "the other one still runs");
+    assert!(ordered > 0, "orders come at once");
 }
 
 #[test]
