@@ -99,7 +99,8 @@ impl Figures {
         let mut lines = standing_lines(self.standing.as_ref());
         if self.standing.as_ref().is_some_and(|s| s.received < self.fetched()) {
             lines.push(
-                "not all of this fetch is counted yet: hosts tell what they gave within two seconds"
+                "not all of this fetch is counted: hosts tell what they gave within two seconds, and what passes within one \
+                 public network never counts"
                     .to_owned(),
             );
         }
@@ -204,7 +205,7 @@ mod tests {
         );
         let early = Standing { received: 0, ..figures.standing.clone().expect("a standing") };
         let early = Figures { standing: Some(early), ..figures.clone() }.standing_lines();
-        assert!(early.len() == 2 && early[1].contains("not all of this fetch is counted yet"), "{early:?}");
+        assert!(early.len() == 2 && early[1].contains("not all of this fetch is counted: "), "{early:?}");
         assert_eq!(figures.resumed_pages, 2);
         assert_eq!(figures.by_protocol, [("http".to_owned(), 3000)].into());
         assert_eq!(figures.pages_by_protocol, [("http".to_owned(), 8)].into());

@@ -1,6 +1,6 @@
 //! Progress bars, on a terminal only, and numbers for people.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iceshare::{Media, Progress};
@@ -40,6 +40,12 @@ pub(crate) fn fetch_bar(total: u64) -> ProgressBar {
 
 const TICK: Duration = Duration::from_millis(200);
 
+/// Hosts that send just now, each once, over however many protocols.
+fn hosts(p: &Progress) -> usize {
+    let active = p.flows.iter().filter(|(_, f)| f.active > 0);
+    active.map(|((host, _), _)| host).collect::<BTreeSet<_>>().len()
+}
+
 /// Tells in lines how a media arrives; never ends by itself.
 pub(crate) async fn tell(media: &Media) {
     let mut tick = tokio::time::interval(TICK);
@@ -48,7 +54,7 @@ pub(crate) async fn tell(media: &Media) {
         tick.tick().await;
         let p = media.progress();
         if told.replace(p.held) != Some(p.held) {
-            let hosts = p.flows.values().filter(|f| f.active > 0).count();
+            let hosts = hosts(&p);
             let mut over: BTreeMap<&str, u64> = BTreeMap::new();
             p.flows.iter().for_each(|((_, by), f)| *over.entry(by.as_str()).or_default() += f.pages);
             let over: Vec<_> = over.iter().map(|(by, pages)| format!("{by}:{pages}")).collect();
@@ -110,7 +116,7 @@ pub(crate) async fn watch(media: &Media, bar: &ProgressBar) {
         let share = u128::from(total) * u128::from(p.held) / u128::from(p.pages.max(1));
         bar.set_position(u64::try_from(share).unwrap_or(total));
         let now = rate.update(p.bytes, Instant::now());
-        let hosts = p.flows.values().filter(|f| f.active > 0).count();
+        let hosts = hosts(&p);
         let bad = if p.bad > 0 { format!(", {} bad pages refused", p.bad) } else { String::new() };
         let s = if hosts == 1 { "" } else { "s" };
         bar.set_message(format!("{}/s from {hosts} host{s}{bad}", DecimalBytes(now)));

@@ -175,6 +175,7 @@ fn protocols_are_listed_and_unknown_ones_are_told_from_them() {
         (&["--transport", "quic", "--set", "http.speed=1"], "it has: "),
         (&["--set", "http.per-ip=1", "--set", "http.per-ip=2"], "--set http.per-ip is given twice"),
         (&["--transport", "http,"], "a name is missing"),
+        (&["--transport", "quic, quic"], "\"quic\" is given twice"),
     ] {
         let ended = iceshare(&[&["protocols"], args].concat());
         assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.err);

@@ -43,9 +43,9 @@ impl Standing {
     pub fn effect(&self) -> String {
         let w = self.weight;
         let than = if w > 1.05 {
-            format!("{w:.1} × a newcomer")
+            format!("{} × a newcomer", decimals(w))
         } else if w < 0.95 {
-            format!("only {w:.1} × a newcomer: giving more raises it")
+            format!("only {} × a newcomer: giving more raises it", decimals(w))
         } else {
             "as a newcomer".to_owned()
         };
@@ -75,6 +75,12 @@ impl Standing {
     }
 }
 
+/// Two decimals at most.
+fn decimals(n: f64) -> String {
+    let text = format!("{n:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 impl Mark {
     fn sentence(&self) -> Option<String> {
         let count =
@@ -86,7 +92,10 @@ impl Mark {
             "unheeded" => {
                 format!("{} nothing was taken up of", count("order to us that", "orders to us that"))
             }
-            "accuses" => "so many hosts were accused from here that it is not believed any more".to_owned(),
+            "accuses" => format!(
+                "{} of altered pages from here, too many to be believed",
+                count("accusation", "accusations")
+            ),
             "complains" => {
                 "so many failures were told from here that they are not believed any more".to_owned()
             }
@@ -162,13 +171,15 @@ mod tests {
         let effect = |w, p, a| told(w, p, a, 1000, &[]).effect();
         assert_eq!(
             effect(1520, 12, 3),
-            "where uploads are scarce we count 1.5 × a newcomer; 3 of the 12 other peers come before us"
+            "where uploads are scarce we count 1.52 × a newcomer; 3 of the 12 other peers come before us"
         );
         assert_eq!(
             effect(1000, 0, 0),
             "where uploads are scarce we count as a newcomer; nobody else is here now"
         );
         assert!(effect(200, 5, 1).contains("only 0.2 × a newcomer: giving more raises it; 1 of the 5"));
+        assert!(effect(250, 5, 1).contains("only 0.25 × a newcomer:"));
+        assert!(effect(2000, 5, 1).contains(" 2 × a newcomer;"));
         assert!(effect(200, 5, 1).contains("peers comes before us"));
         // A tracker's nonsense stays readable.
         assert!(effect(u32::MAX, 1, 7).contains("1 of the 1"));
@@ -185,6 +196,10 @@ mod tests {
                  nothing was taken up of"
             )
         );
+        let many = told(1000, 1, 0, 500, &[(MarkReason::ACCUSES, 12)]).doubts();
+        assert!(many.is_some_and(|d| {
+            d.ends_with("12 accusations of altered pages from here, too many to be believed")
+        }));
         let later = told(1000, 1, 0, 990, &[(MarkReason(900), 1)]).doubts();
         assert_eq!(later.as_deref(), Some("the tracker trusts us by 98 %: it does not say why"));
     }

@@ -254,6 +254,9 @@ pub enum RegistryError {
         /// What there is.
         known: String,
     },
+    /// One name was asked for more than once.
+    #[error("protocol {0:?} is given twice: say it once")]
+    Repeated(String),
     /// Nothing at all is linked or chosen.
     #[error("no payload protocol is chosen")]
     None,
@@ -336,7 +339,9 @@ impl Registry {
             chosen = self.0.iter().collect();
         }
         chosen.sort_by_key(|r| r.name);
-        chosen.dedup_by_key(|r| r.name);
+        if let Some(pair) = chosen.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(RegistryError::Repeated(pair[0].name.to_owned()));
+        }
         let build = |r: &Registration| -> Result<Protocol, RegistryError> {
             let mine: Vec<_> = settings
                 .iter()

@@ -508,7 +508,7 @@ impl MarkReason {
     pub const ALTERED: MarkReason = MarkReason(1);
     /// It took up nothing of what was ordered for it; counted are orders, as they fade.
     pub const UNHEEDED: MarkReason = MarkReason(2);
-    /// It accused so many hosts of altering pages that its word weighs nothing; counted are accusations, as they fade.
+    /// It accused hosts of altering pages so often that its word weighs nothing; counted are accusations, as they fade.
     pub const ACCUSES: MarkReason = MarkReason(3);
     /// It complained so often of hosts that its word weighs nothing; counted are complaints, as they fade.
     pub const COMPLAINS: MarkReason = MarkReason(4);

@@ -16,12 +16,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         key: "quic-port",
         default: "0",
-        about: "UDP port of libp2p's own QUIC (0: any free one; off: none, and so no hole punching over UDP)",
+        about: "UDP port of libp2p's own QUIC; without it there is no hole punching over UDP",
     },
     Setting {
         key: "punch",
         default: "on",
-        about: "whether relayed connections are replaced by direct ones through NATs (on, off)",
+        about: "whether relayed connections are replaced by direct ones through NATs",
     },
     Setting { key: "connections", default: "512", about: "connections that may be open to us at once" },
     Setting { key: "per-ip", default: "64", about: "of them, those from one IP address (loopback aside)" },
@@ -69,7 +69,10 @@ impl Config {
         let read = settings.of(crate::NAME, SETTINGS);
         let quic_port = match read.text("quic-port") {
             "off" => None,
-            port => Some(port.parse().map_err(|_| read.refused("quic-port", "it takes a port, or off"))?),
+            port => Some(
+                port.parse()
+                    .map_err(|_| read.refused("quic-port", "it takes a port, 0 for any free one, or off"))?,
+            ),
         };
         let relays = if read.text("relay") == "none" { "" } else { read.text("relay") };
         let relays = wire::relays(relays).map_err(|e| read.refused("relay", format!("{}: {e}", e.text)))?;

@@ -13,7 +13,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "connect-timeout", default: "3", about: "seconds that a handshake may take" },
     Setting { key: "stall-timeout", default: "30", about: "seconds that pages are waited for" },
     Setting { key: "window", default: "4096", about: "KiB of one request that may wait for their reader" },
-    Setting { key: "max-datagram", default: "8952", about: "bytes of the largest datagram, 1200 or more" },
+    Setting { key: "max-datagram", default: "8952", about: "bytes of the largest datagram" },
 ];
 
 /// The values.
