@@ -175,7 +175,7 @@ pub(crate) struct Broadcast {
     /// How long a page may wait for the signature that it shares with those behind it
     #[arg(long, value_name = "TIME", value_parser = parse_delay, default_value = "250ms")]
     pub(crate) delay: Duration,
-    /// How much is kept for those who come late
+    /// How much is kept for those who come late; on disk it may be 4 MiB more
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30m")]
     pub(crate) window: Duration,
 }

@@ -106,6 +106,9 @@ fn tidy(store: &Store, data: &Path) {
             }
         }
     }
+    if let Err(error) = store.sweep_live() {
+        tracing::warn!(%error, "live media that killed commands left was not removed");
+    }
     match store.forget_gone() {
         Ok(gone) => {
             for file in gone.iter().take(FORGOTTEN) {

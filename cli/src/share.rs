@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use iceshare::icet::{IcetUrl, Identity, MediaPath};
-use iceshare::publish::{Publish, scan};
+use iceshare::publish::{Prepared, Publish, scan};
 use iceshare::{Media, Peer};
 use indicatif::DecimalBytes;
 use tokio_util::sync::CancellationToken;
@@ -307,6 +307,22 @@ impl<'a> Sharer<'a> {
 
     /// The error says if another try, with the same file, may succeed.
     async fn publish(&self, path: &MediaPath, want: Wanted) -> Result<Media, (Failure, bool)> {
+        let failed = |e: iceshare::OpenError| {
+            let again = matches!(e, iceshare::OpenError::Tracker { .. });
+            (peer::opened(e), again)
+        };
+        let prepared = self.prepare(path, want.clone()).await?;
+        match self.peer.publish(&self.tracker, &prepared).await {
+            // Signed once more, above what the tracker knows of our key.
+            Err(iceshare::OpenError::Outdated(_)) => {
+                let prepared = self.prepare(path, want).await?;
+                self.peer.publish(&self.tracker, &prepared).await.map_err(failed)
+            }
+            published => published.map_err(failed),
+        }
+    }
+
+    async fn prepare(&self, path: &MediaPath, want: Wanted) -> Result<Prepared, (Failure, bool)> {
         let bar = read_bar(path.file_name());
         let name = printable(&want.file.display().to_string());
         let publish =
@@ -330,10 +346,7 @@ impl<'a> Sharer<'a> {
                 repaired.left_out
             ));
         }
-        self.peer.publish(&self.tracker, &prepared).await.map_err(|e| {
-            let again = matches!(e, iceshare::OpenError::Tracker { .. });
-            (peer::opened(e), again)
-        })
+        Ok(prepared)
     }
 }
 

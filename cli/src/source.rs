@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use iceshare::FromSource;
 use iceshare::ogg::{Damage, PageHeader, SplitEvent, Splitter, Timeline};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
@@ -33,8 +32,10 @@ const SETUP: usize = 256;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 const ANSWER: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(20);
-/// Pages by which a source that comes back is recognised: Icecast sends its headers and some 64 KB once more.
-const RECENT: usize = 8192;
+/// A source that comes back is recognised by the pages of so long: Icecast sends its headers and some 64 KB once more. Of more pages than
+/// that the older ones are forgotten.
+const RECENT: Duration = Duration::from_secs(60);
+const RECENT_PAGES: usize = 8192;
 
 /// `--from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +82,8 @@ impl FromStr for From {
 /// A source that was opened, and its first pages: all setup pages, and one behind them.
 pub(crate) struct Source {
     pub(crate) first: Vec<(PageHeader, Bytes)>,
-    pages: mpsc::Receiver<FromSource>,
+    /// The pages behind them.
+    pub(crate) pages: mpsc::Receiver<(PageHeader, Bytes)>,
 }
 
 impl Source {
@@ -98,58 +100,39 @@ impl Source {
         };
         tokio::spawn(async move {
             let read = match &from {
-                From::Stdin => stdin(out.clone()).await,
-                From::File(path) => file(path, again, out.clone()).await,
-                From::Http { .. } => http(&from, out.clone()).await,
-                From::Listen(door) => listen(door.clone(), out.clone()).await,
+                From::Stdin => stdin(out).await,
+                From::File(path) => file(path, again, out).await,
+                From::Http { .. } => http(&from, out).await,
+                From::Listen(door) => listen(door.clone(), out).await,
             };
-            if let Err(why) = read {
-                let _ = failed.send(why).await;
+            if let Err(why) = read
+                && let Err(why) = failed.send(why).await
+            {
+                note(format!("iceshare: the source has failed: {}", why.0));
             }
-            let _ = out.send(FromSource::End).await;
         });
         let (mut first, mut timeline) = (Vec::new(), Timeline::new());
         loop {
             match pages.recv().await {
-                Some(FromSource::Page(header, bytes)) => {
+                Some((header, bytes)) => {
                     let place = timeline.page(&header, &bytes);
                     first.push((header, bytes));
                     if !place.setup || first.len() >= SETUP {
                         return Ok(Source { first, pages });
                     }
                 }
-                Some(FromSource::Interrupted) => {}
-                Some(FromSource::End) | None => {
-                    let why = failure.try_recv().unwrap_or_else(|_| "it ends before any sound".to_owned());
+                None => {
+                    let why = failure.recv().await.unwrap_or_else(|| "it ends before any sound".to_owned());
                     return Err(Failure::failed(format!("cannot broadcast {name}: {why}")));
                 }
             }
         }
     }
-
-    /// All pages from the first on.
-    pub(crate) fn pages(self) -> mpsc::Receiver<FromSource> {
-        let (out, all) = mpsc::channel(QUEUE);
-        let Source { first, mut pages } = self;
-        tokio::spawn(async move {
-            for (header, bytes) in first {
-                if out.send(FromSource::Page(header, bytes)).await.is_err() {
-                    return;
-                }
-            }
-            while let Some(piece) = pages.recv().await {
-                if out.send(piece).await.is_err() {
-                    return;
-                }
-            }
-        });
-        all
-    }
 }
 
 /// Cuts what is read into pages and hands them on.
 struct Reading {
-    out: mpsc::Sender<FromSource>,
+    out: mpsc::Sender<(PageHeader, Bytes)>,
     splitter: Splitter,
     pace: Option<Paced>,
     seen: u64,
@@ -166,7 +149,7 @@ struct Paced {
 /// Pages that came lately, of a source that may send them once more.
 #[derive(Default)]
 struct Recent {
-    order: VecDeque<[u8; 32]>,
+    order: VecDeque<(Instant, [u8; 32])>,
     known: HashSet<[u8; 32]>,
     /// Setup pages of the present link.
     setup: HashSet<[u8; 32]>,
@@ -177,7 +160,15 @@ struct Recent {
 
 impl Recent {
     /// Whether a page is new; and whether the source begins another link with it though it only came back.
-    fn is_new(&mut self, header: &PageHeader, bytes: &[u8]) -> bool {
+    fn is_new(&mut self, now: Instant, header: &PageHeader, bytes: &[u8]) -> bool {
+        let too_old = |o: &VecDeque<(Instant, _)>| {
+            o.len() > RECENT_PAGES || o.front().is_some_and(|(at, _)| now.duration_since(*at) > RECENT)
+        };
+        while too_old(&self.order)
+            && let Some((_, old)) = self.order.pop_front()
+        {
+            self.known.remove(&old);
+        }
         let hash = *blake3::hash(bytes).as_bytes();
         if self.back && (self.known.contains(&hash) || self.setup.contains(&hash)) {
             return false;
@@ -194,19 +185,14 @@ impl Recent {
             self.data_seen = true;
         }
         if self.known.insert(hash) {
-            self.order.push_back(hash);
-        }
-        if self.order.len() > RECENT
-            && let Some(old) = self.order.pop_front()
-        {
-            self.known.remove(&old);
+            self.order.push_back((now, hash));
         }
         true
     }
 }
 
 impl Reading {
-    fn new(out: mpsc::Sender<FromSource>, paced: bool) -> Reading {
+    fn new(out: mpsc::Sender<(PageHeader, Bytes)>, paced: bool) -> Reading {
         let pace = paced.then(|| Paced { began: Instant::now(), timeline: Timeline::new() });
         Reading { out, splitter: Splitter::new(), pace, seen: 0, pages: 0, recent: None }
     }
@@ -247,10 +233,10 @@ impl Reading {
                         let due = Duration::from_micros(u64::try_from(place.time).unwrap_or(0));
                         sleep_until(pace.began + due).await;
                     }
-                    if self.recent.as_mut().is_some_and(|r| !r.is_new(&header, &bytes)) {
+                    if self.recent.as_mut().is_some_and(|r| !r.is_new(Instant::now(), &header, &bytes)) {
                         continue;
                     }
-                    if self.out.send(FromSource::Page(header, bytes)).await.is_err() {
+                    if self.out.send((header, bytes)).await.is_err() {
                         return Ok(false);
                     }
                 }
@@ -265,13 +251,13 @@ fn skipped(damage: &Damage) {
     tracing::warn!(%damage, "left out of the broadcast");
 }
 
-async fn stdin(out: mpsc::Sender<FromSource>) -> Result<(), String> {
+async fn stdin(out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let stdin =
         std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("it cannot be read: {e}"))?;
     Reading::new(out, false).all(tokio::fs::File::from_std(stdin.into())).await.map(drop)
 }
 
-async fn file(path: &PathBuf, again: bool, out: mpsc::Sender<FromSource>) -> Result<(), String> {
+async fn file(path: &PathBuf, again: bool, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let mut reading = Reading::new(out, true);
     loop {
         let before = reading.pages;
@@ -286,7 +272,7 @@ async fn file(path: &PathBuf, again: bool, out: mpsc::Sender<FromSource>) -> Res
 }
 
 /// Follows a URL, and asks again when it breaks off.
-async fn http(from: &From, out: mpsc::Sender<FromSource>) -> Result<(), String> {
+async fn http(from: &From, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let mut reading = Reading::new(out, false);
     reading.recent = Some(Recent::default());
     let mut pause = PAUSE.0;
@@ -321,7 +307,7 @@ async fn http(from: &From, out: mpsc::Sender<FromSource>) -> Result<(), String> 
 }
 
 /// Takes one encoder's stream after the other.
-async fn listen(door: Door, out: mpsc::Sender<FromSource>) -> Result<(), String> {
+async fn listen(door: Door, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let url = format!("icecast://source:{}@{{}}/live", door.password);
     let (address, mut sources) =
         listen_source::open(door).await.map_err(|e| format!("sources cannot come there: {e}"))?;

@@ -22,6 +22,26 @@ pub(crate) fn chosen(settings: &Settings) -> Result<Vec<Protocol>, Failure> {
     registry()?.build(&settings.transport, &settings.set).map_err(|e| Failure::from_error(USAGE, &e))
 }
 
+/// Refuses settings by which nothing live could be sent or fetched.
+pub(crate) fn for_live(settings: &Settings) -> Result<(), Failure> {
+    let carry = |all: &[Protocol]| -> Vec<String> {
+        let can = all.iter().filter(|p| p.implementation.abilities().carries_live());
+        can.map(|p| p.name.to_string()).collect()
+    };
+    if !carry(&chosen(settings)?).is_empty() {
+        return Ok(());
+    }
+    let all = registry()?.build(&[], &settings.set).map_err(|e| Failure::from_error(USAGE, &e))?;
+    let (mine, others) = (settings.transport.join(", "), carry(&all));
+    Err(Failure::usage(match others.as_slice() {
+        [] => "no payload protocol of this build carries live media".to_owned(),
+        others => format!(
+            "live media does not go over {mine}: choose {} with --transport, too",
+            others.join(" or ")
+        ),
+    }))
+}
+
 /// The crates that bring them, as they stand in logs.
 pub(crate) fn crates() -> Vec<String> {
     let registry = Registry::linked();

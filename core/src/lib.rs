@@ -19,8 +19,7 @@ pub mod stream;
 pub mod verify;
 
 pub use driver::{
-    Broadcast, BroadcastError, BroadcastOptions, FetchFailure, Flow, FromSource, Giver, Info, LivePage,
-    LiveReader, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, Standing,
-    StartError,
+    Broadcast, BroadcastError, BroadcastOptions, FetchFailure, Flow, Giver, Info, LivePage, LiveReader,
+    Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, Standing, StartError,
 };
 pub use icet;

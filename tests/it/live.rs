@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use iceshare::ogg::{SplitEvent, Splitter, Timeline};
+use iceshare::ogg::{PageHeader, SplitEvent, Splitter, Timeline};
 use iceshare_tests::media::opus_like;
 use iceshare_tests::{Network, PATIENCE, Proc, have};
 
@@ -44,20 +44,41 @@ fn broadcast(network: &Network, who: &str, from: &Path, more: &[&str]) -> (Proc,
     (proc, url)
 }
 
+/// What a page has beside serial number, page number and checksum, which a broadcaster may have to change.
+fn content(page: &Bytes) -> (&[u8], &[u8]) {
+    (&page[..14], &page[26..])
+}
+
 /// Checks that `recorded` is the setup pages of the source and then pages of it in a row, the source over and over; `restarts` times it
-/// may begin anew in the middle. How many pages are behind the setup.
+/// may begin anew in the middle. Each time it begins it is a link with a serial number of its own. How many pages are behind the setup.
 fn is_a_stretch(source: &Path, recorded: &Path, mut restarts: usize) -> usize {
     let (source, setup) = pages(source);
     let (recorded, _) = pages(recorded);
     assert!(recorded.len() > setup, "only {} pages", recorded.len());
-    assert_eq!(recorded[..setup], source[..setup], "setup pages come first");
+    let contents = |pages: &[Bytes]| pages.iter().map(|p| content(p).1.to_vec()).collect::<Vec<_>>();
+    assert_eq!(contents(&recorded[..setup]), contents(&source[..setup]), "setup pages come first");
+    let label = |page: &Bytes| {
+        let header = PageHeader::parse(page).expect("a page");
+        (header.serial, header.sequence)
+    };
+    let (mut serial, _) = label(&recorded[0]);
+    let mut serials = vec![serial];
     let rest = &recorded[setup..];
-    let mut at = source.iter().position(|p| *p == rest[0]).expect("a page of the source");
+    let mut at = source.iter().position(|p| content(p) == content(&rest[0])).expect("a page of the source");
     for (i, page) in rest.iter().enumerate() {
-        if restarts > 0 && *page != source[at] && *page == source[0] {
+        if restarts > 0 && content(page) != content(&source[at]) && content(page) == content(&source[0]) {
             (restarts, at) = (restarts - 1, 0);
         }
-        assert!(*page == source[at], "page {i} behind the setup: a gap, a repeat, or altered");
+        assert!(
+            content(page) == content(&source[at]),
+            "page {i} behind the setup: a gap, a repeat, or altered"
+        );
+        if at == 0 {
+            serial = label(page).0;
+            assert!(!serials.contains(&serial), "a link with the serial number of another");
+            serials.push(serial);
+        }
+        assert_eq!(label(page), (serial, label(&source[at]).1), "page {i} behind the setup");
         at = (at + 1) % source.len();
     }
     assert_eq!(restarts, 0, "it never began anew");
@@ -90,13 +111,103 @@ fn a_broadcaster_that_is_killed_goes_on_and_so_do_its_listeners() {
     let size = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
     until("the listener hears something", || size(&out) > 4000);
     station.kill();
+    let before = size(&out);
     let (_station, again) = broadcast(&network, "station", &source, &["--loop"]);
     assert_eq!(again, url);
+    let (back, most) = (Instant::now(), Duration::from_secs(8));
+    until("it goes on", || size(&out) > before + 2000);
+    assert!(back.elapsed() < most, "{:?} after the broadcaster was back", back.elapsed());
     listener.ends_with(0);
     // Without a word of the system on its restarts a new broadcast begins instead.
     if Path::new("/proc/sys/kernel/random/boot_id").exists() {
         is_a_stretch(&source, &out, 1);
     }
+}
+
+#[test]
+fn the_owner_of_a_path_can_always_go_on() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 10).expect("a source");
+    let text = source.to_string_lossy();
+    let key = network.path("key");
+    let key = key.to_string_lossy();
+    let mine = ["--key", &key];
+    let publish = |who| {
+        let args = ["publish", &text, "--tracker", &network.tracker.url, "--as", "radio/one", "--key", &key];
+        let proc = network.run(who, &args);
+        let url = proc.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));
+        (proc, url)
+    };
+    let end = |mut proc: Proc| {
+        proc.signal("INT");
+        proc.ends_with(130);
+    };
+    let heard = |who: &str, url: &str| {
+        let (mut get, out) = network.get(who, url, &["--for", "1s"]);
+        get.ends_with(0);
+        is_a_stretch(&source, &out, 0);
+    };
+    let live = [&mine[..], &["--loop"]].concat();
+    // A file, a broadcast, the file, the broadcast: from one data folder.
+    let (proc, url) = publish("a");
+    end(proc);
+    let (proc, _) = broadcast(&network, "a", &source, &live);
+    heard("b", &url);
+    end(proc);
+    end(publish("a").0);
+    let (proc, _) = broadcast(&network, "a", &source, &live);
+    end(proc);
+    // And from two, that know nothing of each other but the key.
+    let (proc, _) = broadcast(&network, "other", &source, &live);
+    end(proc);
+    let (proc, again) = broadcast(&network, "a", &source, &live);
+    assert_eq!(again, url);
+    heard("c", &url);
+    end(proc);
+    end(publish("other").0);
+    end(publish("a").0);
+}
+
+#[test]
+fn a_broadcast_whose_broadcaster_is_gone_is_off_the_air() {
+    let network = Network::with(&["--off-air", "5"]);
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 11).expect("a source");
+    let (mut station, url) = broadcast(&network, "station", &source, &["--loop"]);
+    let (get, out) = network.get("get", &url, &[]);
+    let play = network.run("play", &["play", &url]);
+    play.line("its link", |l| l.starts_with("http://").then_some(()));
+    let size = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
+    until("the listener hears something", || size(&out) > 4000);
+    station.kill();
+    for mut listener in [play, get] {
+        listener.ends_with(5);
+        assert!(listener.stderr().contains("off the air"), "{}", listener.stderr());
+    }
+    is_a_stretch(&source, &out, 0);
+    network.run("info", &["info", &url]).ends_with(4);
+    // Who comes back goes on all the same.
+    let (_station, again) = broadcast(&network, "station", &source, &["--loop"]);
+    assert_eq!(again, url);
+    network.run("info", &["info", &url]).ends_with(0);
+}
+
+#[test]
+fn those_who_listen_to_the_end_end_well() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 18_600, 1200, 12).expect("a source");
+    let (mut station, url) = broadcast(&network, "station", &source, &[]);
+    let (mut get, out) = network.get("get", &url, &[]);
+    let mut play = network.run("play", &["play", &url]);
+    play.line("its link", |l| l.starts_with("http://").then_some(()));
+    for listener in [&mut get, &mut play] {
+        listener.ends_with(0);
+        assert!(listener.stderr().contains("the broadcast has ended"), "{}", listener.stderr());
+    }
+    station.ends_with(0);
+    is_a_stretch(&source, &out, 0);
 }
 
 #[test]
@@ -118,16 +229,16 @@ fn what_cannot_be_broadcast_is_told() {
     let mut none = network.run("none", &["broadcast", "--tracker", tracker, "--as", "x", "--from", &garbage]);
     none.ends_with(1);
     assert!(none.stderr().contains("is not Ogg"), "{}", none.stderr());
-    // Over a protocol that carries no live media nobody listens, and is told so.
+    // Over a protocol that carries no live media it neither begins nor is heard.
+    let args = ["broadcast", "--tracker", tracker, "--as", "x", "--from", &text, "--transport", "http"];
+    let mut mute = network.run("mute", &args);
+    mute.ends_with(2);
+    assert!(mute.stderr().contains("live media does not go over http: choose"), "{}", mute.stderr());
     let info = network.run("info", &["info", &url]).end();
     assert_eq!(info, Some(0));
     let (mut deaf, out) = network.get("deaf", &url, &["--transport", "http", "--for", "3s"]);
-    deaf.error_line("why nothing comes", |l| {
-        l.contains("none of them speaks http (they speak").then_some(())
-    });
-    assert!(out.exists());
-    deaf.signal("INT");
-    deaf.ends_with(130);
+    deaf.ends_with(2);
+    assert!(deaf.stderr().contains("live media does not go over http: choose"), "{}", deaf.stderr());
     assert!(!out.exists(), "an empty file would be in the way");
     let mut file = network.run("file", &["publish", &text, "--tracker", tracker, "--as", "a/file"]);
     let link = file.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));
@@ -144,6 +255,33 @@ pub(crate) fn decoded(file: &Path) -> Vec<u8> {
     let out = ffmpeg.output().expect("ffmpeg");
     assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
     out.stdout
+}
+
+#[test]
+fn players_go_on_from_link_to_link() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let network = Network::new();
+    let source = network.path("source.opus");
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", "sine=f=440:d=3", "-c:a", "libopus"]);
+    ffmpeg.args(["-page_duration", "200000"]).arg(&source);
+    assert!(ffmpeg.status().is_ok_and(|s| s.success()));
+    let (mut station, url) = broadcast(&network, "station", &source, &["--loop"]);
+    let (mut get, out) = network.get("get", &url, &["--for", "8s"]);
+    let size = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
+    until("the listener hears something", || size(&out) > 20_000);
+    station.kill();
+    let (_station, _) = broadcast(&network, "station", &source, &["--loop"]);
+    get.ends_with(0);
+    // From a pipe, as players listen: in a file some look for its end first, and complain of any chain.
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "warning", "-i", "-", "-f", "s16le", "-ac", "1", "-ar", "8000", "-"]);
+    let heard = ffmpeg.stdin(std::fs::File::open(&out).expect("a recording")).output().expect("ffmpeg");
+    let complaints = String::from_utf8_lossy(&heard.stderr);
+    assert!(heard.status.success() && complaints.is_empty(), "{complaints}");
+    assert!(heard.stdout.len() > 7 * 16_000, "{} bytes of 8 s", heard.stdout.len());
 }
 
 #[test]

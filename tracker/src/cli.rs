@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 use icet::PeerKey;
@@ -43,6 +44,10 @@ struct Cli {
     /// Keep why recent assignments were made, for /api/media/PATH/why: up to 100 MB
     #[arg(long)]
     explain: bool,
+    /// A broadcast whose broadcaster is gone for so many seconds, and of which nobody gets a page any more, is off the air: those who
+    /// listen are told, and it is listed no more [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(5..=86_400))]
+    off_air: Option<u32>,
     /// Log all that the swarm is told into FILE, which must not be there yet, for `icetracker replay`. It holds peers'
     /// keys and addresses and what they fetched, but no secret
     #[arg(long, value_name = "FILE")]
@@ -50,7 +55,8 @@ struct Cli {
     /// The log ends when it has this many bytes
     #[arg(long, value_name = "BYTES", default_value_t = RECORD)]
     record_limit: u64,
-    /// TOML file with any of `listen` (a list), `web`, `web_token`, `publishers` (a list of keys), `data` and `explain`; options given here win
+    /// TOML file with any of `listen` (a list), `web`, `web_token`, `publishers` (a list of keys), `data`,
+    /// `explain` and `off_air`; options given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Log more to stderr; twice for details of sessions. The variable RUST_LOG chooses finer
@@ -91,6 +97,7 @@ struct Config {
     data: Option<PathBuf>,
     #[serde(default)]
     explain: bool,
+    off_air: Option<u32>,
 }
 
 /// Why the options make no sense.
@@ -139,6 +146,7 @@ fn merge(cli: Cli) -> Result<Options, OptionsError> {
         data,
         quotas: config.quotas,
         explain: cli.explain || config.explain,
+        off_air: cli.off_air.map_or(config.off_air, |s| Duration::from_secs(s.into())),
         record: cli.record.map(|file| RecordOptions { file, limit: cli.record_limit }),
     })
 }
@@ -158,6 +166,12 @@ fn config(file: &Path) -> Result<Options, OptionsError> {
     }
     options.web = config.web.as_deref().map(|addr| parse("web", addr)).transpose()?;
     options.explain = config.explain;
+    if let Some(seconds) = config.off_air {
+        if !(5..=86_400).contains(&seconds) {
+            return Err(bad(format!("off_air = {seconds}: it takes seconds from 5 to 86400")));
+        }
+        options.off_air = Duration::from_secs(seconds.into());
+    }
     let key = |k: &String| -> Result<PeerKey, OptionsError> {
         k.parse().map_err(|_| bad(format!("publishers: {k:?} is no key of 64 hexadecimal digits")))
     };

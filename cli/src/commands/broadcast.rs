@@ -36,6 +36,7 @@ pub(crate) async fn broadcast(
     if args.again && !matches!(from, From::File(_)) {
         return Err(Failure::usage("--loop is for a file"));
     }
+    crate::transports::for_live(settings)?;
     // A source that is none is found before anything is announced.
     let source = tokio::select! {
         () = stop.cancelled() => return Err(Failure::interrupted()),
@@ -57,7 +58,7 @@ pub(crate) async fn broadcast(
         } else {
             "broadcasting; Ctrl-C interrupts it, and the same command goes on with it"
         });
-        broadcast.run(source.pages()).await.map_err(failure)
+        broadcast.run(source.first, source.pages).await.map_err(failure)
     };
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),

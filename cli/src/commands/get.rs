@@ -53,7 +53,10 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
         Ok(opened) => {
             let media = opened.media();
             if media.is_live() {
-                let outcome = live(media, args, settings, &output, stop).await;
+                let outcome = match crate::transports::for_live(settings) {
+                    Ok(()) => live(media, args, settings, &output, stop).await,
+                    Err(failure) => Err(failure),
+                };
                 media.leave();
                 peer.shutdown().await;
                 return outcome;

@@ -123,7 +123,11 @@ fn show(r: &Report<'_>) -> Outcome {
     }
     let duration = if r.duration_us > 0 { format!(", {}", clock(r.duration_us)) } else { String::new() };
     let chain = if r.links > 1 { format!(", {} links", r.links) } else { String::new() };
-    lines.push((r.kind, format!("{}{duration}, {} pages{chain}", DecimalBytes(r.bytes), r.pages)));
+    // Live media has no length.
+    lines.push(match r.kind {
+        "live" => (r.kind, "continuous".to_owned()),
+        kind => (kind, format!("{}{duration}, {} pages{chain}", DecimalBytes(r.bytes), r.pages)),
+    });
     for s in &r.streams {
         let mut text = printable(s.codec);
         match (s.rate, s.size) {
@@ -145,7 +149,10 @@ fn show(r: &Report<'_>) -> Outcome {
     lines.push(("signature", format!("good, version {} by {}", r.version, r.publisher)));
     lines.push((
         "swarm",
-        format!("{} listeners, {} hits, {} with all of it", r.listeners, r.hits, r.complete),
+        match r.kind {
+            "live" => format!("{} listeners, {} hits", r.listeners, r.hits),
+            _ => format!("{} listeners, {} hits, {} with all of it", r.listeners, r.hits, r.complete),
+        },
     ));
     lines.extend(r.alternatives.iter().map(|a| ("also as", printable(a))));
     let (given, got) = (DecimalBytes(r.sent), DecimalBytes(r.received));

@@ -3,9 +3,9 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use iceshare::Media;
 use iceshare::icet::message::Intent;
-use iceshare_gateway::Gateway;
+use iceshare::{Media, OpenError};
+use iceshare_gateway::{Gateway, Offered};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,11 @@ pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &Cancella
         Ok(own) => {
             // What was complete before is somebody's: shared, or kept.
             let keep = args.keep || own.media.store().is_complete();
-            let outcome = with(&own.media, &gateway, player, &Protocols::of(settings), stop).await;
+            let fit = if own.media.is_live() { crate::transports::for_live(settings) } else { Ok(()) };
+            let outcome = match fit {
+                Ok(()) => with(&own.media, &gateway, player, &Protocols::of(settings), stop).await,
+                Err(failure) => Err(failure),
+            };
             drop(gateway);
             own.media.leave();
             own.end(&peer, keep).await;
@@ -66,10 +70,10 @@ async fn with(
     let ended = async {
         match child {
             Some(child) => until_ended(child, stop).await,
-            None => {
-                stop.cancelled().await;
-                Err(Failure::interrupted())
-            }
+            None => tokio::select! {
+                () = stop.cancelled() => Err(Failure::interrupted()),
+                () = heard_to_the_end(media, gateway, &offered) => Ok(()),
+            },
         }
     };
     let bar = fetch_bar(media.manifest().bytes);
@@ -140,20 +144,46 @@ async fn until_ended(mut child: Child, stop: &CancellationToken) -> Outcome {
     }
 }
 
-/// Ends when the media does (withdrawn, refused), which a player sees as a broken connection. A broadcast that has ended is taken off
-/// the tracker, and its player hears the rest.
+/// Ends when the media does (withdrawn, refused), which a player sees as a broken connection. A broadcast that has ended is no failure:
+/// its player hears the rest.
 async fn failed(media: &Media) -> Failure {
+    let failure = ended(media).await;
+    match failure {
+        Some(e) => peer::opened(e),
+        None => {
+            note("the broadcast has ended");
+            std::future::pending().await
+        }
+    }
+}
+
+/// Waits until nothing comes any more: for what reason, or none if a broadcast has ended as it should.
+async fn ended(media: &Media) -> Option<OpenError> {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
-        if let Some(e) = media.failure() {
-            if media.store().ended().is_some() {
-                note("the broadcast has ended");
-                std::future::pending().await
-            }
-            return peer::opened(e);
+        let over = media.is_live() && media.store().ended().is_some();
+        match media.failure() {
+            Some(OpenError::Withdrawn(_)) if media.is_live() => return None,
+            Some(e) => return Some(e).filter(|_| !over),
+            None if over && media.store().came_to_the_end() => return None,
+            None => {}
         }
     }
+}
+
+/// Waits for the end of a broadcast, and until nobody hears it here any more.
+async fn heard_to_the_end(media: &Media, gateway: &Gateway, offered: &Offered) {
+    if ended(media).await.is_some() {
+        // That is told otherwise.
+        std::future::pending::<()>().await;
+    }
+    let mut tick = tokio::time::interval(TICK);
+    while gateway.listeners(offered) > 0 {
+        tick.tick().await;
+    }
+    // What was written last is on its way to the player yet.
+    tokio::time::sleep(GRACE).await;
 }
 
 #[cfg(test)]

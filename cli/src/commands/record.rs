@@ -111,6 +111,9 @@ pub(super) async fn record(
     if json {
         output::json(&recorded)?;
     }
+    if recorded.ended && recorded.pages == 0 {
+        return Err(Failure::with(5, "the broadcast ended before a page of it came"));
+    }
     // Without a time, an interrupt is how one ends a recording; it is told apart by its code all the same.
     if stopped { Err(Failure::interrupted()) } else { Ok(()) }
 }

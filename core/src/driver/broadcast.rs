@@ -1,5 +1,6 @@
 //! Broadcasting: pages of a source into the journal, onto the shelf, and told to the tracker.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use super::{Media, OpenError, Peer};
 use crate::live::{Broadcaster, DELAY, SourceError};
 use crate::ogg::{PageHeader, Timeline};
 use crate::publish::{self, PublishError};
-use crate::store::{StoreError, Window};
+use crate::store::{MediaStore, StoreError, Window};
 
 /// How often heads are told.
 const HEAD: Duration = Duration::from_millis(1000);
@@ -39,17 +40,6 @@ impl BroadcastOptions {
     pub fn new(path: MediaPath) -> BroadcastOptions {
         BroadcastOptions { path, title: None, delay: DELAY, window: Window::default() }
     }
-}
-
-/// What comes from a source.
-#[derive(Debug, Clone)]
-pub enum FromSource {
-    /// The next page.
-    Page(PageHeader, Bytes),
-    /// It broke off; what comes next is another link.
-    Interrupted,
-    /// Nothing comes any more.
-    End,
 }
 
 /// Why a broadcast did not begin, or broke off.
@@ -131,19 +121,35 @@ impl Peer {
             signed_at: 0,
             group: None,
         };
-        let (store, window, delay) = (self.store().clone(), options.window, options.delay);
-        let made = tokio::task::spawn_blocking(move || {
-            if let Some(old) = store.resume_broadcast(&id, window)? {
-                let broadcaster = Broadcaster::resume(old.media.manifest(), identity, delay, &old.last);
-                return Ok((old.media, broadcaster, true));
-            }
-            let manifest = publish::sign(&store, &identity, id, manifest)?;
-            let broadcaster = Broadcaster::new(&manifest, identity, delay);
-            Ok::<_, BroadcastError>((store.broadcast(manifest, window)?, broadcaster, false))
-        });
-        let (media, broadcaster, resumed) = made.await.map_err(|_| OpenError::Closed)??;
-        let media = self.announce(tracker, media).await?;
-        Ok(Broadcast { media, broadcaster, resumed })
+        let (window, delay) = (options.window, options.delay);
+        let begin = |old: Option<Arc<MediaStore>>| {
+            let (store, identity, manifest) = (self.store().clone(), identity.clone(), manifest.clone());
+            tokio::task::spawn_blocking(move || {
+                if old.is_none()
+                    && let Some(old) = store.resume_broadcast(&id, window)?
+                {
+                    let broadcaster = Broadcaster::resume(old.media.manifest(), identity, delay, &old.last);
+                    return Ok((old.media, broadcaster, true));
+                }
+                let manifest = publish::sign(&store, &identity, id, manifest)?;
+                let broadcaster = Broadcaster::new(&manifest, identity, delay);
+                let media = match old {
+                    Some(old) => store.broadcast_anew(&old, manifest, window)?,
+                    None => store.broadcast(manifest, window)?,
+                };
+                Ok::<_, BroadcastError>((media, broadcaster, false))
+            })
+        };
+        let (store, mut broadcaster, mut resumed) = begin(None).await.map_err(|_| OpenError::Closed)??;
+        let mut media = self.announce(tracker, store.clone()).await;
+        // Something else was published there meanwhile, from another data folder: a new broadcast in place of that.
+        if let Err(OpenError::Outdated(_)) = &media {
+            self.outdated(tracker, store.manifest()).await?;
+            let anew;
+            (anew, broadcaster, resumed) = begin(Some(store)).await.map_err(|_| OpenError::Closed)??;
+            media = self.announce(tracker, anew).await;
+        }
+        Ok(Broadcast { media: media?, broadcaster, resumed })
     }
 }
 
@@ -160,23 +166,30 @@ impl Broadcast {
         self.resumed
     }
 
-    /// Takes what the source sends until it ends (or the sender is dropped). Pages are in the journal before anybody sees them.
+    /// Takes the `first` pages of the source, and what it sends behind them until the sender is dropped. Pages are in the journal before
+    /// anybody sees them.
     ///
     /// # Errors
     /// [`BroadcastError`]: the disk, a source that cannot be broadcast, or the media failed at the tracker.
-    pub async fn run(mut self, mut source: mpsc::Receiver<FromSource>) -> Result<Media, BroadcastError> {
+    pub async fn run(
+        mut self,
+        first: Vec<(PageHeader, Bytes)>,
+        mut source: mpsc::Receiver<(PageHeader, Bytes)>,
+    ) -> Result<Media, BroadcastError> {
         let origin = Instant::now();
         let now = || Now::from_origin(origin.elapsed());
         let mut heads = interval(HEAD);
         heads.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for (header, bytes) in first {
+            self.broadcaster.page(now(), &header, bytes)?;
+        }
         while !self.broadcaster.has_ended() {
             let due = self.broadcaster.poll_timeout();
             let due = due.map(|t| tokio::time::Instant::from_std(origin) + Duration::from_micros(t.0));
             tokio::select! {
                 piece = source.recv() => match piece {
-                    Some(FromSource::Page(header, bytes)) => self.broadcaster.page(now(), &header, bytes)?,
-                    Some(FromSource::Interrupted) => self.broadcaster.interrupted(),
-                    Some(FromSource::End) | None => self.broadcaster.end(),
+                    Some((header, bytes)) => self.broadcaster.page(now(), &header, bytes)?,
+                    None => self.broadcaster.end(),
                 },
                 () = async { sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await }, if due.is_some() => {}
                 _ = heads.tick() => self.tell_head()?,

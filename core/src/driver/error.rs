@@ -60,9 +60,15 @@ pub enum OpenError {
     /// The tracker's operator took it off.
     #[error("the media was withdrawn by the operator of the tracker")]
     TakenOff,
+    /// Its broadcaster has been gone for too long.
+    #[error("the broadcast is off the air: its broadcaster is gone, and nothing comes any more")]
+    OffAir,
     /// The key of tracker or publisher, or the manifest's version or signature, is not what it must be.
     #[error("{0}")]
     Trust(String),
+    /// The tracker knows a higher version, or another manifest of the same one.
+    #[error("{0}")]
+    Outdated(String),
     /// The tracker refused for another reason.
     #[error("the tracker refused: {0}")]
     Refused(String),
@@ -90,8 +96,8 @@ impl OpenError {
             OpenError::NoPath => 2,
             OpenError::Tracker { .. } => 3,
             OpenError::NoMedia { .. } | OpenError::Withdrawn(_) | OpenError::TakenOff => 4,
-            OpenError::NoData(..) => 5,
-            OpenError::Trust(_) => 6,
+            OpenError::NoData(..) | OpenError::OffAir => 5,
+            OpenError::Trust(_) | OpenError::Outdated(_) => 6,
             OpenError::Refused(_) | OpenError::Store(_) | OpenError::InUse(_) | OpenError::Closed => 1,
         }
     }
@@ -107,6 +113,7 @@ impl OpenError {
         match why {
             Refusal::Withdrawn(moved) => OpenError::Withdrawn(moved),
             Refusal::TakenOff => OpenError::TakenOff,
+            Refusal::OffAir => OpenError::OffAir,
             Refusal::Locate { error, .. } => OpenError::Refused(error.text),
             Refusal::Error(ErrorMessage { code, text, .. }) => match code {
                 ErrorCode::NO_MEDIA => OpenError::NoMedia {
@@ -114,9 +121,8 @@ impl OpenError {
                     path: path.clone(),
                     why: Some(text).filter(|t| !t.is_empty() && t != NOTHING_MORE),
                 },
-                ErrorCode::OWNED | ErrorCode::ROLLBACK | ErrorCode::FORGED | ErrorCode::OTHER_PUBLISHER => {
-                    OpenError::Trust(text)
-                }
+                ErrorCode::ROLLBACK => OpenError::Outdated(text),
+                ErrorCode::OWNED | ErrorCode::FORGED | ErrorCode::OTHER_PUBLISHER => OpenError::Trust(text),
                 _ => OpenError::Refused(text),
             },
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use icet::message::Outcome;
-use icet::{Abilities, PageFlags, PageNo, Signed, limits};
+use icet::{PageFlags, PageNo, Signed, limits};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::assemble::{Assembler, Cut};
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(6);
 impl Fetch {
     /// As [`Fetch::run`] does for files: pages of live media, and batches of their records beside them.
     pub(super) async fn transfer_live(&self) -> Result<Outcome, TransportError> {
-        if !self.can(Abilities::LIVE | Abilities::PAGES | Abilities::OPEN | Abilities::ORDERED) {
+        if !self.protocol.implementation.abilities().carries_live() {
             return Err(TransportError::new(ErrorKind::Protocol, "this protocol carries no live media"));
         }
         let (host, fragments) = (self.source.host.key, self.shared.fragments.clone());
@@ -184,8 +184,11 @@ impl LiveReader {
             {
                 return Ok(None);
             }
-            if let Stage::Failed(e) = &*stage.borrow_and_update() {
-                return Err(e.clone());
+            match &*stage.borrow_and_update() {
+                // Its broadcaster takes it off when it has ended: what has not come by now does not come.
+                Stage::Failed(OpenError::Withdrawn(_)) => return Ok(None),
+                Stage::Failed(e) => return Err(e.clone()),
+                _ => {}
             }
             // Later ones are here: this one is late.
             let late = self.next.filter(|n| store.last_held().is_some_and(|last| last > *n));

@@ -18,7 +18,7 @@ mod standstill;
 mod turns;
 mod watch;
 
-pub use broadcast::{Broadcast, BroadcastError, BroadcastOptions, FromSource};
+pub use broadcast::{Broadcast, BroadcastError, BroadcastOptions};
 pub use error::{OpenError, StartError};
 pub use live::{LivePage, LiveReader};
 pub use media::{Flow, Media, Progress};

@@ -20,7 +20,7 @@ use crate::engine::io::{Command, Config, Handle};
 use crate::keyring::TrustStore;
 use crate::net::{Context, Net, NetConfig, session::ConnectError};
 use crate::protocol::Protocol;
-use crate::publish::Prepared;
+use crate::publish::{self, Prepared};
 use crate::shelf::{Anonymous, Clock, Giving, ServedTotals, Shelf, ShelfConfig};
 use crate::store::{MediaStore, Store, Target};
 
@@ -284,9 +284,31 @@ impl Peer {
     /// Puts a prepared file on the shelf and announces it. Shared until [`Media::leave`] or [`Media::withdraw`].
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// See [`OpenError`]. After [`OpenError::Outdated`] another [`scan`](crate::publish::scan) signs a version that is higher than what
+    /// the tracker knows of this key.
     pub async fn publish(&self, tracker: &IcetUrl, prepared: &Prepared) -> Result<Media, OpenError> {
-        self.announce(tracker, prepared.media()).await
+        let opened = self.announce(tracker, prepared.media()).await;
+        if let Err(OpenError::Outdated(_)) = &opened {
+            self.outdated(tracker, prepared.manifest()).await?;
+        }
+        opened
+    }
+
+    /// The tracker knows a higher version of a media of ours (signed from another data folder, or by a clock that was wrong): puts on
+    /// record what is to be exceeded. The tracker's word is not enough for that, or one answer could use up all numbers; a manifest
+    /// that we signed is.
+    pub(super) async fn outdated(
+        &self,
+        tracker: &IcetUrl,
+        refused: &SignedManifest,
+    ) -> Result<(), OpenError> {
+        let (path, key) = (Some(refused.path.clone()), Some(self.key()));
+        let known = self.info(&IcetUrl { path, key, ..tracker.clone() }).await;
+        let ours = known.ok().filter(|i| i.manifest.publisher == self.key());
+        let version = ours.map_or(0, |i| i.manifest.version).max(refused.version.saturating_add(1));
+        let (store, id) = (self.store().clone(), refused.id());
+        let noted = tokio::task::spawn_blocking(move || publish::record_version(&store, &id, version));
+        noted.await.map_err(|_| OpenError::Closed)?.map_err(|e| OpenError::of_store(&e))
     }
 
     pub(super) fn identity(&self) -> &Identity {

@@ -268,6 +268,8 @@ pub enum Refusal {
     Withdrawn(Option<MediaPath>),
     /// The tracker's operator withdrew the media.
     TakenOff,
+    /// Its broadcaster is gone for too long.
+    OffAir,
     /// A [`Command::Locate`] failed; the media itself goes on.
     Locate {
         /// What was looked for.

@@ -234,8 +234,11 @@ impl Engine {
 
     pub(super) fn withdrawn(&mut self, now: Now, m: Withdrawn) {
         if let Some(handle) = self.ids.get(&m.media).copied() {
-            let by_operator = m.operator == Some(true);
-            let why = if by_operator { Refusal::TakenOff } else { Refusal::Withdrawn(m.moved) };
+            let why = match (m.operator, m.off_air) {
+                (Some(true), _) => Refusal::TakenOff,
+                (_, Some(true)) => Refusal::OffAir,
+                _ => Refusal::Withdrawn(m.moved),
+            };
             self.refuse(now, handle, why);
         }
     }

@@ -9,6 +9,7 @@ use icet::media::MediaError;
 use icet::{Identity, Manifest, Now, PageFlags, PageNo, PageRecord, limits};
 use thiserror::Error;
 
+use super::relabel::Relabel;
 use crate::ogg::{Codec, PageHeader, Timeline};
 use crate::publish::flags;
 
@@ -72,6 +73,7 @@ pub struct Broadcaster {
     broadcast: Hash,
     delay: Duration,
     timeline: Timeline,
+    relabel: Relabel,
     /// Media time at which the timeline of the present source begins.
     base: i64,
     /// Link of the timeline that the last page was in; none: the next page begins one.
@@ -99,6 +101,7 @@ impl Broadcaster {
             broadcast: manifest.root,
             delay,
             timeline: Timeline::new(),
+            relabel: Relabel::new(manifest.root, false),
             base: 0,
             link_no: None,
             pending: Vec::new(),
@@ -124,6 +127,7 @@ impl Broadcaster {
     ) -> Broadcaster {
         let time = last.records.last().map_or(last.time, |r| last.time + r.time);
         Broadcaster {
+            relabel: Relabel::new(manifest.root, true),
             base: time,
             next: last.next(),
             offset: last.end(),
@@ -134,7 +138,8 @@ impl Broadcaster {
         }
     }
 
-    /// Takes the next page of the source.
+    /// Takes the next page of the source. It is broadcast as it is, unless its logical stream has a serial number that was used before:
+    /// then that, the page's number in it, and the checksum are other ones.
     ///
     /// # Errors
     /// [`SourceError`]; the page is left out then.
@@ -145,7 +150,8 @@ impl Broadcaster {
         if self.timeline.pages() == 0 && !header.bos {
             return Err(SourceError::NoBeginning);
         }
-        let place = self.timeline.page(header, &bytes);
+        let (header, bytes) = self.relabel.page(self.next + self.pending.len() as u64, header, bytes);
+        let place = self.timeline.page(&header, &bytes);
         let begins_link = self.link_no.replace(place.link) != Some(place.link);
         let record = PageRecord {
             len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
@@ -165,12 +171,6 @@ impl Broadcaster {
         self.pending_bytes += bytes.len() as u64;
         self.pending.push(Pending { record, bytes, begins_link, key });
         Ok(())
-    }
-
-    /// The source broke off, or begins anew: what it sends next is another link.
-    pub fn interrupted(&mut self) {
-        self.base = self.base.saturating_add(self.timeline.duration());
-        (self.timeline, self.link_no) = (Timeline::new(), None);
     }
 
     /// No page comes any more: the last batch says so.

@@ -8,6 +8,7 @@
 
 mod broadcaster;
 mod chain;
+mod relabel;
 #[cfg(test)]
 pub(crate) mod tests;
 

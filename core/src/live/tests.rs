@@ -142,7 +142,6 @@ fn a_source_that_comes_back_is_another_link_and_time_goes_on() {
             let header = crate::ogg::PageHeader::parse(&bytes).unwrap();
             b.page(Now::ZERO, &header, bytes).unwrap();
         }
-        b.interrupted();
         while let Some(s) = b.poll(Now::ZERO + DELAY).unwrap() {
             signed.push(s);
         }
@@ -155,7 +154,51 @@ fn a_source_that_comes_back_is_another_link_and_time_goes_on() {
     // What is no beginning is none.
     let middle = opus(9, 1).pop().unwrap();
     let header = crate::ogg::PageHeader::parse(&middle).unwrap();
-    assert_eq!(b.page(Now::ZERO, &header, middle), Err(SourceError::NoBeginning));
+    assert_eq!(broadcaster().page(Now::ZERO, &header, middle), Err(SourceError::NoBeginning));
+}
+
+/// Serial and sequence number of each page, of which the checksum is right.
+fn labels(signed: &[Signed]) -> Vec<(u32, u32)> {
+    let pages = signed.iter().flat_map(|s| &s.pages);
+    let label = |p: &Bytes| {
+        assert!(crate::ogg::page::verify(p));
+        let header = crate::ogg::PageHeader::parse(p).unwrap();
+        (header.serial, header.sequence)
+    };
+    pages.map(label).collect()
+}
+
+#[test]
+fn links_of_a_broadcast_have_serial_numbers_of_their_own() {
+    let pages = opus(7, 10);
+    let over_and_over = [pages.clone(), pages.clone(), pages.clone()].concat();
+    let (mut signed, head) = sign(broadcaster(), &over_and_over, Duration::from_millis(20), false);
+    let all = labels(&signed);
+    let links: Vec<_> = all.chunks(12).map(|link| link[0].0).collect();
+    assert!(links[0] == 7 && links[1] != 7 && links[2] != 7 && links[1] != links[2], "{links:?}");
+    for (link, serial) in all.chunks(12).zip(&links) {
+        assert_eq!(link, (0..12).map(|i| (*serial, i)).collect::<Vec<_>>());
+    }
+    let out: Vec<Bytes> = signed.iter().flat_map(|s| s.pages.clone()).collect();
+    assert_eq!(out[..12], pages, "the first one is as it was");
+    let audio = |p: &Bytes| p.slice(27..);
+    assert!(out[24..].iter().map(audio).eq(pages.iter().map(audio)), "and so is all that is in the others");
+    assert_eq!(head.unwrap().link, 24);
+
+    // After a crash nobody knows what was used; and the mount gives setup pages, and then pages from the middle.
+    let last = signed.last().unwrap().batch.clone();
+    let again = Broadcaster::resume(&manifest(1), identity(), DELAY, &last);
+    let back = [&pages[..2], &pages[7..]].concat();
+    let (more, _) = sign(again, &back, Duration::from_millis(20), true);
+    let back = labels(&more);
+    assert!(!links.contains(&back[0].0), "{back:?}");
+    assert_eq!(
+        back,
+        (0..7).map(|i| (back[0].0, i)).collect::<Vec<_>>(),
+        "numbered as if nothing were missing"
+    );
+    signed.extend(more);
+    assert!(chain_of(&signed).ended());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One Ogg page: its header, its CRC, and the packets in its body (RFC 3533 section 6).
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use crc_fast::{CrcParams, Digest};
@@ -17,6 +18,9 @@ pub const MAX_PAGE_LEN: usize = MAX_HEADER_LEN + 255 * 255;
 const FLAG_CONTINUED: u8 = 0x01;
 const FLAG_BOS: u8 = 0x02;
 const FLAG_EOS: u8 = 0x04;
+/// Where a page has the serial number of its logical stream, and where its number in there, both least significant byte first.
+pub(crate) const SERIAL: Range<usize> = 14..18;
+pub(crate) const SEQUENCE: Range<usize> = 18..22;
 const CRC_AT: usize = 22;
 const CRC_END: usize = 26;
 

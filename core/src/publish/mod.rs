@@ -17,7 +17,7 @@ use thiserror::Error;
 pub(crate) use scan::{flags, sign, streams};
 
 use crate::ogg::{Damage, ScanError};
-use crate::store::{MediaStore, Store, StoreError};
+use crate::store::{MediaStore, Store, StoreError, disk};
 
 /// What to publish, as what.
 #[derive(Debug, Clone)]
@@ -198,7 +198,10 @@ fn one(
     }
     let id = MediaId::of(&identity.key(), &publish.path);
     let side = store.published_side(&id);
-    if let Some(media) = store.open_published(&side).filter(|m| m.file() == file && m.id() == id) {
+    let recorded = last_version(store, &id)?;
+    // Something else was published under this id since, if another version is on record.
+    let good = |m: &Arc<MediaStore>| m.file() == file && m.id() == id && m.manifest().version >= recorded;
+    if let Some(media) = store.open_published(&side).filter(good) {
         let manifest = media.manifest().manifest();
         if manifest.title == scan::title(publish, &manifest.tags) {
             return Ok(Prepared { media, rescanned: false, repaired: None });
@@ -213,19 +216,32 @@ fn one(
 
 /// The version after the last one, from the record that outlives the media's side file; at least `time`, the wall clock in
 /// seconds since 1970. So a publisher that lost its data folder, but not its key, still goes above what receivers have seen.
-/// (To ask a tracker what it saw last would let it use up all numbers with one answer.)
+/// (To take a tracker's word for what it saw last would let it use up all numbers with one answer.)
 fn next_version(store: &Store, id: &MediaId, time: u64) -> Result<u64, StoreError> {
-    let path = store.version_record(id);
-    let recorded = match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<u64>() {
-            Ok(version) => version,
-            Err(_) => return Err(StoreError::Damaged { path, why: "it is not a number" }),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-        Err(e) => return Err(StoreError::io("read", path, e)),
-    };
     let last = store.last_published(id).map_or(0, |m| m.version);
-    Ok(recorded.max(last).saturating_add(1).max(time))
+    Ok(last_version(store, id)?.max(last).saturating_add(1).max(time))
+}
+
+/// The highest version on record; 0: none.
+pub(crate) fn last_version(store: &Store, id: &MediaId) -> Result<u64, StoreError> {
+    let path = store.version_record(id);
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u64>() {
+            Ok(version) => Ok(version),
+            Err(_) => Err(StoreError::Damaged { path, why: "it is not a number" }),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(StoreError::io("read", path, e)),
+    }
+}
+
+/// Puts a version on record, so that what is signed next is above it. Blocking.
+pub(crate) fn record_version(store: &Store, id: &MediaId, version: u64) -> Result<(), StoreError> {
+    let path = store.version_record(id);
+    if last_version(store, id)? >= version {
+        return Ok(());
+    }
+    disk::replace(&path, format!("{version}\n").as_bytes()).map_err(|e| StoreError::io("write", path, e))
 }
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ use crate::ogg::{LogicalStream, PagePlace, ScanEvent, ScanMode, ScannedPage, Tim
 use crate::store::side::{Side, Stamp};
 use crate::store::{Store, StoreError, disk};
 
-use super::{LISTED_DAMAGES, Publish, PublishError, ScanProgress, next_version, tree};
+use super::{
+    LISTED_DAMAGES, Publish, PublishError, ScanProgress, last_version, next_version, record_version, tree,
+};
 
 /// Bytes between two calls of the progress function.
 const STEP: u64 = 1 << 20;
@@ -132,7 +134,7 @@ fn scan_to(
     };
     let signed = match store.last_published(&id) {
         // Nothing but its file is new: the same manifest, so that those who have it need not look at it again.
-        Some(last) if is_same(&last, &manifest) => last,
+        Some(last) if is_same(&last, &manifest) && last.version >= last_version(store, &id)? => last,
         _ => sign(store, identity, id, manifest)?,
     };
     side.set_manifest(&signed).map_err(fail)?;
@@ -156,9 +158,7 @@ pub(crate) fn sign(
     let signed_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let version = next_version(store, &id, signed_at)?;
     let signed = SignedManifest::sign(Manifest { version, signed_at, ..manifest }, identity)?;
-    let record = store.version_record(&id);
-    disk::replace(&record, format!("{version}\n").as_bytes())
-        .map_err(|e| StoreError::io("write", &record, e))?;
+    record_version(store, &id, version)?;
     Ok(signed)
 }
 

@@ -2,10 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use icet::live::{SignedBatch, SignedHead};
@@ -20,9 +19,9 @@ use crate::live::{ChainError, Taken};
 /// Pages whose batches go into one file of a journal, and files that are kept: more than any window has.
 const LOGGED: u64 = 4096;
 const LOGS: usize = 64;
-/// A folder that is older is locked, if anybody uses it.
-const SETTLED: Duration = Duration::from_secs(60);
 const LOCK: &str = "lock";
+/// Who makes or sweeps rings holds it: a ring that is just being made is not locked yet.
+const MAKING: &str = "making";
 const MANIFEST: &str = "manifest";
 
 /// Why something of a live media was refused.
@@ -57,13 +56,25 @@ impl Store {
     /// The disk's.
     pub fn listen(&self, manifest: SignedManifest, window: Window) -> Result<Arc<MediaStore>, StoreError> {
         let all = self.dir().join("live");
-        sweep(&all);
+        let _making = sweep(&all).map_err(|e| StoreError::io("sweep", &all, e))?;
         let (own, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = all.join(format!("{}-{own}-{number}", manifest.id()));
         // Of an earlier process with our number.
         let _ = fs::remove_dir_all(&dir);
         let lock = enter(&dir)?;
         Ok(Arc::new(MediaStore::in_ring(manifest, self.pool(), Ring::new(dir, window, true, lock))))
+    }
+
+    /// Removes the rings that processes left which were killed. Blocking.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sweep_live(&self) -> Result<(), StoreError> {
+        let all = self.dir().join("live");
+        if !all.exists() {
+            return Ok(());
+        }
+        sweep(&all).map(drop).map_err(|e| StoreError::io("sweep", &all, e))
     }
 
     /// Begins the journal of a broadcast, in place of the one before under this media's id.
@@ -73,6 +84,31 @@ impl Store {
     pub fn broadcast(&self, manifest: SignedManifest, window: Window) -> Result<Arc<MediaStore>, StoreError> {
         let dir = self.dir().join("broadcast").join(manifest.id().to_string());
         let lock = enter(&dir)?;
+        self.begin_journal(dir, lock, manifest, window)
+    }
+
+    /// The same in place of a broadcast that was resumed, and whose manifest is outdated.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn broadcast_anew(
+        &self,
+        old: &MediaStore,
+        manifest: SignedManifest,
+        window: Window,
+    ) -> Result<Arc<MediaStore>, StoreError> {
+        let ring = old.ring.as_ref().ok_or(StoreError::Closed)?;
+        let lock = ring.lock().map_err(|e| StoreError::io("keep", ring.dir(), e))?;
+        self.begin_journal(ring.dir().to_owned(), lock, manifest, window)
+    }
+
+    fn begin_journal(
+        &self,
+        dir: PathBuf,
+        lock: File,
+        manifest: SignedManifest,
+        window: Window,
+    ) -> Result<Arc<MediaStore>, StoreError> {
         let fail = |e| StoreError::io("write", &dir, e);
         for file in files(&dir).map_err(fail)? {
             if file.file_name().is_none_or(|n| n != LOCK) {
@@ -103,7 +139,10 @@ impl Store {
         let (Some(of), Some(signed)) = (parts.next(), parts.next()) else { return Ok(None) };
         let same = life().is_some_and(|l| l.as_bytes() == of);
         let manifest = frame::decode::<Signed>(signed).ok().and_then(|s| SignedManifest::verify(s).ok());
-        let Some(manifest) = manifest.filter(|m| same && m.id() == *id) else { return Ok(None) };
+        // Something else was published under this id since, if another version is on record.
+        let recorded = crate::publish::last_version(self, id)?;
+        let good = |m: &SignedManifest| same && m.id() == *id && m.version >= recorded;
+        let Some(manifest) = manifest.filter(good) else { return Ok(None) };
         let media =
             Arc::new(MediaStore::in_ring(manifest, self.pool(), Ring::new(dir.clone(), window, false, lock)));
         let mut last = None;
@@ -141,28 +180,28 @@ fn enter(dir: &Path) -> Result<File, StoreError> {
     lock.ok_or_else(|| StoreError::InUse(dir.to_owned()))
 }
 
-fn files(dir: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect()
 }
 
-fn logs(dir: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+fn logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all = files(dir)?;
     all.retain(|p| p.extension().is_some_and(|e| e == "batches"));
     all.sort();
     Ok(all)
 }
 
-/// Removes rings of processes that were killed. One that is just being made may not be locked yet.
-fn sweep(all: &Path) {
-    let old = |dir: &std::path::PathBuf| {
-        let age = fs::metadata(dir).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        age.is_some_and(|age| age > SETTLED)
-    };
-    for dir in files(all).unwrap_or_default().into_iter().filter(old) {
+/// Removes rings of processes that were killed. As long as what is returned is kept, nobody else makes one or sweeps.
+fn sweep(all: &Path) -> io::Result<File> {
+    disk::private_dir(all)?;
+    let making = fs::OpenOptions::new().write(true).create(true).truncate(false).open(all.join(MAKING))?;
+    making.lock()?;
+    for dir in files(all)?.into_iter().filter(|f| f.is_dir()) {
         if let Ok(Some(_lock)) = disk::open_locked(&dir.join(LOCK)) {
             let _ = fs::remove_dir_all(&dir);
         }
     }
+    Ok(making)
 }
 
 impl MediaStore {
@@ -182,6 +221,12 @@ impl MediaStore {
     #[must_use]
     pub fn ended(&self) -> Option<PageNo> {
         self.ring.as_ref().map(Ring::end).filter(|end| *end < limits::PAGES)
+    }
+
+    /// Whether a broadcast has ended, and its last page is here.
+    #[must_use]
+    pub fn came_to_the_end(&self) -> bool {
+        self.ended().is_some_and(|end| end.checked_sub(1).is_none_or(|last| self.has(last)))
     }
 
     /// Takes a batch of records, after it was verified.

@@ -47,7 +47,7 @@ pub(crate) struct Ring {
     /// Removed when the ring is dropped: it is nobody's journal.
     transient: bool,
     /// Keeps others out of the folder.
-    _lock: File,
+    lock: File,
 }
 
 #[derive(Debug, Default)]
@@ -175,11 +175,16 @@ impl Ring {
     /// A ring in the folder `dir`, of which `lock` keeps others out.
     pub(crate) fn new(dir: PathBuf, window: Window, transient: bool, lock: File) -> Ring {
         let (state, segments) = (RwLock::default(), RwLock::default());
-        Ring { dir, window, state, segments, transient, _lock: lock }
+        Ring { dir, window, state, segments, transient, lock }
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What keeps others out of the folder, for another ring there.
+    pub(crate) fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -89,15 +90,19 @@ impl Source {
 }
 
 /// What a live media gives, until it ends or `gone` is cancelled.
-pub(crate) fn live(pages: BoxStream<'static, io::Result<Bytes>>, gone: CancellationToken) -> Body {
-    let frames = stream::unfold(Some((pages, gone)), |state| async move {
-        let (mut pages, gone) = state?;
+pub(crate) fn live(
+    pages: BoxStream<'static, io::Result<Bytes>>,
+    gone: CancellationToken,
+    reading: Arc<()>,
+) -> Body {
+    let frames = stream::unfold(Some((pages, gone, reading)), |state| async move {
+        let (mut pages, gone, reading) = state?;
         let step = tokio::select! {
             biased;
             () = gone.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the media was closed")),
             page = pages.next() => page?,
         };
-        let on = step.is_ok().then_some((pages, gone));
+        let on = step.is_ok().then_some((pages, gone, reading));
         Some((step.map(Frame::data), on))
     });
     StreamBody::new(frames).boxed_unsync()

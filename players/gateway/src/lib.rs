@@ -130,8 +130,14 @@ impl Gateway {
         let page = format!("http://{}/{token}/", self.addr);
         let url = format!("{page}{}", utf8_percent_encode(&file, SEGMENT));
         let gone = self.stop.child_token();
-        self.offers.put(token.clone(), Entry { media: Arc::new(media), file, gone });
+        self.offers.put(token.clone(), Entry { media: Arc::new(media), file, gone, reading: Arc::default() });
         Ok(Offered { media: url, page, token })
+    }
+
+    /// Players that hear a live media just now; one that has heard its end is none.
+    #[must_use]
+    pub fn listeners(&self, offered: &Offered) -> usize {
+        self.offers.get(&offered.token).map_or(0, |entry| Arc::strong_count(&entry.reading) - 1)
     }
 
     /// Takes a media off. Responses under way end with a closed connection.

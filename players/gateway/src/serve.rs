@@ -24,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) file: String,
     /// Cancelled when the offer is withdrawn.
     pub(crate) gone: CancellationToken,
+    /// Live media: a copy for each response under way.
+    pub(crate) reading: Arc<()>,
 }
 
 /// What is on offer, by token.
@@ -41,7 +43,7 @@ impl Offers {
         }
     }
 
-    fn get(&self, token: &str) -> Option<Arc<Entry>> {
+    pub(crate) fn get(&self, token: &str) -> Option<Arc<Entry>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
     }
 }
@@ -103,7 +105,7 @@ fn media(entry: &Entry, headers: &HeaderMap, head: bool) -> Response<Body> {
         set(&mut response, ACCEPT_RANGES, "none");
         set(&mut response, CACHE_CONTROL, "no-store");
         if !head {
-            *response.body_mut() = body::live(pages, entry.gone.clone());
+            *response.body_mut() = body::live(pages, entry.gone.clone(), entry.reading.clone());
         }
         return response;
     }

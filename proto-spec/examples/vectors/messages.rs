@@ -292,8 +292,15 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("info-answer", info),
         p("error-quota", error),
         p("error-of-a-later-version", bare),
-        p("withdrawn", Withdrawn { media: id(), moved: Some(path()), operator: None }),
-        p("withdrawn-by-the-operator", Withdrawn { media: id(), moved: None, operator: Some(true) }),
+        p("withdrawn", Withdrawn { media: id(), moved: Some(path()), operator: None, off_air: None }),
+        p(
+            "withdrawn-by-the-operator",
+            Withdrawn { media: id(), moved: None, operator: Some(true), off_air: None },
+        ),
+        p(
+            "withdrawn-off-the-air",
+            Withdrawn { media: id(), moved: None, operator: None, off_air: Some(true) },
+        ),
         p("pong", Pong { nonce: 1, time: 1_767_225_600_123 }),
         p("reach-refused", refused),
         p("reach-proved", proved),

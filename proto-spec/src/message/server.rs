@@ -358,6 +358,9 @@ pub struct Withdrawn {
     /// Whether the tracker's operator took it off; absent or false: its publisher.
     #[n(3)]
     pub operator: Option<bool>,
+    /// Whether it is a broadcast whose broadcaster is gone for too long; absent or false: it is not that.
+    #[n(4)]
+    pub off_air: Option<bool>,
 }
 
 impl Withdrawn {

@@ -313,12 +313,9 @@ pub(crate) fn to_peer() -> impl Strategy<Value = ToPeer> {
             }
             .into()
         ),
-        (media(), of(path()), of(any::<bool>())).prop_map(|(media, moved, operator)| Withdrawn {
-            media,
-            moved,
-            operator
-        }
-        .into()),
+        (media(), of(path()), of(any::<bool>()), of(any::<bool>())).prop_map(
+            |(media, moved, operator, off_air)| Withdrawn { media, moved, operator, off_air }.into()
+        ),
         any::<[u64; 2]>().prop_map(|[nonce, time]| Pong { nonce, time }.into()),
         (addr(), any::<bool>(), text(limits::TEXT)).prop_map(|(addr, proved, why)| ReachResult {
             addr,

@@ -23,7 +23,7 @@ use crate::catalogue::{
     Announce, CatalogueError, Disk, Index, Journal, Persist, Writer, Written, load_or_create_identity,
 };
 use crate::swarm::record::Input;
-use crate::swarm::{Quotas, Swarm, SwarmConfig};
+use crate::swarm::{OFF_AIR, Quotas, Swarm, SwarmConfig};
 use crate::web;
 
 mod mind;
@@ -54,6 +54,8 @@ pub struct Options {
     pub quotas: Quotas,
     /// Whether decisions are kept, so that it can be told later why they were made.
     pub explain: bool,
+    /// A broadcast whose broadcaster is gone for so long, and of which nobody gets a page any more, is taken off.
+    pub off_air: Duration,
     /// File with the token of the operator's part of the web; none: it has no such part.
     pub web_token: Option<PathBuf>,
     /// Who may publish from this start on, until the operator says otherwise; none: as it was when the tracker stopped, at first
@@ -73,6 +75,7 @@ impl Options {
             data: data.into(),
             quotas: Quotas::default(),
             explain: false,
+            off_air: OFF_AIR,
             web_token: None,
             publishers: None,
             record: None,
@@ -189,6 +192,7 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
     let mut config = SwarmConfig::new(key, contents.secret, contents.epoch, u64::from_le_bytes(seed));
     config.quotas = options.quotas;
     config.explain = options.explain;
+    config.off_air = options.off_air;
     let mut recorder = None;
     if let Some(record) = options.record {
         let file = record.file.clone();

@@ -20,6 +20,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use icet::message::{Intent, ToPeer};
 use icet::{MediaId, MediaPath, NetAddr, Offer, PeerKey, ProtocolName, ProvenSlice, SignedManifest};
@@ -53,7 +54,12 @@ pub struct SwarmConfig {
     /// Whether decisions are kept for [`Swarm::why`](super::Swarm::why): the last 32 of at most 2048 receivers, which may
     /// take 100 MB and costs time at each assignment.
     pub explain: bool,
+    /// A broadcast whose broadcaster sends no head for so long, and of which nobody gets a page any more, is taken off.
+    pub off_air: Duration,
 }
+
+/// How long a broadcaster may be gone, if nobody says otherwise.
+pub const OFF_AIR: Duration = Duration::from_secs(60);
 
 impl SwarmConfig {
     /// A configuration with default quotas.
@@ -67,6 +73,7 @@ impl SwarmConfig {
             ack_delay_ms: 250,
             quotas: Quotas::default(),
             explain: false,
+            off_air: OFF_AIR,
         }
     }
 }
@@ -81,6 +88,7 @@ impl fmt::Debug for SwarmConfig {
             .field("ack_delay_ms", &self.ack_delay_ms)
             .field("quotas", &self.quotas)
             .field("explain", &self.explain)
+            .field("off_air", &self.off_air)
             .finish_non_exhaustive()
     }
 }

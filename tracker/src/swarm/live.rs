@@ -7,18 +7,16 @@ use std::time::Duration;
 
 use icet::live::SignedHead;
 use icet::message::{Assignment, ErrorCode, Head, Intent, Need, Report, Shortage};
-use icet::{Abilities, Now, PageNo, PageRanges, PageSet};
+use icet::{Now, PageNo, PageRanges, PageSet};
 
 use super::board::{Board, LEAST_TRUST, MediaIx, PeerIx, Timer, Tried};
 use super::learn::ProtoIx;
 use super::progress::newly_due;
+use super::publish::Gone;
 use super::schedule::Event;
 use super::session::{Refused, refuse};
 use super::{ConnId, Swarm};
 
-/// What a protocol needs to carry it.
-const CARRIES: [Abilities; 5] =
-    [Abilities::LIVE, Abilities::PAGES, Abilities::OPEN, Abilities::PROOFS, Abilities::ORDERED];
 /// Heads that are remembered, about one a second.
 const MARKS: usize = 64;
 /// A newcomer begins so far back: what a player should hold before it begins.
@@ -82,7 +80,10 @@ pub(crate) struct Live {
     moved: Option<Now>,
     places: BTreeMap<PeerIx, Place>,
     waiting: BTreeSet<PeerIx>,
-    ticking: bool,
+    /// When it was last looked at.
+    ticked: Option<Now>,
+    /// When a head last came, or somebody got a page.
+    alive: Option<Now>,
 }
 
 /// A standing order, or that for setup pages.
@@ -197,7 +198,7 @@ impl Swarm {
                 live.marks.pop_front();
             }
         }
-        live.head = Some(head);
+        (live.head, live.alive) = (Some(head), Some(now));
         if let Some(p) = live.places.get_mut(&peer) {
             (p.high, p.heard) = (live.head.as_ref().map_or(0, |h| h.next), now);
         }
@@ -211,6 +212,23 @@ impl Swarm {
             }
         }
         Ok(())
+    }
+
+    /// Takes a broadcast off whose broadcaster is gone for too long, and of which nobody gets anything. Says whether it did.
+    pub(crate) fn off_air(&mut self, now: Now, ix: MediaIx) -> bool {
+        let after = self.board.config.off_air;
+        let Some(media) = self.board.media.get_mut(&ix) else { return false };
+        let Some(live) = &mut media.live else { return false };
+        if now.since(*live.alive.get_or_insert(now)) < after {
+            return false;
+        }
+        let path = media.manifest.path.clone();
+        self.remove_media(now, ix, &Gone::OffAir);
+        if let Some(name) = self.names.get(&path) {
+            let known = name.known.clone();
+            self.names.put(known, None, 0);
+        }
+        true
     }
 
     /// Hands out the head of a live media.
@@ -233,6 +251,31 @@ impl Board {
         self.media.get_mut(&ix)?.live.as_deref_mut()
     }
 
+    /// A media is new here: if it is live, it is looked at from now on.
+    pub(crate) fn live_begin(&mut self, now: Now, ix: MediaIx) {
+        if self.live(ix).is_some_and(|l| l.ticked.is_none()) {
+            self.at(now + LOOK, Timer::Tick(ix));
+        }
+    }
+
+    /// A host that began anew sends nothing of what it was ordered before, and what was wrong with it before says nothing of it now.
+    fn live_anew(&mut self, now: Now, ix: MediaIx, host: PeerIx) {
+        let Some(media) = self.media.get_mut(&ix) else { return };
+        media.members.values_mut().for_each(|m| m.forgive(host));
+        let members: Vec<_> = media.members.keys().copied().collect();
+        for member in members {
+            if let Some(p) = self.peers.get_mut(&member) {
+                p.forgive(host);
+            }
+            let Some(live) = self.live(ix) else { return };
+            if live.places.get(&member).and_then(|p| p.host) == Some(host) {
+                self.live_again(now, ix, member);
+            } else if live.waiting.contains(&member) {
+                self.live_place(now, ix, member);
+            }
+        }
+    }
+
     /// A peer became a member. `have` and `running`: what it says it has, and which orders it still carries out.
     pub(crate) fn live_join(
         &mut self,
@@ -247,7 +290,9 @@ impl Board {
         let still = running.iter().copied().find(|id| self.live_runs.get(id).is_some_and(mine));
         let host =
             still.and_then(|id| self.live_runs.get(&id)).and_then(|r| r.hosts.get(r.with)).map(|t| t.peer);
+        let fresh = self.peers.get(&peer).is_some_and(|p| p.fresh);
         let Some(live) = self.live_mut(ix) else { return };
+        let known = live.places.contains_key(&peer);
         let (first, end) = have.runs().last().map_or((0, 0), |(a, b)| (a, b + 1));
         let end = live.head.as_ref().map_or(0, |h| end.min(h.next));
         let high = if publisher { live.head.as_ref().map_or(0, |h| h.next) } else { end };
@@ -255,8 +300,8 @@ impl Board {
             u32::try_from(live.places.values().filter(|p| p.host == Some(peer)).count()).unwrap_or(0);
         live.places.insert(peer, Place { run: still, host: None, children, start: first, high, heard: now });
         live.set_host(peer, host);
-        if !std::mem::replace(&mut live.ticking, true) {
-            self.at(now + LOOK, Timer::Tick(ix));
+        if fresh && !known && (publisher || children > 0) {
+            self.live_anew(now, ix, peer);
         }
     }
 
@@ -320,10 +365,11 @@ impl Board {
 
     fn live_tick(&mut self, now: Now, ix: MediaIx) {
         let Some(live) = self.live_mut(ix) else { return };
-        live.ticking = !live.places.is_empty();
-        if !live.ticking {
+        // There may be another tick of the version before.
+        if live.ticked.is_some_and(|t| now.since(t) < LOOK) {
             return;
         }
+        live.ticked = Some(now);
         let waiting: Vec<_> = live.waiting.iter().copied().collect();
         let goes_on = live.goes_on(now);
         let behind = |p: &Place| p.run.is_some() && now.since(p.heard) > BEHIND;
@@ -374,11 +420,10 @@ impl Board {
     /// The protocol over which `host` can send live pages to `receiver`, the best first.
     fn live_way(&self, now: Now, host: PeerIx, receiver: PeerIx) -> Option<ProtoIx> {
         let (h, r) = (self.peers.get(&host)?, self.peers.get(&receiver)?);
-        let carries = |a: Abilities| CARRIES.iter().all(|c| a.has(*c));
         let ways = self.ways(now, host, receiver, Need::Steady, 1 << 16);
         let can = |proto| {
             let offers = h.offered(proto).into_iter().chain(r.offered(proto));
-            offers.filter(|o| carries(o.offer.abilities)).count() == 2 && !r.avoids(host, proto, now)
+            offers.filter(|o| o.offer.abilities.carries_live()).count() == 2 && !r.avoids(host, proto, now)
         };
         let best = ways.into_iter().filter(|(_, way)| can(way.proto)).max_by(|a, b| a.0.total_cmp(&b.0));
         best.map(|(_, way)| way.proto)
@@ -483,11 +528,10 @@ impl Board {
         let others: Vec<_> = live.places.keys().copied().filter(|p| *p != peer).take(LOOKED_AT).collect();
         let (mut unshared, mut unreachable, mut unwilling, mut silent) = (0, 0, 0, 0);
         let mut names = BTreeSet::new();
-        let carries = |a: Abilities| CARRIES.iter().all(|c| a.has(*c));
         for other in &others {
             let (Some(h), Some(r)) = (self.peers.get(other), self.peers.get(&peer)) else { continue };
-            let served = || h.offers.iter().filter(|o| o.offer.serves && carries(o.offer.abilities));
-            if served().all(|o| r.offered(o.proto).is_none_or(|o| !carries(o.offer.abilities))) {
+            let served = || h.offers.iter().filter(|o| o.offer.serves && o.offer.abilities.carries_live());
+            if served().all(|o| r.offered(o.proto).is_none_or(|o| !o.offer.abilities.carries_live())) {
                 unshared += 1;
                 names.extend(served().map(|o| o.offer.name.clone()));
             } else if !h.gives_to(r) || !self.gives(ix, h) {
@@ -588,6 +632,10 @@ impl Board {
             place.high = end;
         }
         place.heard = now;
+        if end > from {
+            live.alive = Some(now);
+        }
+        let Some(place) = live.places.get(&peer) else { return };
         let run = if id > 0 { Some(id) } else { place.run };
         let count = end.saturating_sub(from);
         self.totals.acked_pages += count;

@@ -145,6 +145,11 @@ impl Member {
         self.avoid.iter().any(|(h, until)| *h == host && *until > now)
     }
 
+    /// Nothing speaks against sending it to `host`.
+    pub(crate) fn forgive(&mut self, host: PeerIx) {
+        self.avoid.retain(|(h, _)| *h != host);
+    }
+
     /// Sends it to `host` no more before `until`.
     pub(crate) fn avoid(&mut self, host: PeerIx, now: Now, until: Now) {
         self.avoid.retain(|(h, u)| *h != host && *u > now);

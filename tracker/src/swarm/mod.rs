@@ -116,6 +116,7 @@ impl Swarm {
             media.slices.into_iter().for_each(|(i, mark)| m.table.put(i, mark));
         }
         self.names.put(known, Some(ix), cost);
+        self.board.live_begin(Now(0), ix);
     }
 
     /// Gives back what the catalogue kept of a protocol, aged to now ([`KnownProtocol::aged`]). Before any session.
@@ -189,6 +190,7 @@ impl Swarm {
                     self.board.runs.remove(&id);
                     self.board.live_runs.remove(&id);
                 }
+                Timer::Tick(media) if self.off_air(now, media) => {}
                 Timer::Tick(media) => self.board.events.push(schedule::Event::Tick { media }),
                 Timer::Purge(peer) => self.purge(now, peer),
                 Timer::Hello(conn) => {

@@ -294,6 +294,8 @@ pub(crate) struct Peer {
     pub(crate) reach: Vec<Reachable>,
     /// Whether somebody could fetch from it: an offer that needs no address, or one whose address was proved.
     pub(crate) servable: bool,
+    /// Whether its program began with this session.
+    pub(crate) fresh: bool,
     /// When it was last asked whether it is there, and whether it has said anything since.
     pub(crate) knocked: Option<(Now, bool)>,
     /// Somebody complained of it since.
@@ -376,6 +378,11 @@ impl Peer {
 
     pub(crate) fn avoids(&self, host: PeerIx, proto: ProtoIx, now: Now) -> bool {
         self.avoid.iter().any(|a| (a.host, a.proto) == (host, proto) && a.until > now)
+    }
+
+    /// Nothing speaks against sending it to `host`.
+    pub(crate) fn forgive(&mut self, host: PeerIx) {
+        self.avoid.retain(|a| a.host != host);
     }
 
     /// Sends it to `host` over this protocol no more before `until`.

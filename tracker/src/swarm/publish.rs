@@ -21,6 +21,17 @@ fn forged(e: MediaError) -> Refused {
     refuse(code, e.to_string())
 }
 
+/// Why a media goes off the tracker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Its publisher withdrew it, and says where it is now.
+    Withdrawn(Option<icet::MediaPath>),
+    /// The operator took it off.
+    TakenOff,
+    /// Its broadcaster is gone for too long.
+    OffAir,
+}
+
 impl Swarm {
     pub(crate) fn publish(
         &mut self,
@@ -121,7 +132,7 @@ impl Swarm {
         let known = known.is_some();
         let old = self.names.get(path).and_then(|n| n.media);
         if let Some(old) = old.filter(|_| !known) {
-            self.remove_media(now, old, None, false);
+            self.remove_media(now, old, &Gone::Withdrawn(None));
         }
         let known_name = KnownName { path: path.clone(), owner: key, version, used_ms: wall, moved: None };
         let ix = match old.filter(|_| known) {
@@ -131,6 +142,7 @@ impl Swarm {
             }
             None => self.add_media(manifest.clone(), 0),
         };
+        self.board.live_begin(now, ix);
         self.names.put(known_name.clone(), Some(ix), cost);
         self.effects.push_back(Effect::Store(Store::Name(known_name)));
         self.effects.push_back(Effect::Store(Store::Manifest { manifest: manifest.clone() }));
@@ -220,7 +232,7 @@ impl Swarm {
                 ));
             }
         }
-        self.remove_media(now, ix, m.moved.clone(), false);
+        self.remove_media(now, ix, &Gone::Withdrawn(m.moved.clone()));
         if m.release {
             self.names.remove(&path);
             self.effects.push_back(Effect::Store(Store::Forget { path }));
@@ -234,21 +246,17 @@ impl Swarm {
     }
 
     /// Takes a media off: members are told, its assignments end.
-    pub(crate) fn remove_media(
-        &mut self,
-        now: Now,
-        ix: MediaIx,
-        moved: Option<icet::MediaPath>,
-        by_operator: bool,
-    ) {
+    pub(crate) fn remove_media(&mut self, now: Now, ix: MediaIx, why: &Gone) {
         let Some(m) = self.board.media.get(&ix) else { return };
         let (id, members): (_, Vec<_>) = (m.id, m.members.keys().copied().collect());
         self.drop_orders(now, ix);
         for peer in members {
             self.leave_swarm(ix, peer);
             if let Some(conn) = self.board.peers.get(&peer).and_then(|p| p.conn) {
-                let operator = by_operator.then_some(true);
-                self.send(conn, Withdrawn { media: id, moved: moved.clone(), operator });
+                let moved = if let Gone::Withdrawn(moved) = why { moved.clone() } else { None };
+                let operator = (*why == Gone::TakenOff).then_some(true);
+                let off_air = (*why == Gone::OffAir).then_some(true);
+                self.send(conn, Withdrawn { media: id, moved, operator, off_air });
             }
         }
         self.board.media.remove(&ix);

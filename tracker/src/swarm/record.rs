@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use icet::media::Signed;
 use icet::message::{Assignment, ToPeer, ToTracker};
@@ -24,7 +25,7 @@ use super::{
 };
 
 /// Version of the format of logs.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Bytes of the running hash that a check has.
 pub const CHECK: usize = 16;
 
@@ -163,6 +164,7 @@ fn path(d: &mut Decoder<'_>) -> Result<MediaPath, RecordError> {
 fn write_config(e: &mut Out<'_>, c: &SwarmConfig) -> Written {
     let q = &c.quotas;
     e.bytes(&c.tracker.0)?.u64(c.epoch)?.u64(c.seed)?.u32(c.ack_delay_ms)?.bool(c.explain)?;
+    e.u64(u64::try_from(c.off_air.as_millis()).unwrap_or(u64::MAX))?;
     for rate in [
         q.messages_per_second,
         q.message_burst,
@@ -196,6 +198,7 @@ fn read_config(d: &mut Decoder<'_>) -> Result<SwarmConfig, RecordError> {
     let mut c = SwarmConfig::new(tracker, [0; 32], epoch, seed);
     c.ack_delay_ms = d.u32()?;
     c.explain = d.bool()?;
+    c.off_air = Duration::from_millis(d.u64()?);
     let mut rate = || d.f64();
     c.quotas = Quotas {
         messages_per_second: rate()?,

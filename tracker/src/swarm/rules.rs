@@ -228,7 +228,7 @@ impl Swarm {
     /// Takes a media off; its path stays its owner's.
     fn take_off(&mut self, now: Now, media: MediaIx) {
         let Some(path) = self.board.media.get(&media).map(|m| m.manifest.path.clone()) else { return };
-        self.remove_media(now, media, None, true);
+        self.remove_media(now, media, &super::publish::Gone::TakenOff);
         if let Some(known) = self.names.get(&path).map(|n| n.known.clone()) {
             self.names.put(known.clone(), None, 0);
             self.effects.push_back(Effect::Store(Store::Name(known)));

@@ -318,6 +318,7 @@ impl Swarm {
                 offers: Vec::new(),
                 reach: Vec::new(),
                 servable: false,
+                fresh: false,
                 knocked: None,
                 suspected: false,
                 doubted: std::collections::BTreeMap::new(),
@@ -360,6 +361,8 @@ impl Swarm {
             p.up.limit = hello.limits.up;
             p.down.limit = hello.limits.down;
             (p.knocked, p.away) = (None, false);
+            // Who goes on with a session names the epoch of the one before.
+            p.fresh = hello.epoch.is_none();
             p.doubted.clear();
             (p.near, p.withheld) = (false, std::collections::BTreeSet::new());
         }

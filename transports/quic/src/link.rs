@@ -106,6 +106,15 @@ impl Link {
         self.doubted.store(doubted, Ordering::Relaxed);
     }
 
+    /// Whether it leads to the host where that is now. One that began anew listens elsewhere, and its old end says nothing more.
+    fn leads_to(&self, host: &HostAddr) -> bool {
+        let remote = self.connection.remote_address();
+        let same = |a: SocketAddr| a.port() == remote.port() && a.ip() == remote.ip().to_canonical();
+        let mut addrs = host.addrs.iter().filter(|a| a.kind == NetKind::Udp).peekable();
+        // Where the other end dialled, a NAT may stand between its address and those that are told.
+        self.place.is_some() || addrs.peek().is_none() || addrs.any(|a| same(a.at))
+    }
+
     /// Returns when no request was under way for so long.
     async fn idle(&self, patience: Duration) {
         let mut requests = self.requests.subscribe();
@@ -224,10 +233,10 @@ impl Links {
         }
     }
 
-    /// The newest connection with `key` that is good.
-    fn find(&self, key: &PeerKey) -> Option<Link> {
-        let good = |l: &&Link| l.is_open() && !l.doubted.load(Ordering::Relaxed);
-        lock(&self.open).get(key).and_then(|links| links.iter().rev().find(good).cloned())
+    /// The newest connection with the host that is good.
+    fn find(&self, host: &HostAddr) -> Option<Link> {
+        let good = |l: &&Link| l.is_open() && !l.doubted.load(Ordering::Relaxed) && l.leads_to(host);
+        lock(&self.open).get(&host.key).and_then(|links| links.iter().rev().find(good).cloned())
     }
 
     /// A connection with the host, and whether it was there before.
@@ -236,7 +245,7 @@ impl Links {
         cx: &Context,
         host: &HostAddr,
     ) -> Result<(Link, bool), TransportError> {
-        if let Some(link) = self.find(&host.key) {
+        if let Some(link) = self.find(host) {
             return Ok((link, true));
         }
         let turn = {
@@ -247,7 +256,7 @@ impl Links {
             dialling.entry(host.key).or_default().clone()
         };
         let _turn = turn.lock().await;
-        if let Some(link) = self.find(&host.key) {
+        if let Some(link) = self.find(host) {
             return Ok((link, false));
         }
         let connection = self.dial(cx, host).await?;

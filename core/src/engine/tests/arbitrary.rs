@@ -328,9 +328,13 @@ impl World {
             8 => quota(None, n),
             9 => quota(Some(manifest(1, 1).id()), n),
             6 => icet::message::Newer { manifest: manifest(PAGES, 1).signed().clone() }.into(),
-            _ => {
-                icet::message::Withdrawn { media: icet::MediaId([1; 32]), moved: None, operator: None }.into()
+            _ => icet::message::Withdrawn {
+                media: icet::MediaId([1; 32]),
+                moved: None,
+                operator: None,
+                off_air: None,
             }
+            .into(),
         };
         self.dropped |= k >= 8;
         self.r.tell(m);

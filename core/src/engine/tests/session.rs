@@ -440,13 +440,17 @@ fn a_withdrawn_media_ends() {
     let id = r.one_started();
     let moved = Some(MediaPath::new("elsewhere").unwrap());
     let media = manifest(1, 1).id();
-    r.tell(Withdrawn { media, moved: moved.clone(), operator: None }.into());
+    r.tell(Withdrawn { media, moved: moved.clone(), operator: None, off_air: None }.into());
     assert_eq!(r.stops, [id]);
     assert!(matches!(r.rest.pop(), Some(Action::Refused { why: Refusal::Withdrawn(m), .. }) if m == moved));
     // The operator's doing is not blamed on the publisher.
     let mut r = Rig::joined(100);
-    r.tell(Withdrawn { media, moved: None, operator: Some(true) }.into());
+    r.tell(Withdrawn { media, moved: None, operator: Some(true), off_air: None }.into());
     assert!(matches!(r.rest.pop(), Some(Action::Refused { why: Refusal::TakenOff, .. })));
+    // Nor is it that a broadcaster is gone.
+    let mut r = Rig::joined(100);
+    r.tell(Withdrawn { media, moved: None, operator: None, off_air: Some(true) }.into());
+    assert!(matches!(r.rest.pop(), Some(Action::Refused { why: Refusal::OffAir, .. })));
 }
 
 #[test]

@@ -415,3 +415,56 @@ fn heads_may_say_any_number_and_never_go_back() {
     assert_eq!((far.listeners, back.listeners), (1, 1));
     assert!(s.w.swarm.totals().acked_bytes <= most * 65_000);
 }
+
+#[test]
+fn who_heard_a_host_that_begins_anew_is_ordered_from_it_at_once() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    let orders = s.w.assigned(conn);
+    let order = orders.into_iter().find(|a| a.need == Need::Steady).unwrap();
+    s.goes_on(3, &mut [(conn, order.id)]);
+    // It was killed; its listener may have noticed, or not.
+    for complains in [true, false] {
+        if complains {
+            s.w.say(conn, report(&order, Outcome::Stalled));
+        }
+        s.w.heard(conn);
+        s.publisher = peer(&mut s.w, 1, None);
+        s.w.say(
+            s.publisher,
+            Publish { request: 1, manifest: manifest(1).signed().clone(), slices: Vec::new() },
+        );
+        let (_, host) = standing(&s.w.assigned(conn));
+        assert_eq!(host, identity(1).key(), "complains: {complains}");
+    }
+}
+
+#[test]
+fn a_broadcast_without_heads_is_off_the_air_after_a_minute() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    let run = standing(&s.w.assigned(conn)).0;
+    s.goes_on(3, &mut [(conn, run)]);
+    // As long as somebody gets pages all is well, whatever the tracker hears from the broadcaster.
+    let last = head_at(s.second).next - 2;
+    for page in 1..=7 {
+        s.w.pass(10 * SECOND);
+        s.w.say(conn, have(s.media, run, last + page));
+    }
+    s.w.pass(59 * SECOND);
+    let gone =
+        |heard: &[ToPeer]| heard.iter().any(|m| matches!(m, ToPeer::Withdrawn(w) if w.off_air == Some(true)));
+    assert!(!gone(&s.w.heard(conn)) && s.w.swarm.media_list(0, 10).len() == 1);
+    s.w.pass(3 * SECOND);
+    assert!(gone(&s.w.heard(conn)) && s.w.swarm.media_list(0, 10).is_empty());
+    // It may come back, and be listened to.
+    s.publisher = peer(&mut s.w, 1, None);
+    s.w.say(s.publisher, Publish { request: 1, manifest: manifest(1).signed().clone(), slices: Vec::new() });
+    assert!(s.w.answer(s.publisher).is_some());
+    s.goes_on(2, &mut []);
+    let again = s.joins(3, None);
+    standing(&s.w.assigned(again));
+    // One that nobody ever heard goes, too.
+    s.w.pass(62 * SECOND);
+    assert!(s.w.swarm.media_list(0, 10).is_empty());
+}

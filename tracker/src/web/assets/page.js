@@ -102,9 +102,10 @@ function mediaRow(m) {
   const figure = (n) => (n === undefined ? '–' : number.format(n));
   const codec = cell('Codec', m.streams.map((s) => s.codec).join(' + ') || '–');
   codec.className = '';
+  const live = m.kind === 'live';
   return element('tr', '', name, codec,
-    cell('Length', duration(m.duration_us)), cell('Size', bytes(m.bytes)), cell('Listeners', figure(m.listeners)),
-    cell('Whole copies', figure(m.complete_holders)), cell('Hits', figure(m.hits)),
+    cell('Length', live ? 'live' : duration(m.duration_us)), cell('Size', live ? '–' : bytes(m.bytes)),
+    cell('Listeners', figure(m.listeners)), cell('Whole copies', live ? '–' : figure(m.complete_holders)), cell('Hits', figure(m.hits)),
     cell('From peers', percent(d.by_peers, d.by_peers + d.by_publisher)));
 }
 

@@ -1,0 +1,106 @@
+//! Serial numbers of a broadcast. Each logical stream of a physical bitstream has one of its own (RFC 3533, section 4), and so must the
+//! links of a chain; but a file that is broadcast over and over, and a source that comes back, brings the same ones again. Those get
+//! others here: the broadcaster is the source, so its pages may still be changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Bytes, BytesMut};
+use icet::PageNo;
+use icet::key::Hash;
+
+use crate::ogg::PageHeader;
+use crate::ogg::page::{SEQUENCE, SERIAL, crc, seal};
+
+/// Serials that are remembered; where there are more, all that come are replaced.
+const MOST: usize = 1 << 16;
+
+/// A logical stream of the present link.
+#[derive(Debug, Clone)]
+struct Stream {
+    serial: u32,
+    /// Whether its pages are changed.
+    other: bool,
+    /// By how much its page sequence numbers are lower than the source's, and the source's next one.
+    shift: u32,
+    next: u32,
+    /// Whether a page had a position, so that its setup is over.
+    begun: bool,
+}
+
+/// Gives serials that were used before in a broadcast a new one.
+#[derive(Debug)]
+pub(crate) struct Relabel {
+    broadcast: Hash,
+    used: BTreeSet<u32>,
+    /// Others came before that are not known any more.
+    all: bool,
+    /// By the source's serial.
+    open: BTreeMap<u32, Stream>,
+    /// A page came that begins no logical stream.
+    body: bool,
+}
+
+impl Relabel {
+    /// `all`: of a broadcast that goes on, of which it is not known which serials were used.
+    pub(crate) fn new(broadcast: Hash, all: bool) -> Relabel {
+        Relabel { broadcast, used: BTreeSet::new(), all, open: BTreeMap::new(), body: false }
+    }
+
+    /// The page as it is to be broadcast as page `number`.
+    pub(crate) fn page(&mut self, number: PageNo, header: &PageHeader, bytes: Bytes) -> (PageHeader, Bytes) {
+        if header.bos {
+            self.begin(number, header);
+        } else {
+            self.body = true;
+        }
+        let as_it_is = |bytes| (*header, bytes);
+        let Some(stream) = self.open.get_mut(&header.serial).filter(|s| s.other) else {
+            return as_it_is(bytes);
+        };
+        // Who joins a mount gets setup pages, and then pages from the middle: that is no loss.
+        if !stream.begun && header.sequence != stream.next {
+            stream.shift = stream.shift.wrapping_add(header.sequence.wrapping_sub(stream.next));
+        }
+        stream.next = header.sequence.wrapping_add(1);
+        stream.begun |= header.granule.is_some_and(|g| g > 0);
+        let sequence = header.sequence.wrapping_sub(stream.shift);
+        let mut page = BytesMut::from(&bytes[..]);
+        for (at, value) in [(SERIAL, stream.serial), (SEQUENCE, sequence)] {
+            let Some(field) = page.get_mut(at) else { return as_it_is(bytes) };
+            field.copy_from_slice(&value.to_le_bytes());
+        }
+        seal(&mut page);
+        let crc = crc(&page);
+        (PageHeader { serial: stream.serial, sequence, crc, ..*header }, page.freeze())
+    }
+
+    fn begin(&mut self, number: PageNo, header: &PageHeader) {
+        if std::mem::take(&mut self.body) {
+            self.open.clear();
+        }
+        if self.used.len() >= MOST {
+            (self.all, self.used) = (true, BTreeSet::new());
+        }
+        let other = self.all || self.used.contains(&header.serial);
+        let serial = if other { self.fresh(number) } else { header.serial };
+        self.used.insert(serial);
+        let shift = if other { header.sequence } else { 0 };
+        let stream = Stream { serial, other, shift, next: header.sequence, begun: false };
+        self.open.insert(header.serial, stream);
+    }
+
+    /// One that was not used; another one for each page of each broadcast.
+    fn fresh(&self, number: PageNo) -> u32 {
+        let mut n = 0_u64;
+        loop {
+            let mut h = blake3::Hasher::new_derive_key("IceShare serial number of a link");
+            h.update(&self.broadcast.0).update(&number.to_le_bytes()).update(&n.to_le_bytes());
+            let [a, b, c, d, ..] = *h.finalize().as_bytes();
+            let serial = u32::from_le_bytes([a, b, c, d]);
+            if !self.used.contains(&serial) {
+                return serial;
+            }
+            n += 1;
+        }
+    }
+}
