@@ -19,8 +19,9 @@ const SHUNNED: Duration = Duration::from_secs(5);
 const QUIET: (Duration, Duration) = (SHUNNED, Duration::from_secs(60));
 /// What came over a carrier so short a time ago says more than a session over it that was given up.
 const FRESH: Duration = Duration::from_millis(500);
-/// Patience is so many times the longest pause lately.
+/// Patience is so many times the longest pause lately; if that was one straggler, no more than this and that pause.
 const PAUSES: u32 = 3;
+const MARGIN: Duration = Duration::from_millis(600);
 /// A pause fades by this part of the time that passes.
 const FADES: u32 = 4;
 
@@ -42,6 +43,33 @@ pub(super) fn carrier(source: &Source) -> Option<NetKind> {
     host.addrs.first().filter(|_| host.endpoint.is_empty()).map(|a| a.kind)
 }
 
+/// The longest pauses lately.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pauses {
+    longest: Duration,
+    second: Duration,
+}
+
+impl Pauses {
+    fn passed(&mut self, pause: Duration) {
+        let second = pause.min(self.longest);
+        self.fade(pause);
+        (self.longest, self.second) = (self.longest.max(pause), self.second.max(second));
+    }
+
+    /// So much time has passed.
+    fn fade(&mut self, time: Duration) {
+        self.longest = self.longest.saturating_sub(time / FADES);
+        self.second = self.second.saturating_sub(time / FADES);
+    }
+
+    /// How long a silence says nothing.
+    fn patience(self) -> Duration {
+        let Pauses { longest, second } = self;
+        (longest * PAUSES).min((second * PAUSES).max(longest + MARGIN))
+    }
+}
+
 #[derive(Debug)]
 struct State {
     carrier: Option<NetKind>,
@@ -49,8 +77,7 @@ struct State {
     busy: u32,
     /// When it last brought something, or after that became busy.
     since: Now,
-    /// The longest pause lately.
-    pause: Duration,
+    pauses: Pauses,
     lanes: Lanes,
     /// When it last brought something, if it ever did.
     heard: Option<Now>,
@@ -86,8 +113,8 @@ pub(super) struct Ways {
     /// Ways that were no good, until when others are preferred.
     shunned: BTreeMap<Way, Now>,
     quiet: BTreeMap<NetKind, Quiet>,
-    /// When something last came, by any of them, and the longest pause lately that was no standstill.
-    life: Option<(Now, Duration)>,
+    /// When something last came, by any of them, and the pauses lately that were no standstill.
+    life: Option<(Now, Pauses)>,
 }
 
 impl Ways {
@@ -100,7 +127,7 @@ impl Ways {
             carrier: None,
             busy: 0,
             since: now,
-            pause: Duration::ZERO,
+            pauses: Pauses::default(),
             lanes: Lanes::new(now),
             heard: None,
             silent: false,
@@ -132,15 +159,17 @@ impl Ways {
     /// A fetch brought something.
     pub(super) fn heard(&mut self, now: Now, way: &Way) {
         let Some(s) = self.states.get_mut(way) else { return };
-        let pause = now.since(s.since);
-        s.pause = faded(s.pause, pause);
+        s.pauses.passed(now.since(s.since));
         (s.since, s.heard) = (now, Some(now));
-        let (last, longest) = self.life.unwrap_or((now, Duration::ZERO));
+        let (last, mut pauses) = self.life.unwrap_or((now, Pauses::default()));
         let pause = now.since(last);
         // A longer one is over because fetches went on elsewhere: nobody is slow like that.
-        let longest =
-            if pause < IDLE { faded(longest, pause) } else { longest.saturating_sub(pause / FADES) };
-        self.life = Some((now, longest));
+        if pause < IDLE {
+            pauses.passed(pause);
+        } else {
+            pauses.fade(pause);
+        }
+        self.life = Some((now, pauses));
         if let Some(carrier) = s.carrier {
             self.quiet.remove(&carrier);
         }
@@ -175,7 +204,7 @@ impl Ways {
             return Some(moved + least);
         }
         if s.heard.is_some() {
-            return Some(moved + least.max(s.pause * PAUSES));
+            return Some(moved + least.max(s.pauses.patience()));
         }
         self.still(moved, least)
     }
@@ -183,7 +212,7 @@ impl Ways {
     /// It has fallen silent; so has its carrier, if nothing came over that for `least`.
     pub(super) fn fell_silent(&mut self, now: Now, way: &Way, least: Duration) {
         let Some(s) = self.states.get_mut(way) else { return };
-        s.pause = s.pause.max(now.since(s.since));
+        s.pauses.longest = s.pauses.longest.max(now.since(s.since));
         s.silent = true;
         let carrier = s.carrier;
         self.shun(now, way.clone());
@@ -222,10 +251,10 @@ impl Ways {
         remember(&mut self.shunned, now, way, SHUNNED);
     }
 
-    /// From when on somebody stands still whose fetch brought nothing since `moved`: nothing came by any way for `least`, or three of
-    /// the longest pauses between all that came.
+    /// From when on somebody stands still whose fetch brought nothing since `moved`: nothing came by any way for `least`, or for
+    /// much longer than ever lately.
     pub(super) fn still(&self, moved: Now, least: Duration) -> Option<Now> {
-        self.life.map(|(last, pause)| moved.max(last) + least.max(pause * PAUSES))
+        self.life.map(|(last, pauses)| moved.max(last) + least.max(pauses.patience()))
     }
 
     /// Whether nothing had come by any way for so long, at that time.
@@ -251,9 +280,4 @@ impl Ways {
             Standing::Good
         }
     }
-}
-
-/// The longest pause lately, once another one has passed.
-fn faded(longest: Duration, pause: Duration) -> Duration {
-    pause.max(longest.saturating_sub(pause / FADES))
 }

@@ -125,6 +125,20 @@ fn patience_is_with_those_who_pause() {
 }
 
 #[test]
+fn one_straggler_does_not_triple_its_lateness() {
+    let mut r = Rig::joined(1000);
+    r.assign(vec![ordered(1, (0, 99), vec![over(1, NetKind::Tcp)])]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=9);
+    r.millis(840);
+    r.page(id, 10);
+    r.millis(1_400);
+    assert!(r.stops.is_empty(), "as late as that one, and some more");
+    r.millis(200);
+    assert_eq!(r.stops, [id], "not 2.5 s");
+}
+
+#[test]
 fn a_carrier_that_is_back_is_used_again() {
     let mut r = Rig::joined(1000);
     r.assign(vec![ordered(1, (0, 9), vec![over(1, NetKind::Tcp)])]);
