@@ -21,7 +21,7 @@ const QUIET: (Duration, Duration) = (SHUNNED, Duration::from_secs(60));
 const FRESH: Duration = Duration::from_millis(500);
 /// Patience is so many times the longest pause lately; if that was one straggler, no more than this and that pause.
 const PAUSES: u32 = 3;
-const MARGIN: Duration = Duration::from_millis(600);
+const MARGIN: Duration = Duration::from_millis(900);
 /// A pause fades by this part of the time that passes.
 const FADES: u32 = 4;
 
