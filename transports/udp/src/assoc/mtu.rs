@@ -107,9 +107,10 @@ impl Mtu {
             }
             return true;
         }
-        if size > MIN_DATAGRAM {
+        // What was sent before the size fell says no more of it.
+        if size > MIN_DATAGRAM && self.current > MIN_DATAGRAM {
             self.black += 1;
-            if self.black >= BLACK_HOLE && self.current > MIN_DATAGRAM {
+            if self.black >= BLACK_HOLE {
                 *self = Mtu { after: now + AGAIN, ..Mtu::new(self.max) };
             }
         }
@@ -148,6 +149,15 @@ mod tests {
             let (found, probes) = search(path, 8952);
             assert!(found <= path && found + CLOSE > path && probes < 30, "{path}: {found} after {probes}");
         }
+    }
+
+    #[test]
+    fn all_that_was_under_way_may_be_lost() {
+        let mut mtu = Mtu { current: JUMBO, ..Mtu::new(JUMBO) };
+        for number in 0..1000 {
+            mtu.lost(Now(0), number, JUMBO);
+        }
+        assert_eq!((mtu.current, mtu.black), (MIN_DATAGRAM, 0));
     }
 
     #[test]
