@@ -47,6 +47,7 @@ use crate::net::Context;
 use crate::shelf::Shelf;
 
 #[doc = include_str!("guide.md")]
+#[doc = "# All of it"]
 #[doc = "```no_run"]
 #[doc = include_str!("parrot.rs")]
 #[doc = "```"]

@@ -36,11 +36,17 @@ struct Parrot;
 
 impl PayloadProtocol for Parrot {
     fn abilities(&self) -> Abilities {
-        Abilities::PAGES | Abilities::OPEN | Abilities::STRIPES | Abilities::PROOFS | Abilities::ORDERED
+        [Abilities::OPEN, Abilities::STRIPES, Abilities::PROOFS, Abilities::ORDERED, Abilities::LIVE]
+            .into_iter()
+            .fold(Abilities::PAGES, |all, one| all | one)
     }
 
     fn dials(&self) -> Option<NetKind> {
         Some(NetKind::Tcp)
+    }
+
+    fn connects_each(&self) -> bool {
+        true
     }
 
     fn serve(&self, cx: Context, shelf: Arc<Shelf>) -> BoxFuture<'static, Result<String, TransportError>> {
