@@ -242,8 +242,14 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
             })
         })
         .collect::<Result<_, _>>()?;
+    let transport = file.transport.map(OneOrMore::list);
+    if transport.as_ref().is_some_and(Vec::is_empty) {
+        return Err(
+            "transport = []: name at least one payload protocol, or leave the line out for all".to_owned()
+        );
+    }
     Ok(Given {
-        transport: file.transport.map(OneOrMore::list).unwrap_or_default(),
+        transport: transport.unwrap_or_default(),
         set,
         up: read("up", file.up.map(TextOrNumber::text), str::parse)?,
         down: read("down", file.down.map(TextOrNumber::text), str::parse)?,
@@ -345,6 +351,7 @@ mod tests {
             ("[set.http]\nx = [[1]]", "set.http.x"),
             ("[set.http]\nx = { y = 1 }", "set.http.x"),
             ("transport = ", "transport"),
+            ("transport = []", "at least one"),
             ("give-hours = \"night\"", "22:00-07:00"),
             ("give-day = \"5GB/s\"", "500MB"),
             ("give-metered = \"maybe\"", "it is one of yes, no"),

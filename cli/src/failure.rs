@@ -55,6 +55,11 @@ impl Failure {
         self
     }
 
+    /// Whether who read our results went away (`| head`).
+    pub(crate) fn is_unread(&self) -> bool {
+        self.code == FAILED && self.text.is_none()
+    }
+
     /// Whether the user ended it.
     pub(crate) fn is_interrupt(&self) -> bool {
         self.code == INTERRUPTED

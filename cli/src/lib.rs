@@ -155,12 +155,17 @@ async fn run(command: Command, settings: &Settings, stop: &CancellationToken) ->
         Command::Broadcast(args) => commands::broadcast(&args, settings, stop).await,
         Command::Get(args) => commands::get(&args, settings, stop).await,
         Command::Play(args) => commands::play(&args, settings, stop).await,
-        Command::Info(args) => commands::info(&args, settings, stop).await,
-        Command::Protocols(args) => commands::protocols(&args, settings),
+        Command::Info(args) => listing(commands::info(&args, settings, stop).await),
+        Command::Protocols(args) => listing(commands::protocols(&args, settings)),
         Command::Verify(args) => blocking(move || commands::verify(&args), stop).await,
         Command::Trust(args) => commands::trust(&args, settings),
         Command::Demo(args) => demo::demo(&args, settings, stop).await,
     }
+}
+
+/// Of what only lists something, who reads it may have read enough.
+fn listing(outcome: Outcome) -> Outcome {
+    outcome.or_else(|failure| if failure.is_unread() { Ok(()) } else { Err(failure) })
 }
 
 /// Runs blocking work; a signal does not wait for it.

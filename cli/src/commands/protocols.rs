@@ -80,7 +80,7 @@ pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome 
         output::result(format!("{:<10} dials {dials}; from {} {}", "", e.krate, e.version))?;
         for s in &e.settings {
             let shown = |text: &str| if text.is_empty() { "none".to_owned() } else { printable(text) };
-            let changed = s.value != s.default;
+            let changed = shown(&s.value) != shown(s.default);
             let default = if changed { format!(" [default: {}]", shown(s.default)) } else { String::new() };
             let takes = s.takes.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
             let value = shown(&s.value);

@@ -70,6 +70,10 @@ impl Standing {
         }
         let marks: Vec<_> = self.marks.iter().filter_map(Mark::sentence).collect();
         let why = if marks.is_empty() { "it does not say why".to_owned() } else { marks.join("; ") };
+        // Our word may be doubted where our pages are not.
+        if self.trust > 0.995 {
+            return Some(format!("the tracker trusts our pages, but not all that we say: {why}"));
+        }
         // Rounded down, so that what is less than full never reads as full.
         Some(format!("the tracker trusts us by {:.0} %: {why}", (self.trust * 100.0 - 0.5).max(0.0)))
     }
@@ -200,6 +204,10 @@ mod tests {
         assert!(many.is_some_and(|d| {
             d.ends_with("12 accusations of altered pages from here, too many to be believed")
         }));
+        let word = told(1000, 1, 0, 1000, &[(MarkReason::COMPLAINS, 60)]).doubts();
+        assert!(
+            word.is_some_and(|d| d.starts_with("the tracker trusts our pages, but not all that we say: so"))
+        );
         let later = told(1000, 1, 0, 990, &[(MarkReason(900), 1)]).doubts();
         assert_eq!(later.as_deref(), Some("the tracker trusts us by 98 %: it does not say why"));
     }

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioTimer;
 use iceshare::icet::path::PathError;
 use iceshare::icet::{MediaPath, PageNo, ProtocolName, Ticket, frame};
@@ -203,6 +203,16 @@ impl Server {
     }
 
     fn respond(&self, request: &Request<Incoming>, slot: &Arc<Slot>) -> Response<Body> {
+        let headers = request.headers();
+        // RFC 9112, section 3.2.
+        let hosts = headers.get_all(header::HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
+            return plain(StatusCode::BAD_REQUEST, "a request has one Host field");
+        }
+        // Of a field that is no list there may be one (RFC 9110, section 5.3): which one is meant, nobody knows.
+        if headers.get_all(header::RANGE).iter().count() > 1 {
+            return plain(StatusCode::BAD_REQUEST, "a request has one Range field at most");
+        }
         let head = request.method() == Method::HEAD;
         if !head && request.method() != Method::GET {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
@@ -213,7 +223,6 @@ impl Server {
             Ok(path) => path,
             Err(e) => return no_path(e),
         };
-        let headers = request.headers();
         let ticket = match headers.get(header::AUTHORIZATION) {
             None => None,
             Some(value) => match value.to_str().ok().and_then(wire::ticket) {
@@ -246,10 +255,9 @@ impl Server {
             response
         } else {
             let fresh = text(headers, header::IF_RANGE).is_none_or(|v| v.trim() == etag);
-            let mut ranges = headers.get_all(header::RANGE).iter();
-            let range = match (ranges.next().and_then(|v| v.to_str().ok()), ranges.next()) {
+            let range = match text(headers, header::RANGE) {
                 // Of HEAD, a range says nothing (RFC 9110, section 14.2).
-                (Some(range), None) if fresh && !head => Range::parse(range),
+                Some(range) if fresh && !head => Range::parse(range),
                 _ => Range::Ignored,
             };
             self.media(&media, &range, ticket.as_ref(), head, slot)
