@@ -46,7 +46,7 @@ pub mod url;
 
 pub use key::{Identity, PeerKey};
 pub use media::{Kind, Manifest, PageFlags, PageRecord, ProvenSlice, Signed, SignedManifest, Slice};
-pub use net::{Abilities, HostAddr, Limits, NetAddr, NetKind, Offer, ProtocolName};
+pub use net::{Abilities, HostAddr, Ip, Limits, NetAddr, NetKind, Offer, ProtocolName};
 pub use pages::{PageMap, PageNo, PageRanges, PageSet, Stripe};
 pub use path::{MediaId, MediaPath};
 pub use scope::{Prefix, Scope};

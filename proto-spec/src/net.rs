@@ -86,6 +86,36 @@ impl fmt::Display for NetKind {
     }
 }
 
+/// An IP address. CBOR: 4 or 16 bytes. IPv4-mapped IPv6 addresses are turned into IPv4 on decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ip(pub IpAddr);
+
+impl<C> Encode<C> for Ip {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        match self.0 {
+            IpAddr::V4(ip) => e.bytes(&ip.octets())?.ok(),
+            IpAddr::V6(ip) => e.bytes(&ip.octets())?.ok(),
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Ip {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let ip = d.bytes()?;
+        if let Ok(v4) = <[u8; 4]>::try_from(ip) {
+            Ok(Ip(IpAddr::V4(Ipv4Addr::from(v4))))
+        } else if let Ok(v6) = <[u8; 16]>::try_from(ip) {
+            Ok(Ip(IpAddr::V6(Ipv6Addr::from(v6)).to_canonical()))
+        } else {
+            Err(crate::refuse("an IP address is 4 or 16 bytes"))
+        }
+    }
+}
+
 /// A port at an IP address. CBOR: `[kind, ip (4 or 16 bytes), port]`. In a hello an unspecified IP means "the
 /// one you see me come from".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,11 +138,7 @@ impl<C> Encode<C> for NetAddr {
         e: &mut Encoder<W>,
         ctx: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.array(3)?.encode_with(self.kind, ctx)?;
-        match self.at.ip() {
-            IpAddr::V4(ip) => e.bytes(&ip.octets())?,
-            IpAddr::V6(ip) => e.bytes(&ip.octets())?,
-        };
+        e.array(3)?.encode_with(self.kind, ctx)?.encode_with(Ip(self.at.ip()), ctx)?;
         e.u16(self.at.port())?.ok()
     }
 }
@@ -123,14 +149,7 @@ impl<'b, C> Decode<'b, C> for NetAddr {
             return Err(crate::refuse("an address is an array of 3"));
         }
         let kind = d.decode_with(ctx)?;
-        let ip = d.bytes()?;
-        let ip = if let Ok(v4) = <[u8; 4]>::try_from(ip) {
-            IpAddr::V4(Ipv4Addr::from(v4))
-        } else if let Ok(v6) = <[u8; 16]>::try_from(ip) {
-            IpAddr::V6(Ipv6Addr::from(v6)).to_canonical()
-        } else {
-            return Err(crate::refuse("an IP address is 4 or 16 bytes"));
-        };
+        let Ip(ip) = d.decode_with(ctx)?;
         Ok(NetAddr { kind, at: SocketAddr::new(ip, d.u16()?) })
     }
 }

@@ -91,9 +91,13 @@ def position(v):
     return {("page", "byte", "time")[v[0]]: num(v[1][0])}
 
 
+def ip_text(v):
+    ip = ipaddress.ip_address(v)
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
+
+
 def addr(v):
-    ip = ipaddress.ip_address(v[1])
-    return {"kind": net_kind(v[0]), "ip": str(getattr(ip, "ipv4_mapped", None) or ip), "port": v[2]}
+    return {"kind": net_kind(v[0]), "ip": ip_text(v[1]), "port": v[2]}
 
 
 def record(*fields):
@@ -175,6 +179,7 @@ MESSAGES = {
     13: ("reach", {1: ("reach", many(addr))}),
     14: ("standing-request", {1: ("request", num)}),
     16: ("head", {1: ("media", hexed), 2: ("head", signed)}),
+    17: ("audience", {1: ("request", num), 2: ("media", hexed), 3: ("addresses", many(ip_text))}),
     15: ("allow", {1: ("up", num), 2: ("down", num), 3: ("near", same), 4: ("withheld", many(hexed))}),
     100: ("welcome", {
         1: ("version", same), 2: ("epoch", num), 3: ("time", num), 4: ("observed", addr), 5: ("ticket_key", hexed),
@@ -204,6 +209,10 @@ MESSAGES = {
     }),
     114: ("knock", {}),
     115: ("head", {1: ("media", hexed), 2: ("head", signed)}),
+    116: ("guidance", {
+        1: ("request", num), 2: ("listeners", num), 3: ("hits", num),
+        4: ("givers", many(record(("index", same), ("peers", num), ("sent", num), ("weight", same)))),
+    }),
 }
 
 

@@ -1,11 +1,12 @@
 //! A media that is open in a peer: what its users see of it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use icet::message::{Focus, Intent, Position, Shortage};
+use icet::message::{Focus, Guidance, Intent, Position, Shortage};
 use icet::{IcetUrl, MediaId, MediaPath, PeerKey, ProtocolName, SignedManifest};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -217,6 +218,15 @@ impl Media {
             }
         }
         self.shared.told.last()
+    }
+
+    /// Of our own media: asks the tracker which of the listeners that are served by other means, from `addresses` (1024 at most), give in its swarm, and
+    /// waits for its answer so long at most. None: it said nothing, and nobody knows.
+    pub async fn guidance(&self, addresses: Vec<IpAddr>, patience: Duration) -> Option<Guidance> {
+        let (answer, told) = oneshot::channel();
+        let handle = self.shared.handle;
+        let _ = self.shared.orders.send(Order::Audience { handle, addresses, answer });
+        tokio::time::timeout(patience, told).await.ok().and_then(Result::ok)
     }
 
     /// Waits until every page is held, verified and on disk under its final name.

@@ -1,12 +1,13 @@
 //! One task a tracker: it owns the engine of that session, and does what the engine wants done.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use icet::media::Signed;
-use icet::message::{ErrorCode, ErrorMessage, InfoAnswer, MediaAnswer, Outcome, ToPeer};
+use icet::message::{ErrorCode, ErrorMessage, Guidance, InfoAnswer, MediaAnswer, Outcome, ToPeer};
 use icet::{
     IcetUrl, Kind, MediaPath, NetKind, Now, PageNo, PageRanges, PeerKey, ProvenSlice, SignedManifest,
 };
@@ -43,6 +44,8 @@ pub(crate) enum Order {
     Info { handle: Handle, path: MediaPath, answer: oneshot::Sender<Result<InfoAnswer, OpenError>> },
     /// How we stand with the tracker. Dropped if it does not tell.
     Standing(oneshot::Sender<Standing>),
+    /// Which listeners that come from elsewhere give in a swarm. Dropped if the tracker does not tell.
+    Audience { handle: Handle, addresses: Vec<IpAddr>, answer: oneshot::Sender<Guidance> },
     /// From a fetch.
     Fetch(FetchId, FetchEvent),
     /// From a fetch: consecutive pages were verified and stored, the first and the length of each.
@@ -77,6 +80,8 @@ pub(crate) struct Task {
     infos: HashMap<Handle, (MediaPath, oneshot::Sender<Result<InfoAnswer, OpenError>>)>,
     /// Who waits to hear how we stand.
     curious: Vec<oneshot::Sender<Standing>>,
+    /// Who waits for guidance.
+    audiences: HashMap<Handle, oneshot::Sender<Guidance>>,
     fetches: HashMap<FetchId, CancellationToken>,
     orders: mpsc::UnboundedReceiver<Order>,
     me: mpsc::UnboundedSender<Order>,
@@ -111,6 +116,7 @@ impl Task {
             medias: HashMap::new(),
             infos: HashMap::new(),
             curious: Vec::new(),
+            audiences: HashMap::new(),
             fetches: HashMap::new(),
             orders,
             me,
@@ -345,6 +351,10 @@ impl Task {
                 self.curious.push(answer);
                 self.engine.handle_command(now, Command::Standing);
             }
+            Order::Audience { handle, addresses, answer } => {
+                self.audiences.insert(handle, answer);
+                self.engine.handle_command(now, Command::Audience { handle, addresses });
+            }
             Order::Disk(handle, why) => self.fail(handle, OpenError::Store(why)),
             Order::Leave(handle) => self.leave(handle),
             Order::Withdraw { handle, moved, release } => {
@@ -462,6 +472,9 @@ impl Task {
                     if let Some(told) = told {
                         self.medias.values().for_each(|e| e.shared.told.set(told.clone()));
                     }
+                }
+                Action::Guidance { handle, answer } => {
+                    let _ = self.audiences.remove(&handle).map(|to| to.send(answer));
                 }
                 Action::Reached(r) => self.inner.reached(&r),
             }

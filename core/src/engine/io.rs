@@ -109,6 +109,14 @@ pub enum Command {
     /// Ask how we stand with the tracker. Answered by [`Action::Standing`], or not at all: it is asked once, in this session or
     /// the next, and an answer that is lost is not asked for again.
     Standing,
+    /// Ask which of the listeners that are served by other means give in the swarm of our own media. Answered by [`Action::Guidance`], or not at
+    /// all: it is asked once, if a session stands.
+    Audience {
+        /// The media.
+        handle: Handle,
+        /// From where they come; of more than 1024, the first.
+        addresses: Vec<std::net::IpAddr>,
+    },
     /// What this host served; sent on in batches.
     Served {
         /// Assignment (0: without ticket) and bytes.
@@ -255,6 +263,13 @@ pub enum Action {
     Welcome(icet::message::Welcome),
     /// How we stand with the tracker; none: it does not tell.
     Standing(Option<icet::message::Standing>),
+    /// Which of the listeners that were told of give.
+    Guidance {
+        /// The media.
+        handle: Handle,
+        /// The tracker's answer.
+        answer: icet::message::Guidance,
+    },
     /// Dial-back result, for the user.
     Reached(icet::message::ReachResult),
 }

@@ -135,6 +135,7 @@ impl Engine {
             Command::Head { handle, head } => self.tell_head(handle, Some(head)),
             Command::Give(giving) => self.give(giving),
             Command::Standing => self.ask_standing(),
+            Command::Audience { handle, addresses } => self.ask_guidance(handle, addresses),
             Command::Served { items } => self.note_served(now, items),
             Command::Leave { handle } => self.leave(now, handle),
             Command::Withdraw { handle, moved, release } => self.withdraw(now, handle, moved, release),
@@ -200,6 +201,7 @@ impl Engine {
             ToPeer::Newer(m) => self.newer(m),
             ToPeer::Head(m) => self.head(m),
             ToPeer::Standing(m) => self.standing(m),
+            ToPeer::Guidance(m) => self.guidance(m),
             ToPeer::Knock(_) => {
                 let nonce = self.session.number();
                 self.send(Ping { nonce });

@@ -1,12 +1,14 @@
 //! The session with the tracker: connecting and reconnecting, the first flight, requests and their answers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use icet::message::{
-    InfoAnswer, InfoRequest, Locate, Position, Report, Slices, Standing, StandingRequest, Welcome, Withdraw,
+    Audience, Guidance, InfoAnswer, InfoRequest, Locate, Position, Report, Slices, Standing, StandingRequest,
+    Welcome, Withdraw,
 };
-use icet::{MediaPath, Now, PeerKey};
+use icet::{Ip, MediaPath, Now, PeerKey, limits};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -76,6 +78,8 @@ pub(super) struct Session {
     wants_standing: bool,
     /// The request for it that was sent last in this session, if its answer is due.
     pub(super) standing: Option<u64>,
+    /// Requests for guidance in this session whose answers are due.
+    pub(super) guidance: BTreeMap<Handle, u64>,
     rng: SmallRng,
 }
 
@@ -100,6 +104,7 @@ impl Session {
             withdrawals: Vec::new(),
             wants_standing: false,
             standing: None,
+            guidance: BTreeMap::new(),
             rng: SmallRng::seed_from_u64(seed),
         }
     }
@@ -173,6 +178,7 @@ impl Engine {
             self.ask(now, request);
         }
         self.session.standing = None;
+        self.session.guidance.clear();
         if std::mem::take(&mut self.session.wants_standing) {
             self.ask_standing();
         }
@@ -451,6 +457,25 @@ impl Engine {
         if self.session.standing == Some(m.request) {
             self.session.standing = None;
             self.actions.push_back(Action::Standing(Some(m)));
+        }
+    }
+
+    /// As with standings, nothing waits for the answer; what was asked before is forgotten.
+    pub(super) fn ask_guidance(&mut self, handle: Handle, addresses: Vec<IpAddr>) {
+        let Some(media) = self.media.get(&handle).and_then(|m| m.id).filter(|_| self.session.is_up()) else {
+            return;
+        };
+        let request = self.session.number();
+        self.session.guidance.insert(handle, request);
+        let addresses = addresses.into_iter().take(limits::ITEMS).map(Ip).collect();
+        self.send(Audience { request, media, addresses });
+    }
+
+    pub(super) fn guidance(&mut self, answer: Guidance) {
+        let asked = self.session.guidance.iter().find(|(_, request)| **request == answer.request);
+        if let Some(handle) = asked.map(|(handle, _)| *handle) {
+            self.session.guidance.remove(&handle);
+            self.actions.push_back(Action::Guidance { handle, answer });
         }
     }
 }

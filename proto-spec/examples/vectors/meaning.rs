@@ -2,11 +2,12 @@
 
 use icet::media::{Signed, Slice};
 use icet::message::{
-    Assignment, Dial, Intent, KeyProof, Mark, Need, Outcome, Position, Shortage, Source, ToPeer, ToTracker,
+    Assignment, Dial, Givers, Intent, KeyProof, Mark, Need, Outcome, Position, Shortage, Source, ToPeer,
+    ToTracker,
 };
 use icet::stream::{Ending, PagesAnswer, PagesRequest, Piece, What};
 use icet::ticket::{Ticket, TicketBody};
-use icet::{HostAddr, Kind, Limits, Manifest, NetAddr, NetKind, Offer, PageRanges, PageSet, ProvenSlice};
+use icet::{HostAddr, Ip, Kind, Limits, Manifest, NetAddr, NetKind, Offer, PageRanges, PageSet, ProvenSlice};
 use serde_json::{Value, json};
 
 use super::world::{hex, num};
@@ -262,6 +263,10 @@ pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
             ("allow", v)
         }
         ToTracker::Head(m) => ("head", live_head(m)),
+        ToTracker::Audience(m) => {
+            let ips = list(&m.addresses, |ip: &Ip| json!(ip.0.to_string()));
+            ("audience", json!({ "request": num(m.request), "media": hex(&m.media.0), "addresses": ips }))
+        }
         ToTracker::StandingRequest(m) => ("standing-request", json!({ "request": num(m.request) })),
         _ => ("unknown", Value::Null),
     }
@@ -336,6 +341,14 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
                 "peers": num(m.peers), "ahead": num(m.ahead), "trust": m.trust, "marks": list(&m.marks, mark),
             });
             ("standing", v)
+        }
+        ToPeer::Guidance(m) => {
+            let givers = |g: &Givers| json!({ "index": g.index, "peers": num(g.peers), "sent": num(g.sent), "weight": g.weight });
+            let v = json!({
+                "request": num(m.request), "listeners": num(m.listeners), "hits": num(m.hits),
+                "givers": list(&m.givers, givers),
+            });
+            ("guidance", v)
         }
         ToPeer::Knock(_) => ("knock", json!({})),
         ToPeer::Head(m) => ("head", live_head(m)),

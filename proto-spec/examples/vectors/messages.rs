@@ -2,14 +2,14 @@
 
 use icet::live::SignedHead;
 use icet::message::{
-    Allow, Assign, Assignment, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Got, Have, Head, Hello,
-    InfoAnswer, InfoRequest, Intent, Invite, Join, KeyProof, Knock, Leave, Locate, Mark, MarkReason,
-    MediaAnswer, Need, Newer, Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report, Reserve,
-    Served, ServedItem, Shortage, Slices, Standing, StandingRequest, ToPeer, ToTracker, Welcome, Withdraw,
-    Withdrawn,
+    Allow, Assign, Assignment, Audience, Cancel, Dial, ErrorCode, ErrorMessage, Focus, Givers, Got, Guidance,
+    Have, Head, Hello, InfoAnswer, InfoRequest, Intent, Invite, Join, KeyProof, Knock, Leave, Locate, Mark,
+    MarkReason, MediaAnswer, Need, Newer, Outcome, Ping, Pong, Position, Publish, Reach, ReachResult, Report,
+    Reserve, Served, ServedItem, Shortage, Slices, Standing, StandingRequest, ToPeer, ToTracker, Welcome,
+    Withdraw, Withdrawn,
 };
 use icet::{
-    Abilities, Limits, MediaPath, NetKind, Offer, PageRanges, PageSet, Stripe, TicketKey, frame, limits,
+    Abilities, Ip, Limits, MediaPath, NetKind, Offer, PageRanges, PageSet, Stripe, TicketKey, frame, limits,
 };
 use minicbor::Encoder;
 use serde_json::{Value, json};
@@ -234,7 +234,19 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         t("allow", Allow { up: Some(1_250_000), down: None, near: true, withheld: vec![id()] }),
         t("allow-nothing", Allow { up: Some(0), down: None, near: false, withheld: Vec::new() }),
         t("head", head()),
+        t(
+            "audience",
+            Audience {
+                request: 12,
+                media: id(),
+                addresses: ["203.0.113.9", "2001:db8::4"].map(place).to_vec(),
+            },
+        ),
     ]
+}
+
+fn place(text: &str) -> Ip {
+    Ip(text.parse().expect("an address"))
 }
 
 fn to_peer() -> Vec<(&'static str, Message)> {
@@ -264,6 +276,13 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         media: Some(id()),
         text: "too many joins from your network; try again in a minute".to_owned(),
         retry: Some(60_000),
+    };
+    let givers = |index, peers, sent, weight| Givers { index, peers, sent, weight };
+    let guidance = Guidance {
+        request: 12,
+        listeners: 41,
+        hits: 1_700,
+        givers: vec![givers(0, 1, 80_000_000, 1_900), givers(3, 2, 0, 1_000)],
     };
     let unwilling = Shortage { unwilling: Some(1), silent: Some(1), hosts: 7, ..shortage() };
     let bare = ErrorMessage {
@@ -310,6 +329,7 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("standing", standing()),
         p("knock", Knock {}),
         p("head", head()),
+        p("guidance", guidance),
     ]
 }
 
@@ -489,6 +509,14 @@ pub(crate) fn invalid() -> Vec<Invalid> {
     let items = vec![ServedItem { assignment: 0, bytes: 0 }; limits::ITEMS + 1];
     let served = cbor(&ToTracker::Served(Served { items }));
     add("served-too-many", "tracker", served, "1025 items", false, true);
+
+    let crowd = vec![place("192.0.2.1"); limits::ITEMS + 1];
+    let crowd = cbor(&ToTracker::Audience(Audience { request: 1, media: id(), addresses: crowd }));
+    add("audience-too-many", "tracker", crowd, "1025 addresses", false, true);
+    let one = Givers { index: 3, peers: 1, sent: 0, weight: 1000 };
+    let twice = Guidance { request: 1, listeners: 0, hits: 0, givers: vec![one; 2] };
+    let twice = cbor(&ToPeer::Guidance(twice));
+    add("guidance-out-of-order", "peer", twice, "an address that is there twice", false, true);
 
     let version = cbor(&ToPeer::Welcome(Welcome {
         version: 0,

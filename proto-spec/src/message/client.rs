@@ -6,7 +6,7 @@ use super::Position;
 use crate::key::PeerKey;
 use crate::limits;
 use crate::media::{ProvenSlice, Signed};
-use crate::net::{Limits, NetAddr, Offer, ProtocolName};
+use crate::net::{Ip, Limits, NetAddr, Offer, ProtocolName};
 use crate::pages::PageRanges;
 use crate::path::{MediaId, MediaPath};
 
@@ -491,5 +491,27 @@ pub struct Head {
 impl Head {
     pub(super) fn check(&self) -> Check {
         at_most(self.head.body.len(), limits::BATCH, "head too long")
+    }
+}
+
+/// Listeners whom the publisher of a media serves by other means than this swarm, an Icecast server say: who of them gives in it?
+/// Answered with [`super::Guidance`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Audience {
+    /// Number that the answer repeats.
+    #[n(1)]
+    pub request: u64,
+    /// The media; the asker is its publisher.
+    #[n(2)]
+    pub media: MediaId,
+    /// From where they come.
+    #[n(3)]
+    pub addresses: Vec<Ip>,
+}
+
+impl Audience {
+    pub(super) fn check(&self) -> Check {
+        at_most(self.addresses.len(), limits::ITEMS, "too many addresses")
     }
 }

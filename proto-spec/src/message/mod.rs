@@ -148,6 +148,7 @@ messages! {
         14 => StandingRequest,
         15 => Allow,
         16 => Head,
+        17 => Audience,
     }
 }
 
@@ -170,5 +171,6 @@ messages! {
         113 => Standing,
         114 => Knock,
         115 => Head,
+        116 => Guidance,
     }
 }

@@ -489,6 +489,54 @@ impl Standing {
     }
 }
 
+/// Who of an audience gives in the swarm: answer to [`super::Audience`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Guidance {
+    /// Number of the request.
+    #[n(1)]
+    pub request: u64,
+    /// Peers in the swarm that play or fetch.
+    #[n(2)]
+    pub listeners: u64,
+    /// Times that someone joined it.
+    #[n(3)]
+    pub hits: u64,
+    /// Those addresses of the audience from which somebody gives, in the order asked.
+    #[n(4)]
+    pub givers: Vec<Givers>,
+}
+
+impl Guidance {
+    pub(super) fn check(&self) -> Check {
+        if self.givers.len() > limits::ITEMS {
+            return Err("too many addresses");
+        }
+        if !self.givers.is_sorted_by(|a, b| a.index < b.index) {
+            return Err("addresses out of order");
+        }
+        Ok(())
+    }
+}
+
+/// Members of a swarm that give, and are seen at one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Givers {
+    /// Which address of the audience, from 0.
+    #[n(0)]
+    pub index: u32,
+    /// How many they are.
+    #[n(1)]
+    pub peers: u64,
+    /// Bytes that they sent on this tracker, as far as it could confirm it.
+    #[n(2)]
+    pub sent: u64,
+    /// Weight of the one that counts most, in thousandths, as in [`Standing`].
+    #[n(3)]
+    pub weight: u32,
+}
+
 /// Something that speaks against a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

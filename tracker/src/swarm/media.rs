@@ -137,7 +137,7 @@ impl Member {
     }
 
     /// Whether what it holds counts as copies.
-    fn counts(&self) -> bool {
+    pub(crate) fn counts(&self) -> bool {
         self.serves && !self.distrusted
     }
 

@@ -242,6 +242,7 @@ impl Swarm {
             ToTracker::Reach(m) => self.set_reach(now, peer, &m.reach),
             ToTracker::Allow(m) => self.allow(now, peer, &m),
             ToTracker::StandingRequest(m) => self.standing(now, conn, peer, &m),
+            ToTracker::Audience(m) => self.audience(now, conn, peer, &m)?,
             // Hello is handled before; whatever else there is comes from a later version.
             other => {
                 return Err(refuse(

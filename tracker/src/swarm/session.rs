@@ -537,6 +537,7 @@ pub(crate) fn request_of(message: &ToTracker) -> Option<u64> {
         ToTracker::Locate(m) => Some(m.request),
         ToTracker::InfoRequest(m) => Some(m.request),
         ToTracker::StandingRequest(m) => Some(m.request),
+        ToTracker::Audience(m) => Some(m.request),
         _ => None,
     }
 }
@@ -552,6 +553,7 @@ pub(crate) fn media_of(message: &ToTracker) -> Option<&MediaId> {
         ToTracker::Locate(m) => Some(&m.media),
         ToTracker::Withdraw(m) => Some(&m.media),
         ToTracker::Head(m) => Some(&m.media),
+        ToTracker::Audience(m) => Some(&m.media),
         _ => None,
     }
 }
@@ -568,6 +570,8 @@ fn weight(message: &ToTracker, full: bool) -> f64 {
         ToTracker::Join(j) => pages(&j.have) / 64,
         ToTracker::Served(s) => s.items.len() as u64 / 64,
         ToTracker::Slices(s) => s.slices.len() as u64 / 8,
+        // All members are looked at.
+        ToTracker::Audience(a) => 4 + a.addresses.len() as u64 / 64,
         ToTracker::Publish(p) => 4 + p.slices.len() as u64 / 8,
         _ => 0,
     };

@@ -1,13 +1,16 @@
 //! What a peer is told of its own standing.
 
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use icet::Now;
-use icet::message::{Mark, MarkReason, Standing, StandingRequest};
+use icet::message::{Audience, ErrorCode, Givers, Guidance, Mark, MarkReason, Standing, StandingRequest};
 
 use super::board::PeerIx;
 use super::conduct::{ACCUSATIONS, COMPLAINTS, MINUTE, REMEMBERED};
 use super::peer::{DISTRUST, Peer};
+use super::session::{Refused, refuse};
 use super::{ConnId, Swarm};
 
 /// Up to so many peers are weighed anew whenever one asks.
@@ -55,6 +58,47 @@ impl Swarm {
             marks: marks(peer, now, lacks.count() as u64),
         };
         self.send(conn, standing);
+    }
+}
+
+impl Swarm {
+    /// Which of a publisher's other listeners give in its swarm, by where they are seen.
+    pub(crate) fn audience(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        asker: PeerIx,
+        m: &Audience,
+    ) -> Result<(), Refused> {
+        let ix = self.find_media(&m.media)?;
+        let Some(media) = self.board.media.get(&ix) else { return Ok(()) };
+        if !media.is_publisher(asker) {
+            return Err(refuse(ErrorCode::FORBIDDEN, "only a media's own publisher may ask for guidance"));
+        }
+        let mut places: HashMap<IpAddr, u32> = HashMap::new();
+        for (index, ip) in (0..).zip(&m.addresses) {
+            places.entry(ip.0.to_canonical()).or_insert(index);
+        }
+        let mut givers: BTreeMap<u32, Givers> = BTreeMap::new();
+        for (peer, _) in media.members.iter().filter(|(_, m)| m.counts()) {
+            let Some(p) = self.board.peers.get(peer) else { continue };
+            let Some(index) = places.get(&p.ip().to_canonical()) else { continue };
+            if *peer == asker || p.conn.is_none() || p.up.limit == Some(0) || !self.board.gives(ix, p) {
+                continue;
+            }
+            let g = givers.entry(*index).or_insert(Givers { index: *index, peers: 0, sent: 0, weight: 0 });
+            g.peers += 1;
+            g.sent = g.sent.saturating_add(p.contribution.sent);
+            g.weight = g.weight.max(thousandths(self.board.weight_of(now, p)));
+        }
+        let guidance = Guidance {
+            request: m.request,
+            listeners: media.listeners(),
+            hits: media.hits,
+            givers: givers.into_values().collect(),
+        };
+        self.send(conn, guidance);
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
+use std::net::IpAddr;
+
 use icet::ProvenSlice;
-use icet::message::{Pong, Slices, Withdraw};
+use icet::message::{Guidance, Pong, Slices, Withdraw};
 
 use super::*;
 
@@ -188,4 +190,40 @@ fn what_a_tracker_dropped_for_too_many_messages_is_said_again() {
     assert!(r.sent.is_empty());
     r.millis(1);
     assert_eq!(r.acked(), [(0, vec![(0, 9)])]);
+}
+
+#[test]
+fn guidance_is_asked_for_in_a_session_and_only_the_last_answer_counts() {
+    let guidance = |request| Guidance { request, listeners: 7, hits: 9, givers: Vec::new() };
+    let ask = |r: &mut Rig, n: usize| {
+        let addresses = vec![IpAddr::from([192, 0, 2, 1]); n];
+        r.command(Command::Audience { handle: H, addresses });
+        match r.sent.pop() {
+            Some(ToTracker::Audience(a)) => Some((a.request, a.addresses.len())),
+            _ => None,
+        }
+    };
+    let mut r = Rig::new();
+    publish(&mut r, 64);
+    assert_eq!(ask(&mut r, 1), None, "there is no tracker");
+    r.connect(1);
+    r.answer(1);
+    r.clear();
+    let (first, _) = ask(&mut r, 1).unwrap();
+    let (second, n) = ask(&mut r, 2000).unwrap();
+    assert_eq!(n, 1024);
+    r.tell(guidance(first).into());
+    assert!(r.rest.is_empty(), "of an earlier question");
+    r.tell(guidance(second).into());
+    assert!(matches!(r.rest.pop(), Some(Action::Guidance { handle: H, answer }) if answer.listeners == 7));
+    r.tell(guidance(second).into());
+    assert!(r.rest.is_empty(), "nobody asked twice");
+    let (third, _) = ask(&mut r, 1).unwrap();
+    r.disconnect();
+    r.millis(4000);
+    r.connect(1);
+    r.answer(1);
+    r.clear();
+    r.tell(guidance(third).into());
+    assert!(r.rest.is_empty(), "of an earlier session");
 }

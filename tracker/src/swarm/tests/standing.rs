@@ -1,9 +1,10 @@
 //! What a peer is told of its own standing.
 
-use icet::PageRanges;
 use icet::message::{
-    Intent, Join, Leave, MarkReason, Outcome, Report, Served, ServedItem, Standing, StandingRequest, ToPeer,
+    Allow, Audience, ErrorCode, Givers, Intent, Join, Leave, MarkReason, Outcome, Report, Served, ServedItem,
+    Standing, StandingRequest, ToPeer,
 };
+use icet::{Ip, PageRanges};
 
 use super::super::{ConnId, Contribution};
 use super::fixture::{identity, media};
@@ -103,4 +104,39 @@ fn orders_that_were_not_taken_up_are_told() {
     let s = ask(&mut w, idle);
     assert!(s.trust < 1000, "{s:?}");
     assert!(s.marks.iter().any(|m| m.reason == MarkReason::UNHEEDED && m.count > 0), "{s:?}");
+}
+
+#[test]
+fn a_publisher_hears_which_addresses_give_and_nobody_else_does() {
+    let mut w = World::new();
+    let station = w.peer(1);
+    let live = media(&identity(1), "radio", 1, 64, 4000);
+    w.publish(station, &live);
+    let id = live.0.id();
+    // Two behind one address, one who gives nothing, one who only looks at something else, one gone.
+    let giver = known(&mut w, 2, 80_000_000, 8_000_000);
+    let second = w.connect(&identity(3), "10.0.0.2:4001");
+    w.say(second, hello(vec![tcp("10.0.0.2:4001")]));
+    let miser = w.peer(4);
+    let (stranger, gone) = (w.peer(5), w.peer(6));
+    for conn in [giver, second, miser, gone] {
+        w.join(conn, "radio", Intent::Whole);
+    }
+    w.say(miser, Allow { up: Some(0), down: None, near: false, withheld: Vec::new() });
+    w.disconnect(gone);
+    let ip = |n: u8| Ip(format!("10.0.0.{n}").parse().unwrap());
+    let ask = |w: &mut World, conn| {
+        w.heard(conn);
+        w.say(conn, Audience { request: 5, media: id, addresses: (1..8).map(ip).collect() });
+        w.heard(conn)
+    };
+    let heard = ask(&mut w, station);
+    let [ToPeer::Guidance(g)] = heard.as_slice() else { panic!("{heard:?}") };
+    assert_eq!((g.request, g.listeners, g.hits), (5, 3, 4));
+    assert_eq!(g.givers, [Givers { index: 1, peers: 2, sent: 80_000_000, weight: 2000 }]);
+    for conn in [giver, stranger] {
+        let heard = ask(&mut w, conn);
+        let refused = |m: &ToPeer| matches!(m, ToPeer::ErrorMessage(e) if e.code == ErrorCode::FORBIDDEN && e.request == Some(5));
+        assert!(matches!(heard.as_slice(), [m] if refused(m)), "{heard:?}");
+    }
 }
