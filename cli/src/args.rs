@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Broadcast live media: from a URL (an Icecast mount, say), a file, or a pipe
     Broadcast(Broadcast),
+    /// Stand beside an Icecast server: broadcast its Ogg mounts in the swarm too, and keep its places for those who share
+    Icecast(Icecast),
     /// Fetch an exact copy; an interrupted fetch is resumed
     Get(Get),
     /// Give a player a link to media that are still arriving
@@ -178,6 +180,43 @@ pub(crate) struct Broadcast {
     /// How much is kept for those who come late; on disk it may be 4 MiB more
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30m")]
     pub(crate) window: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Icecast {
+    #[command(flatten)]
+    pub(crate) tracker: TrackerArg,
+    /// The server
+    #[arg(long, value_name = "http://HOST[:PORT]", default_value = "http://127.0.0.1:8000")]
+    pub(crate) server: iceshare_icecast::admin::Address,
+    /// <admin-user> of its configuration
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub(crate) admin_user: String,
+    /// <admin-password> of its configuration; better in the environment than here, where others see it
+    #[arg(long, value_name = "PASSWORD", env = "ICESHARE_ICECAST_PASSWORD", hide_env_values = true)]
+    pub(crate) admin_password: String,
+    /// Only this mount, as in /live.ogg, whatever its source calls it; may be given several times [default: all that say they are Ogg]
+    #[arg(long, value_name = "/MOUNT", value_parser = parse_mount)]
+    pub(crate) mount: Vec<String>,
+    /// What media paths begin with, before the mounts' names
+    #[arg(long, value_name = "PATH")]
+    pub(crate) prefix: Option<MediaPath>,
+    /// Places for listeners at the server, on each mount or on one: who shares in the swarm keeps his, others are sent away when
+    /// there are more than that. Set Icecast's own max-listeners at least 2 higher
+    #[arg(long, value_name = "[/MOUNT=]N", value_parser = parse_limit)]
+    pub(crate) limit: Vec<(Option<String>, usize)>,
+    /// Send nobody away, only show who would be
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Where the operator sees what becomes of whom and why: a page, /report.json, /status-json.xsl (listeners of the swarm counted in), /metrics
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0", value_parser = parse_address)]
+    pub(crate) web: SocketAddr,
+    /// A door for everybody: http://ADDR:PORT/MOUNT sends a listener to the server if there is a place
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(crate) door: Option<SocketAddr>,
+    /// Where the door sends those for whom there is no place [default: it tells them the link]
+    #[arg(long, value_name = "URL", requires = "door", value_parser = parse_web)]
+    pub(crate) overflow: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -278,6 +317,32 @@ pub(crate) struct Demo {
     /// Loopback address for players
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0", value_parser = parse_address)]
     pub(crate) gateway: SocketAddr,
+}
+
+fn parse_mount(s: &str) -> Result<String, String> {
+    let odd = |c: char| c.is_control() || "?#".contains(c);
+    if !s.starts_with('/') || s.len() < 2 || s.contains(odd) {
+        return Err("a mount begins with a slash, as in /live.ogg".to_owned());
+    }
+    Ok(s.to_owned())
+}
+
+fn parse_limit(s: &str) -> Result<(Option<String>, usize), String> {
+    let (mount, n) = match s.rsplit_once('=') {
+        Some((mount, n)) => (Some(parse_mount(mount)?), n),
+        None => (None, s),
+    };
+    let n = n.parse().map_err(|_| "it is a number of listeners, or /MOUNT=NUMBER".to_owned())?;
+    Ok((mount, n))
+}
+
+fn parse_web(s: &str) -> Result<String, String> {
+    let rest = s.strip_prefix("http://").or_else(|| s.strip_prefix("https://"));
+    let good = rest.is_some_and(|r| !r.is_empty() && !r.starts_with('/'));
+    if !good || s.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err("it is an http:// or https:// URL".to_owned());
+    }
+    Ok(s.to_owned())
 }
 
 /// One `--set`.

@@ -153,6 +153,7 @@ async fn run(command: Command, settings: &Settings, stop: &CancellationToken) ->
         Command::Publish(args) => commands::publish(&args, settings, stop).await,
         Command::Serve(args) => commands::serve(&args, settings, stop).await,
         Command::Broadcast(args) => commands::broadcast(&args, settings, stop).await,
+        Command::Icecast(args) => commands::icecast(&args, settings, stop).await,
         Command::Get(args) => commands::get(&args, settings, stop).await,
         Command::Play(args) => commands::play(&args, settings, stop).await,
         Command::Info(args) => listing(commands::info(&args, settings, stop).await),

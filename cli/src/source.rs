@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +37,15 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// that the older ones are forgotten.
 const RECENT: Duration = Duration::from_secs(60);
 const RECENT_PAGES: usize = 8192;
+
+/// What we call ourselves where we listen, with a word by which we, and nobody else, know our own connections among a server's listeners.
+pub(crate) static AGENT: LazyLock<String> = LazyLock::new(|| {
+    let mut word = [0; 8];
+    // Without randomness nobody would be told from us; such a system starts no session either.
+    let _ = getrandom::fill(&mut word);
+    let word: String = word.iter().map(|b| format!("{b:02x}")).collect();
+    format!("iceshare/{} (relay {word})", env!("CARGO_PKG_VERSION"))
+});
 
 /// `--from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -351,7 +361,7 @@ async fn request(from: &From) -> Result<Incoming, String> {
         tokio::spawn(connection);
         let request = hyper::Request::get(path.as_str())
             .header(hyper::header::HOST, authority.as_str())
-            .header(hyper::header::USER_AGENT, concat!("iceshare/", env!("CARGO_PKG_VERSION")))
+            .header(hyper::header::USER_AGENT, AGENT.as_str())
             .body(Empty::<Bytes>::new())
             .map_err(|e| format!("no such URL: {e}"))?;
         let response = sender.send_request(request).await.map_err(|e| format!("no answer: {e}"))?;

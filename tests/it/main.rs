@@ -9,6 +9,7 @@ mod giving;
 mod host;
 mod house;
 mod http;
+mod icecast;
 mod lab;
 mod libp2p;
 mod live;

@@ -25,7 +25,7 @@ fn station(network: &Network) -> (Proc, String) {
     (station, door)
 }
 
-fn link(station: &Proc) -> String {
+pub(super) fn link(station: &Proc) -> String {
     station.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()))
 }
 
@@ -145,7 +145,7 @@ fn bodies_so_far(file: &Path) -> Vec<Vec<u8>> {
 const TONE: &str = "aevalsrc=0.5*sin(2*PI*(200+30*t)*t):d=120:s=16000";
 
 /// ffmpeg, which streams the tone to an Icecast server.
-fn encoder(password: &str, door: &str) -> Proc {
+pub(super) fn encoder(password: &str, door: &str) -> Proc {
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-re", "-f", "lavfi", "-i", TONE, "-c:a", "flac"]);
     ffmpeg.args(["-page_duration", "200000", "-f", "ogg"]);
@@ -279,7 +279,7 @@ fn liquidsoap_is_heard() {
 }
 
 /// A real Icecast server on a free port of loopback.
-fn icecast(network: &Network) -> (Proc, String) {
+pub(super) fn icecast(network: &Network) -> (Proc, String) {
     // It cannot be told to choose one: somebody else may take it in between.
     for _ in 0..3 {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");

@@ -96,7 +96,7 @@ async fn over(peer: &Peer, media: &Media, stop: &CancellationToken) -> Outcome {
     Ok(())
 }
 
-fn failure(e: BroadcastError) -> Failure {
+pub(super) fn failure(e: BroadcastError) -> Failure {
     match e {
         BroadcastError::Open(e) => peer::opened(e),
         e => Failure::from_error(FAILED, &e),

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod get;
+mod icecast;
 mod info;
 mod play;
 mod protocols;
@@ -12,6 +13,7 @@ mod verify;
 
 pub(crate) use broadcast::broadcast;
 pub(crate) use get::get;
+pub(crate) use icecast::icecast;
 pub(crate) use info::info;
 pub(crate) use play::play;
 pub(crate) use protocols::protocols;

@@ -567,6 +567,7 @@ impl Sim {
                 | Action::Postponed { .. }
                 | Action::Welcome(_)
                 | Action::Reached(_)
+                | Action::Guidance { .. }
                 | Action::Standing(_) => {}
             }
         }

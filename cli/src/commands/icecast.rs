@@ -1,0 +1,278 @@
+//! `iceshare icecast`: beside an Icecast server, its mounts as live media, and guidance for its places.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use iceshare::icet::{IcetUrl, MediaPath, Now};
+use iceshare::{BroadcastOptions, Media, Peer};
+use iceshare_icecast::admin::{AdminError, Listener, Mount, Server};
+use iceshare_icecast::guide::{self, Swarm, Verdict};
+use iceshare_icecast::site::{self, Side, State};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::args;
+use crate::config::Settings;
+use crate::escape::printable;
+use crate::failure::{Failure, Outcome};
+use crate::output::{self, note};
+use crate::peer::{self, Role};
+use crate::source::{self, Source};
+
+/// How often the server and the tracker are asked.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long the tracker's word may take.
+const WORD: Duration = Duration::from_millis(1500);
+/// A mount that could not be broadcast is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(10);
+
+pub(crate) async fn icecast(args: &args::Icecast, settings: &Settings, stop: &CancellationToken) -> Outcome {
+    let tracker = peer::tracker(&args.tracker.tracker, settings)?;
+    crate::transports::for_live(settings)?;
+    let server = Server::new(args.server.clone(), args.admin_user.clone(), args.admin_password.clone());
+    // A password that is wrong now is wrong later; a server that is not there may come.
+    match server.mounts().await {
+        Err(e @ AdminError::Password) => return Err(Failure::usage(e.to_string())),
+        Err(e @ AdminError::Answer { .. }) => return Err(Failure::from_error(crate::failure::FAILED, &e)),
+        Ok(_) | Err(_) => {}
+    }
+    let web = open(args.web, "--web").await?;
+    let door = match args.door {
+        Some(door) => Some(open(door, "--door").await?),
+        None => None,
+    };
+    let (peer, _kept) = peer::start(settings, Role::Publisher).await?;
+    let peer = Arc::new(peer);
+    let (show, shown) = watch::channel(Arc::new(State::default()));
+    let serve = |(listener, at): (TcpListener, SocketAddr), side, what: &str| {
+        note(format!("{what}: http://{at}/"));
+        AbortOnDropHandle::new(tokio::spawn(site::serve(listener, side, shown.clone(), stop.clone())))
+    };
+    let _web = serve(web, Side::Operator, "what becomes of whom, and why");
+    let _door = door.map(|door| serve(door, Side::Door, "door for listeners"));
+    let mut agent = Agent {
+        args,
+        server,
+        tracker,
+        peer: peer.clone(),
+        mirrors: BTreeMap::new(),
+        left_out: BTreeSet::new(),
+        state: State {
+            server: args.server.to_string(),
+            dry: args.dry_run,
+            overflow: args.overflow.clone(),
+            ..State::default()
+        },
+        began: Instant::now(),
+    };
+    let run = async {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            agent.turn().await;
+            show.send_replace(Arc::new(agent.state.clone()));
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = run => {}
+    }
+    agent.close().await;
+    if let Some(peer) = Arc::into_inner(peer) {
+        peer.shutdown().await;
+    }
+    Err(Failure::interrupted())
+}
+
+async fn open(at: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let opened = async {
+        let listener = TcpListener::bind(at).await?;
+        let at = listener.local_addr()?;
+        Ok((listener, at))
+    };
+    opened.await.map_err(|e: std::io::Error| Failure::failed(format!("{flag} {at} cannot be opened: {e}")))
+}
+
+/// A mount that is broadcast.
+struct Mirror {
+    media: Arc<OnceLock<Media>>,
+    task: AbortOnDropHandle<()>,
+}
+
+struct Agent<'a> {
+    args: &'a args::Icecast,
+    server: Server,
+    tracker: IcetUrl,
+    peer: Arc<Peer>,
+    mirrors: BTreeMap<String, Mirror>,
+    /// Mounts of which it was said that they are left out.
+    left_out: BTreeSet<String>,
+    state: State,
+    began: Instant,
+}
+
+impl Agent<'_> {
+    /// Looks at the server once, asks the tracker, and sends away whom it must.
+    async fn turn(&mut self) {
+        let looked = self.look().await;
+        let trouble = looked.err().map(|e| e.to_string());
+        if trouble != self.state.trouble {
+            match &trouble {
+                Some(why) => note(format!("iceshare: {}; trying again", printable(why))),
+                None => note("the server answers again"),
+            }
+            self.state.trouble = trouble;
+        }
+        if self.state.trouble.is_some() {
+            // What was seen before holds no longer.
+            self.state.stations.values_mut().for_each(|s| s.decisions.clear());
+        }
+    }
+
+    /// Ends the broadcasts, so that nothing holds the peer any more.
+    async fn close(self) {
+        for (_, mirror) in self.mirrors {
+            mirror.task.abort();
+            let _ = mirror.task.await;
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), AdminError> {
+        let mounts = self.server.mounts().await?;
+        // Who names a mount knows what it sends: ffmpeg calls everything audio/mpeg unless it is told.
+        let (mounts, others): (Vec<Mount>, Vec<Mount>) = mounts.into_iter().partition(|m| {
+            if self.args.mount.is_empty() { m.is_ogg() } else { self.args.mount.contains(&m.name) }
+        });
+        for m in others.iter().filter(|_| self.args.mount.is_empty()) {
+            if self.left_out.insert(m.name.clone()) {
+                let (name, kind) = (printable(&m.name), printable(&m.media_type));
+                note(format!(
+                    "{name} is left out: its source calls it {kind}; if it sends Ogg all the same, name it with --mount"
+                ));
+            }
+        }
+        self.state.stations.retain(|name, _| mounts.iter().any(|m| m.name == *name));
+        for mount in &mounts {
+            if !self.mirrors.contains_key(&mount.name) {
+                self.mirror(&mount.name);
+            }
+            match self.guide(mount).await {
+                // Its source has just gone.
+                Err(AdminError::NoMount(_)) => drop(self.state.stations.remove(&mount.name)),
+                other => other?,
+            }
+        }
+        self.state.status = self.server.status().await?;
+        Ok(())
+    }
+
+    /// Begins to broadcast a mount.
+    fn mirror(&mut self, name: &str) {
+        let path = name.trim_start_matches('/');
+        let path = self.args.prefix.as_ref().map_or(path.to_owned(), |p| format!("{p}/{path}"));
+        let media = Arc::new(OnceLock::new());
+        let task = match path.parse::<MediaPath>() {
+            Ok(path) => {
+                let url = self.server.url(name);
+                let (peer, tracker, media) = (self.peer.clone(), self.tracker.clone(), media.clone());
+                tokio::spawn(async move { mirror(&peer, &tracker, path, &url, &media).await })
+            }
+            Err(e) => {
+                note(format!("iceshare: {} is not broadcast: {e}", printable(name)));
+                tokio::spawn(async {})
+            }
+        };
+        self.mirrors.insert(name.to_owned(), Mirror { media, task: AbortOnDropHandle::new(task) });
+    }
+
+    /// Decides on the listeners of a mount.
+    async fn guide(&mut self, mount: &Mount) -> Result<(), AdminError> {
+        let ours = |l: &Listener| l.agent == *source::AGENT;
+        let listeners: Vec<_> =
+            self.server.listeners(&mount.name).await?.into_iter().filter(|l| !ours(l)).collect();
+        let media = self.mirrors.get(&mount.name).and_then(|m| m.media.get());
+        let mut addresses = guide::addresses(&listeners);
+        addresses.truncate(iceshare::icet::limits::ITEMS);
+        let swarm = match media {
+            Some(media) => media.guidance(addresses.clone(), WORD).await.map(|g| Swarm::new(&g, &addresses)),
+            None => None,
+        };
+        let station = self.state.stations.entry(mount.name.clone()).or_default();
+        station.link = media.map(|m| m.url().to_string());
+        station.url.clone_from(&mount.url);
+        station.limit = limit(&self.args.limit, &mount.name);
+        let now = Now::from_origin(self.began.elapsed());
+        station.decisions = station.guide.decide(now, station.limit, swarm.as_ref(), &listeners);
+        station.swarm = swarm;
+        if self.args.dry_run {
+            return Ok(());
+        }
+        for d in station.decisions.iter().filter(|d| d.verdict == Verdict::Away) {
+            if self.server.send_away(&mount.name, d.listener.id).await? {
+                station.sent_away += 1;
+                note(format!(
+                    "{} at {} ({}, {} s) {}",
+                    d.listener.ip,
+                    printable(&mount.name),
+                    printable(&d.listener.agent),
+                    d.listener.connected.as_secs(),
+                    d.verdict.because()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The places of a mount: its own limit, else that of all.
+fn limit(limits: &[(Option<String>, usize)], mount: &str) -> Option<usize> {
+    let own = limits.iter().rfind(|(m, _)| m.as_deref() == Some(mount));
+    own.or_else(|| limits.iter().rfind(|(m, _)| m.is_none())).map(|(_, n)| *n)
+}
+
+/// Broadcasts a mount for as long as the agent runs.
+async fn mirror(peer: &Peer, tracker: &IcetUrl, path: MediaPath, url: &str, media: &OnceLock<Media>) {
+    loop {
+        if let Err(why) = broadcast(peer, tracker, &path, url, media).await {
+            note(format!("iceshare: {}: {}; trying again", printable(url), why.text().unwrap_or_default()));
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+async fn broadcast(
+    peer: &Peer,
+    tracker: &IcetUrl,
+    path: &MediaPath,
+    url: &str,
+    media: &OnceLock<Media>,
+) -> Outcome {
+    let from: source::From = url.parse().map_err(|e: String| Failure::failed(e))?;
+    let source = Source::open(&from, false).await?;
+    let options = BroadcastOptions::new(path.clone());
+    let broadcast =
+        peer.broadcast(tracker, options, &source.first).await.map_err(super::broadcast::failure)?;
+    if media.set(broadcast.media().clone()).is_ok() {
+        output::result(broadcast.media().url().to_string())?;
+    }
+    broadcast.run(source.first, source.pages).await.map_err(super::broadcast::failure)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_has_its_own_limit_or_that_of_all() {
+        let limits = [(None, 10), (Some("/a".to_owned()), 3), (None, 20)];
+        assert_eq!((limit(&limits, "/a"), limit(&limits, "/b")), (Some(3), Some(20)));
+        assert_eq!(limit(&limits[1..2], "/b"), None);
+    }
+}
