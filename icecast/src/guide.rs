@@ -39,7 +39,9 @@ pub struct Swarm {
     pub listeners: u64,
     /// Joins so far.
     pub hits: u64,
-    /// Who gives, of the addresses asked for.
+    /// The addresses asked for.
+    pub asked: HashSet<IpAddr>,
+    /// Who gives, of them.
     pub givers: HashMap<IpAddr, Giver>,
 }
 
@@ -54,6 +56,7 @@ impl Swarm {
         Swarm {
             listeners: answer.listeners,
             hits: answer.hits,
+            asked: addresses.iter().copied().collect(),
             givers: answer.givers.iter().filter_map(giver).collect(),
         }
     }
@@ -202,7 +205,7 @@ mod tests {
     fn swarm(givers: &[(u8, u64, u32)]) -> Swarm {
         let giver =
             |(n, peers, weight): &(u8, u64, u32)| (ip(*n), Giver { peers: *peers, sent: 0, weight: *weight });
-        Swarm { listeners: 3, hits: 9, givers: givers.iter().map(giver).collect() }
+        Swarm { listeners: 3, hits: 9, asked: HashSet::new(), givers: givers.iter().map(giver).collect() }
     }
 
     fn at(s: u64) -> Now {

@@ -2,11 +2,11 @@
 //! `status-json.xsl` with the swarm's listeners counted in, and figures for Prometheus. To everybody, if asked for: a *door*, which sends each
 //! listener to where there is a place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +31,32 @@ const CONNECTIONS: usize = 256;
 const HEADER: Duration = Duration::from_secs(10);
 const CONNECTION: Duration = Duration::from_secs(60);
 
+/// Who comes to the door waits so long at most until the tracker was asked about it.
+const ASKED: Duration = Duration::from_secs(5);
+/// Addresses at the door that wait to be asked about.
+const KNOCKS: usize = 256;
+/// Listeners sent away that are shown.
+const GONE: usize = 20;
+
+/// Addresses at the door of which it is not known whether they give.
+#[derive(Debug, Clone, Default)]
+pub struct Knocks(Arc<Mutex<BTreeSet<IpAddr>>>);
+
+impl Knocks {
+    fn add(&self, ip: IpAddr) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < KNOCKS {
+            all.insert(ip);
+        }
+    }
+
+    /// Those that came since this was asked last.
+    #[must_use]
+    pub fn take(&self) -> Vec<IpAddr> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    }
+}
+
 /// One mount as the agent sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Station {
@@ -46,11 +72,20 @@ pub struct Station {
     pub decisions: Vec<Decision>,
     /// Listeners sent away since the agent began.
     pub sent_away: u64,
+    /// The last of them, the latest first.
+    pub gone: VecDeque<Decision>,
     /// Whom it sent away lately.
     pub guide: Guide,
 }
 
 impl Station {
+    /// A listener was sent away.
+    pub fn went(&mut self, who: Decision) {
+        self.sent_away += 1;
+        self.gone.push_front(who);
+        self.gone.truncate(GONE);
+    }
+
     fn here(&self) -> u64 {
         self.decisions.len() as u64
     }
@@ -114,6 +149,7 @@ impl State {
                 "listeners": s.here() + s.in_swarm(), "listeners_icecast": s.here(), "listeners_swarm": s.in_swarm(),
                 "hits_swarm": s.swarm.as_ref().map(|w| w.hits), "sent_away": s.sent_away,
                 "decisions": s.decisions.iter().map(row).collect::<Vec<_>>(),
+                "gone": s.gone.iter().map(row).collect::<Vec<_>>(),
             })
         };
         json!({
@@ -211,7 +247,7 @@ impl State {
             out.push_str(
                 "<div class=wide><table><thead><tr><th>address<th>player<th>listens<th>gave<th>counts<th>what becomes of it</tr></thead><tbody>",
             );
-            for d in &s.decisions {
+            for d in s.decisions.iter().chain(&s.gone) {
                 let r = row(d);
                 let class = if r.verdict == crate::guide::Verdict::Away { " class=away" } else { "" };
                 let counts = if d.giver.is_some() { format!("{:.2}", r.weight) } else { "–".to_owned() };
@@ -225,7 +261,7 @@ impl State {
                     r.because
                 );
             }
-            if s.decisions.is_empty() {
+            if s.decisions.is_empty() && s.gone.is_empty() {
                 out.push_str("<tr><td colspan=6>nobody listens at the server now</tr>");
             }
             out.push_str("</tbody></table></div></section>");
@@ -315,6 +351,15 @@ pub fn answer(side: Side, method: &Method, path: &str, ip: IpAddr, state: &State
     }
 }
 
+/// Whether somebody at the door finds no place, but nobody asked the tracker yet whether it gives.
+fn is_unknown(path: &str, ip: IpAddr, state: &State) -> bool {
+    let name = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    state.stations.get(name.as_ref()).is_some_and(|s| {
+        s.swarm.as_ref().is_some_and(|w| !w.asked.contains(&ip))
+            && !s.guide.has_place(ip, s.limit, s.swarm.as_ref(), &s.decisions)
+    })
+}
+
 /// Sends a listener to where there is a place.
 fn door(path: &str, ip: IpAddr, state: &State) -> Response<Full<Bytes>> {
     let name = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
@@ -345,11 +390,12 @@ fn door(path: &str, ip: IpAddr, state: &State) -> Response<Full<Bytes>> {
     })
 }
 
-/// Serves until `stop` is cancelled.
+/// Serves until `stop` is cancelled. Who comes to the door, finds no place, and was not asked about, is put among the `knocks` and waits.
 pub async fn serve(
     listener: TcpListener,
     side: Side,
     state: watch::Receiver<Arc<State>>,
+    knocks: Knocks,
     stop: CancellationToken,
 ) {
     let slots = Slots::new(SlotLimits { all: CONNECTIONS, each: CONNECTIONS });
@@ -367,15 +413,25 @@ pub async fn serve(
             },
         };
         let Some(slot) = slots.enter(from.ip()).map(Arc::new) else { continue };
-        let (state, stop) = (state.clone(), stop.clone());
+        let (state, knocks, stop) = (state.clone(), knocks.clone(), stop.clone());
         tokio::spawn(async move {
             let serving = slot.clone();
             let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let serving = serving.serve(Standing::Guest);
-                let state = state.borrow().clone();
-                let response = answer(side, request.method(), request.uri().path(), from.ip(), &state);
-                drop(serving);
-                async move { Ok::<_, Infallible>(response) }
+                let (serving, mut state, knocks) =
+                    (serving.serve(Standing::Guest), state.clone(), knocks.clone());
+                async move {
+                    let (path, ip) = (request.uri().path(), from.ip().to_canonical());
+                    let deadline = tokio::time::Instant::now() + ASKED;
+                    while side == Side::Door && is_unknown(path, ip, &state.borrow_and_update()) {
+                        knocks.add(ip);
+                        if !matches!(tokio::time::timeout_at(deadline, state.changed()).await, Ok(Ok(()))) {
+                            break;
+                        }
+                    }
+                    let seen = state.borrow().clone();
+                    drop(serving);
+                    Ok::<_, Infallible>(answer(side, request.method(), path, ip, &seen))
+                }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(16 << 10);
@@ -412,8 +468,9 @@ mod tests {
             connected: Duration::from_secs(60),
         };
         let giver = Giver { peers: 1, sent: 2_500_000, weight: 1500 };
-        let swarm =
-            Swarm { listeners: 40, hits: 90, givers: HashMap::from([(ip(2), giver), (ip(3), giver)]) };
+        let givers = HashMap::from([(ip(2), giver), (ip(3), giver)]);
+        let asked = [1, 2, 3].map(ip).into();
+        let swarm = Swarm { listeners: 40, hits: 90, asked, givers };
         let mut guide = Guide::default();
         let all = [listener(1, 1, "<script>"), listener(2, 2, "mpv")];
         let decisions = guide.decide(Now::ZERO, Some(1), Some(&swarm), &all);
@@ -424,6 +481,7 @@ mod tests {
             swarm: Some(swarm),
             decisions,
             sent_away: 1,
+            gone: VecDeque::new(),
             guide,
         };
         State {
@@ -463,6 +521,24 @@ mod tests {
     }
 
     #[test]
+    fn who_went_is_shown_for_a_while_and_knocks_are_bounded() {
+        let mut s = state();
+        let station = s.stations.get_mut("/live.oga").unwrap();
+        let who = station.decisions.pop().unwrap();
+        for _ in 0..30 {
+            station.went(who.clone());
+        }
+        assert_eq!((station.sent_away, station.gone.len()), (31, 20));
+        assert_eq!(s.json()["mounts"][0]["gone"][0]["ip"], "192.0.2.1");
+        assert_eq!(s.page().matches("is sent away").count(), 20);
+        let knocks = Knocks::default();
+        for n in 0..300_u32 {
+            knocks.add(IpAddr::from((0x0a00_0000 + n).to_be_bytes()));
+        }
+        assert_eq!((knocks.take().len(), knocks.take().len()), (256, 0));
+    }
+
+    #[test]
     fn the_operator_reads_why_and_strangers_text_stays_text() {
         let s = state();
         let page = s.page();
@@ -487,6 +563,12 @@ mod tests {
         s.stations.get_mut("/live.oga").unwrap().limit = None;
         assert_eq!(ask(Side::Door, "/live%2Eoga", 4, &s), place);
         assert_eq!(ask(Side::Door, "/other", 4, &s).0, 404);
+        s.stations.get_mut("/live.oga").unwrap().limit = Some(1);
+        let unknown = |n| is_unknown("/live.oga", ip(n), &s);
+        assert!(unknown(4) && !unknown(3), "the tracker was asked about the one only");
+        assert!(!is_unknown("/other", ip(4), &s));
+        s.stations.get_mut("/live.oga").unwrap().limit = None;
+        assert!(!is_unknown("/live.oga", ip(4), &s), "whoever it is, there is a place");
         // What the operator sees is not everybody's.
         assert_eq!(ask(Side::Door, "/report.json", 4, &s).0, 404);
         assert_eq!(ask(Side::Operator, "/nothing", 4, &s).0, 404);

@@ -1,7 +1,7 @@
 //! `iceshare icecast`: beside an Icecast server, its mounts as live media, and guidance for its places.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use iceshare::icet::{IcetUrl, MediaPath, Now};
 use iceshare::{BroadcastOptions, Media, Peer};
 use iceshare_icecast::admin::{AdminError, Listener, Mount, Server};
 use iceshare_icecast::guide::{self, Swarm, Verdict};
-use iceshare_icecast::site::{self, Side, State};
+use iceshare_icecast::site::{self, Knocks, Side, State};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -48,10 +48,17 @@ pub(crate) async fn icecast(args: &args::Icecast, settings: &Settings, stop: &Ca
     };
     let (peer, _kept) = peer::start(settings, Role::Publisher).await?;
     let peer = Arc::new(peer);
+    let knocks = Knocks::default();
     let (show, shown) = watch::channel(Arc::new(State::default()));
     let serve = |(listener, at): (TcpListener, SocketAddr), side, what: &str| {
         note(format!("{what}: http://{at}/"));
-        AbortOnDropHandle::new(tokio::spawn(site::serve(listener, side, shown.clone(), stop.clone())))
+        AbortOnDropHandle::new(tokio::spawn(site::serve(
+            listener,
+            side,
+            shown.clone(),
+            knocks.clone(),
+            stop.clone(),
+        )))
     };
     let _web = serve(web, Side::Operator, "what becomes of whom, and why");
     let _door = door.map(|door| serve(door, Side::Door, "door for listeners"));
@@ -68,6 +75,7 @@ pub(crate) async fn icecast(args: &args::Icecast, settings: &Settings, stop: &Ca
             overflow: args.overflow.clone(),
             ..State::default()
         },
+        knocks: knocks.clone(),
         began: Instant::now(),
     };
     let run = async {
@@ -114,6 +122,7 @@ struct Agent<'a> {
     /// Mounts of which it was said that they are left out.
     left_out: BTreeSet<String>,
     state: State,
+    knocks: Knocks,
     began: Instant,
 }
 
@@ -158,11 +167,12 @@ impl Agent<'_> {
             }
         }
         self.state.stations.retain(|name, _| mounts.iter().any(|m| m.name == *name));
+        let knocks = self.knocks.take();
         for mount in &mounts {
             if !self.mirrors.contains_key(&mount.name) {
                 self.mirror(&mount.name);
             }
-            match self.guide(mount).await {
+            match self.guide(mount, &knocks).await {
                 // Its source has just gone.
                 Err(AdminError::NoMount(_)) => drop(self.state.stations.remove(&mount.name)),
                 other => other?,
@@ -192,12 +202,13 @@ impl Agent<'_> {
     }
 
     /// Decides on the listeners of a mount.
-    async fn guide(&mut self, mount: &Mount) -> Result<(), AdminError> {
+    async fn guide(&mut self, mount: &Mount, knocks: &[IpAddr]) -> Result<(), AdminError> {
         let ours = |l: &Listener| l.agent == *source::AGENT;
         let listeners: Vec<_> =
             self.server.listeners(&mount.name).await?.into_iter().filter(|l| !ours(l)).collect();
         let media = self.mirrors.get(&mount.name).and_then(|m| m.media.get());
         let mut addresses = guide::addresses(&listeners);
+        addresses.extend(knocks.iter().filter(|ip| !listeners.iter().any(|l| l.ip == **ip)));
         addresses.truncate(iceshare::icet::limits::ITEMS);
         let swarm = match media {
             Some(media) => media.guidance(addresses.clone(), WORD).await.map(|g| Swarm::new(&g, &addresses)),
@@ -213,9 +224,9 @@ impl Agent<'_> {
         if self.args.dry_run {
             return Ok(());
         }
-        for d in station.decisions.iter().filter(|d| d.verdict == Verdict::Away) {
+        let away = station.decisions.iter().filter(|d| d.verdict == Verdict::Away).cloned();
+        for d in away.collect::<Vec<_>>() {
             if self.server.send_away(&mount.name, d.listener.id).await? {
-                station.sent_away += 1;
                 note(format!(
                     "{} at {} ({}, {} s) {}",
                     d.listener.ip,
@@ -224,6 +235,7 @@ impl Agent<'_> {
                     d.listener.connected.as_secs(),
                     d.verdict.because()
                 ));
+                station.went(d);
             }
         }
         Ok(())
