@@ -26,7 +26,7 @@ fn pages(file: &Path) -> (Vec<Bytes>, usize) {
 }
 
 /// Waits until something is true of the disk.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
@@ -34,7 +34,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn broadcast(network: &Network, who: &str, from: &Path, more: &[&str]) -> (Proc, String) {
+pub(crate) fn broadcast(network: &Network, who: &str, from: &Path, more: &[&str]) -> (Proc, String) {
     let from = from.to_string_lossy();
     let args =
         [&["broadcast", "--tracker", &network.tracker.url, "--as", "radio/one", "--from", &from], more]
@@ -51,7 +51,7 @@ fn content(page: &Bytes) -> (&[u8], &[u8]) {
 
 /// Checks that `recorded` is the setup pages of the source and then pages of it in a row, the source over and over; `restarts` times it
 /// may begin anew in the middle. Each time it begins it is a link with a serial number of its own. How many pages are behind the setup.
-fn is_a_stretch(source: &Path, recorded: &Path, mut restarts: usize) -> usize {
+pub(crate) fn is_a_stretch(source: &Path, recorded: &Path, mut restarts: usize) -> usize {
     let (source, setup) = pages(source);
     let (recorded, _) = pages(recorded);
     assert!(recorded.len() > setup, "only {} pages", recorded.len());
@@ -230,15 +230,15 @@ fn what_cannot_be_broadcast_is_told() {
     none.ends_with(1);
     assert!(none.stderr().contains("is not Ogg"), "{}", none.stderr());
     // Over a protocol that carries no live media it neither begins nor is heard.
-    let args = ["broadcast", "--tracker", tracker, "--as", "x", "--from", &text, "--transport", "http"];
+    let args = ["broadcast", "--tracker", tracker, "--as", "x", "--from", &text, "--transport", "udp"];
     let mut mute = network.run("mute", &args);
     mute.ends_with(2);
-    assert!(mute.stderr().contains("live media does not go over http: choose"), "{}", mute.stderr());
+    assert!(mute.stderr().contains("live media does not go over udp: choose"), "{}", mute.stderr());
     let info = network.run("info", &["info", &url]).end();
     assert_eq!(info, Some(0));
-    let (mut deaf, out) = network.get("deaf", &url, &["--transport", "http", "--for", "3s"]);
+    let (mut deaf, out) = network.get("deaf", &url, &["--transport", "udp", "--for", "3s"]);
     deaf.ends_with(2);
-    assert!(deaf.stderr().contains("live media does not go over http: choose"), "{}", deaf.stderr());
+    assert!(deaf.stderr().contains("live media does not go over udp: choose"), "{}", deaf.stderr());
     assert!(!out.exists(), "an empty file would be in the way");
     let mut file = network.run("file", &["publish", &text, "--tracker", tracker, "--as", "a/file"]);
     let link = file.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));

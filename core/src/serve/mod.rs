@@ -15,7 +15,9 @@ use std::time::Duration;
 use icet::{MediaId, MediaPath, PageNo, PeerKey, ProtocolName, Ticket};
 use thiserror::Error;
 
-pub use plan::{Part, Plan, Source, Unavailable, first_missing, pages_of_time, plan, plan_around_holes};
+pub use plan::{
+    Part, Plan, Source, Unavailable, first_missing, pages_of_time, plan, plan_around_holes, plan_live,
+};
 pub use supply::{Again, Chunk, SLICES, Supply, SupplyError, slices};
 
 use crate::protocol::{ErrorKind, What};

@@ -35,6 +35,13 @@ pub enum Source {
     },
     /// Pages as they come.
     Pages(PageSet),
+    /// Live media as a player wants it: setup pages, and pages as they come.
+    Live {
+        /// What is held of the current link's setup.
+        setup: Part,
+        /// What follows.
+        pages: PageSet,
+    },
     /// Batches of records of live media as they come, from that which has this page on.
     Batches(PageNo),
     /// Slices with their proofs, as far as they are known here.
@@ -52,7 +59,7 @@ impl Source {
     pub fn length(&self) -> Option<u64> {
         match self {
             Source::Parts { parts, .. } => Some(parts.iter().map(Part::len).sum()),
-            Source::Pages(_) | Source::Batches(_) | Source::Slices { .. } => None,
+            Source::Pages(_) | Source::Live { .. } | Source::Batches(_) | Source::Slices { .. } => None,
         }
     }
 }
@@ -160,6 +167,26 @@ pub fn plan(media: &MediaStore, what: &What) -> Result<Plan, Unavailable> {
             Ok(Plan { what, total, source })
         }
     }
+}
+
+/// Plans what a player without page numbers is given of live media: the setup pages of the current link, and all pages from
+/// `back` microseconds before the newest one on, without an end.
+///
+/// # Errors
+/// [`Unavailable::Missing`], where the setup pages or what follows them are not held (yet).
+pub fn plan_live(media: &MediaStore, back: u64) -> Result<Plan, Unavailable> {
+    let (first, end) = media.live_setup().ok_or(Unavailable::Missing(0))?;
+    let last = end.checked_sub(1).ok_or(Unavailable::Missing(0))?;
+    if let Some(page) = media.first_missing(first).filter(|p| *p <= last) {
+        return Err(Unavailable::Missing(page));
+    }
+    let newest = media.last_held().ok_or(Unavailable::Missing(end))?;
+    let time = media.span(newest).map_or(0, |s| u64::try_from(s.time).unwrap_or(0));
+    let from = media.page_at_time(time.saturating_sub(back)).unwrap_or(newest).max(end);
+    let from = media.first_held(from).unwrap_or(from);
+    let pages = PageSet { first: from, last: Some(limits::PAGES - 1), stripe: None };
+    let setup = Part::pages(media, first, last)?;
+    Ok(Plan { what: What::Pages(pages), total: limits::PAGES, source: Source::Live { setup, pages } })
 }
 
 /// As [`plan`], but of a page set with an end, pages that are not held are passed over instead of ending the answer; says

@@ -105,6 +105,9 @@ impl Supply {
         let todo = match source {
             Source::Parts { parts, wait } => parts.into_iter().map(|part| Todo::Part(part, wait)).collect(),
             Source::Pages(set) => VecDeque::from([Todo::Pages(set.next_from(0), set)]),
+            Source::Live { setup, pages } => {
+                VecDeque::from([Todo::Part(setup, false), Todo::Pages(pages.next_from(0), pages)])
+            }
             Source::Batches(first) => VecDeque::from([Todo::Batches(first)]),
             Source::Slices { first, last } => VecDeque::from([Todo::Slices(first, last)]),
         };

@@ -276,12 +276,10 @@ impl Shelf {
     pub fn find_for(&self, path: &MediaPath, ticket: Option<&Ticket>) -> Option<Arc<MediaStore>> {
         let named = ticket.and_then(tickets::read).map(|body| body.media);
         let all = lock(&self.media);
-        if let Some(entry) =
-            named.and_then(|id| all.get(&id)).filter(|e| e.media.path() == path && !e.media.is_live())
-        {
+        if let Some(entry) = named.and_then(|id| all.get(&id)).filter(|e| e.media.path() == path) {
             return Some(entry.media.clone());
         }
-        let here = all.values().filter(|e| e.media.path() == path && !e.media.is_live());
+        let here = all.values().filter(|e| e.media.path() == path);
         here.max_by_key(|e| e.order).map(|e| e.media.clone())
     }
 

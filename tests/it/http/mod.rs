@@ -3,6 +3,7 @@
 mod attacks;
 mod clients;
 mod cut;
+mod live;
 mod raw;
 
 use std::sync::Arc;

@@ -59,6 +59,7 @@ impl PayloadProtocol for Http {
             Abilities::STRIPES,
             Abilities::PROOFS,
             Abilities::ORDERED,
+            Abilities::LIVE,
         ]
         .into_iter()
         .fold(Abilities::PAGES, |a, b| a | b)

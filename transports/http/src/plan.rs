@@ -6,7 +6,10 @@ use iceshare::protocol::What;
 use iceshare::serve::{self, Part, Source, Unavailable, first_missing};
 use iceshare::store::{MediaStore, NoSetup};
 
-use crate::wire::{ByteRange, ContentRange, Range, Unit, to_npt};
+use crate::wire::{ByteRange, ContentRange, ENDLESS, Range, Unit, to_npt};
+
+/// A player of live media begins so many microseconds before the newest page, so that it has something in hand.
+const LIVE_BACK: u64 = 2_000_000;
 
 /// An answer.
 #[derive(Debug, PartialEq)]
@@ -35,6 +38,9 @@ pub(crate) fn plan(media: &MediaStore, range: &Range, boundary: &str) -> Result<
     let m = media.manifest();
     let unsatisfiable = |unit, total| Refusal::Unsatisfiable(none_of(unit, total));
     match range {
+        Range::Ignored if media.is_live() => live(media),
+        // It has no bytes and no times: who asks for them is a player.
+        Range::Bytes(_) | Range::Time { .. } | Range::LastPages(_) if media.is_live() => live(media),
         Range::Ignored => Ok(whole(media)),
         Range::Bytes(ranges) => bytes(media, ranges, boundary),
         Range::Pages(set) => pages(media, *set),
@@ -56,7 +62,7 @@ pub(crate) fn plan(media: &MediaStore, range: &Range, boundary: &str) -> Result<
                 content_range: Some(ContentRange {
                     unit: Unit::Proofs,
                     span,
-                    total: Some(total),
+                    total: (!media.is_live()).then_some(total),
                     stripe: None,
                 }),
                 mapping: None,
@@ -89,6 +95,19 @@ fn refusal(unit: Unit, why: Unavailable) -> Refusal {
 
 fn no_time(duration: u64) -> Refusal {
     Refusal::Unsatisfiable(format!("t:npt */{}", to_npt(duration)))
+}
+
+/// What a player hears that knows no pages: from now on, as from any server of live Ogg.
+fn live(media: &MediaStore) -> Result<Plan, Refusal> {
+    let plan = serve::plan_live(media, LIVE_BACK).map_err(|e| refusal(Unit::Pages, e))?;
+    Ok(Plan {
+        status: StatusCode::OK,
+        what: plan.what,
+        content_type: media.manifest().mime().to_owned(),
+        content_range: None,
+        mapping: None,
+        source: plan.source,
+    })
 }
 
 /// All of it; what is not held yet is waited for.
@@ -181,6 +200,8 @@ fn pages(media: &MediaStore, asked: PageSet) -> Result<Plan, Refusal> {
         content_type: m.mime().to_owned(),
         content_range: Some(ContentRange {
             stripe: set.stripe,
+            // What goes on has no total, but for a range of it that ends.
+            total: (!media.is_live() || last < ENDLESS).then_some(total),
             ..content_range(Unit::Pages, first, last, total)
         }),
         mapping: None,

@@ -274,7 +274,7 @@ impl Server {
         if_match: Option<&str>,
     ) -> Option<Arc<MediaStore>> {
         let named = if_match.and_then(wire::media_of_etag).and_then(|(id, _)| self.shelf.find_id(&id));
-        named.filter(|m| m.path() == path && !m.is_live()).or_else(|| self.shelf.find_for(path, ticket))
+        named.filter(|m| m.path() == path).or_else(|| self.shelf.find_for(path, ticket))
     }
 
     fn media(

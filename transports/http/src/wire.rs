@@ -3,7 +3,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use iceshare::icet::media::SLICE_PAGES;
 use iceshare::icet::{MediaId, PageSet, Stripe, Ticket, frame, limits};
 
 /// Value of `Accept-Ranges`.
@@ -18,8 +17,6 @@ pub const MISSING: &str = "iceshare-missing-page";
 pub const MAPPING: &str = "content-range-mapping";
 /// Last page of a range that goes on without end (2^40 - 1), as RFC 8673 has a very large last byte.
 pub const ENDLESS: u64 = limits::PAGES - 1;
-/// Last slice that can be asked for.
-pub const LAST_SLICE: u64 = limits::PAGES / SLICE_PAGES - 1;
 /// Byte ranges of one request; with more, the field is ignored.
 pub const BYTE_RANGES: usize = 16;
 
@@ -60,11 +57,11 @@ pub enum Range {
     Pages(PageSet),
     /// `pages=-n`: the last n pages of a file.
     LastPages(u64),
-    /// `proofs=first-last`: slices.
+    /// `proofs=first-last`, slices of a file; or `proofs=first-`, of live media the batches from that of this page on.
     Proofs {
-        /// First slice.
+        /// First slice, or page.
         first: u64,
-        /// Last slice, inclusive.
+        /// Last slice, inclusive; [`ENDLESS`] if the end is open.
         last: u64,
     },
     /// `t:npt=from-to`, W3C Media Fragments, in microseconds.
@@ -121,7 +118,9 @@ impl Range {
             pages(ranges).unwrap_or(Range::Refused(Unit::Pages))
         } else if is("proofs") {
             match first_last(ranges) {
-                Some((first, Some(last))) if last <= LAST_SLICE => Range::Proofs { first, last },
+                Some((first, last)) if last.unwrap_or(ENDLESS) <= ENDLESS => {
+                    Range::Proofs { first, last: last.unwrap_or(ENDLESS) }
+                }
                 _ => Range::Refused(Unit::Proofs),
             }
         } else if is("t:npt") {
@@ -381,7 +380,8 @@ mod tests {
             ("pages=", Range::Refused(Unit::Pages)),
             ("pages=1099511627776-", Range::Refused(Unit::Pages)),
             ("proofs=0-3", Range::Proofs { first: 0, last: 3 }),
-            ("proofs=0-", Range::Refused(Unit::Proofs)),
+            ("proofs=7-", Range::Proofs { first: 7, last: ENDLESS }),
+            ("proofs=7-1099511627776", Range::Refused(Unit::Proofs)),
             ("t:npt=10-20", time(10_000_000, Some(20_000_000), false)),
             ("t:npt=10-20;include-setup", time(10_000_000, Some(20_000_000), true)),
             ("t:npt=-0:10.5", Range::Refused(Unit::Time)),

@@ -265,7 +265,7 @@ fn first_page(source: &Source) -> Option<PageNo> {
             _ => None,
         },
         Source::Pages(set) => set.next_from(0),
-        Source::Batches(_) | Source::Slices { .. } => None,
+        Source::Live { .. } | Source::Batches(_) | Source::Slices { .. } => None,
     }
 }
 
