@@ -41,7 +41,8 @@ pub trait DatagramTap: fmt::Debug + Send + Sync {
 
 #[derive(Debug)]
 struct Route {
-    queue: mpsc::Sender<Inbound>,
+    /// None: its tap panicked, and the transport is over.
+    queue: Option<mpsc::Sender<Inbound>>,
     tap: Option<Weak<dyn DatagramTap>>,
     dropped: Arc<AtomicU64>,
 }
@@ -50,6 +51,12 @@ impl Route {
     fn tap(&self) -> Option<Arc<dyn DatagramTap>> {
         self.tap.as_ref().and_then(Weak::upgrade)
     }
+}
+
+/// What a tap does; none if it panics. Who reads the socket does so under QUIC's own lock, which a panic would poison, and all
+/// connections with it.
+fn isolated<T>(f: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).ok()
 }
 
 /// Which first byte goes where; shared by all sockets of a peer.
@@ -79,7 +86,7 @@ impl Routes {
         }
         let from = canonical(meta.addr);
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut keep, mut tapped) = (0, false);
+        let (mut keep, mut tapped, mut panicked) = (0, false, None);
         let now = Instant::now();
         for at in (0..len).step_by(stride) {
             let end = (at + stride).min(len);
@@ -89,24 +96,46 @@ impl Routes {
                 keep += end - at;
             } else if let Some(Some(route)) = routes.get(usize::from(to)) {
                 let datagram = &mut buf[at..end];
-                if let Some(tap) = route.tap() {
+                if let Some(tap) = route.tap().filter(|_| panicked != Some(to)) {
                     tapped = true;
-                    if tap.take(now, datagram, from) {
-                        continue;
+                    match isolated(|| tap.take(now, datagram, from)) {
+                        Some(true) => continue,
+                        Some(false) => {}
+                        None => panicked = Some(to),
                     }
                 }
-                if route.queue.try_send((Bytes::copy_from_slice(datagram), from)).is_err() {
+                let queued = route.queue.as_ref().filter(|_| panicked != Some(to));
+                let queued =
+                    queued.is_some_and(|q| q.try_send((Bytes::copy_from_slice(datagram), from)).is_ok());
+                if !queued {
                     route.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
+        drop(routes);
+        panicked.into_iter().for_each(|id| self.end(id));
         meta.len = keep;
         tapped
     }
 
     fn flush(&self) {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        routes.iter().flatten().filter_map(Route::tap).for_each(|tap| tap.flush());
+        let taps = (0_u8..).zip(routes.iter()).filter_map(|(id, r)| Some((id, r.as_ref()?.tap()?)));
+        let panicked: Vec<u8> =
+            taps.filter(|(_, tap)| isolated(|| tap.flush()).is_none()).map(|(id, _)| id).collect();
+        drop(routes);
+        panicked.into_iter().for_each(|id| self.end(id));
+    }
+
+    /// A tap panicked: its transport hears that its datagrams are over, and all others go on.
+    fn end(&self, id: u8) {
+        tracing::error!(
+            "a payload protocol on the UDP port panicked (see above); it is off until the program is started again"
+        );
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Some(route)) = routes.get_mut(usize::from(id)) {
+            (route.tap, route.queue) = (None, None);
+        }
     }
 
     fn set_tap(&self, id: u8, tap: Weak<dyn DatagramTap>) {
@@ -131,7 +160,7 @@ impl Routes {
         let id = u8::try_from(free).ok().filter(|id| *id != QUIC)?;
         let (queue, inbound) = mpsc::channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        let route = Some(Route { queue, tap: None, dropped: dropped.clone() });
+        let route = Some(Route { queue: Some(queue), tap: None, dropped: dropped.clone() });
         match routes.get_mut(free) {
             Some(slot) => *slot = route,
             None => routes.push(route),
@@ -230,13 +259,14 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// The next datagram and who sent it (which proves nothing: addresses can be forged). Cancel safe.
+    /// The next datagram and who sent it (which proves nothing: addresses can be forged). None: the peer is shut down, or the
+    /// [`Datagrams::tap`] panicked, and nothing comes any more. Cancel safe.
     pub async fn recv(&mut self) -> Option<(Bytes, SocketAddr)> {
         self.inbound.recv().await
     }
 
-    /// Waits for a datagram and takes it and at most `most` in all that have come already. How many; 0: the peer is shut
-    /// down. Cancel safe.
+    /// Waits for a datagram and takes it and at most `most` in all that have come already. How many; 0: as none
+    /// of [`Datagrams::recv`]. Cancel safe.
     pub async fn recv_many(&mut self, into: &mut Vec<(Bytes, SocketAddr)>, most: usize) -> usize {
         self.inbound.recv_many(into, most).await
     }
@@ -401,6 +431,49 @@ mod tests {
             }
             prop_assert!(ours.try_recv().is_none());
         }
+    }
+
+    /// Panics at every datagram that begins with 1.
+    #[derive(Debug)]
+    struct Breaks;
+
+    impl DatagramTap for Breaks {
+        fn take(&self, _: Instant, datagram: &mut [u8], _: SocketAddr) -> bool {
+            assert!(datagram[0] != 1, "a tap that panics");
+            false
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[tokio::test]
+    async fn a_tap_that_panics_ends_its_own_transport_and_no_other() {
+        let routes = Routes::new();
+        let mut broken = routes.register(0..=9, sender()).unwrap();
+        let mut sound = routes.register(10..=19, sender()).unwrap();
+        let tap: Arc<dyn DatagramTap> = Arc::new(Breaks);
+        broken.tap(Arc::downgrade(&tap));
+        let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+        let receive = |firsts: [u8; 3]| {
+            let mut buf = firsts;
+            let mut meta = RecvMeta { addr, len: 3, stride: 1, ecn: None, dst_ip: None };
+            routes.sort(&mut buf, &mut meta);
+            routes.flush();
+            buf[..meta.len].to_vec()
+        };
+        assert_eq!(receive([0, 10, 200]), [200]);
+        assert_eq!(receive([1, 11, 201]), [201], "what comes with it is still given out");
+        assert_eq!(receive([2, 12, 202]), [202]);
+        assert_eq!(broken.recv().await.unwrap().0[0], 0);
+        assert!(broken.recv().await.is_none(), "its transport hears that it is over");
+        assert_eq!(broken.dropped(), 2);
+        for first in [10, 11, 12] {
+            assert_eq!(sound.recv().await.unwrap().0[0], first);
+        }
+        // Its bytes are not QUIC's before it is gone.
+        assert_eq!(receive([3, 13, 203]), [203]);
+        drop(broken);
+        assert!(routes.register(0..=9, sender()).is_some());
     }
 
     #[test]
