@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +44,8 @@ pub(crate) struct Ring {
     window: Window,
     state: RwLock<State>,
     segments: RwLock<BTreeMap<u64, Arc<File>>>,
+    /// What was read last, and where it lies: those who listen want the same newest pages, all at once.
+    newest: Mutex<(u64, Bytes)>,
     /// Removed when the ring is dropped: it is nobody's journal.
     transient: bool,
     /// Keeps others out of the folder.
@@ -175,7 +177,7 @@ impl Ring {
     /// A ring in the folder `dir`, of which `lock` keeps others out.
     pub(crate) fn new(dir: PathBuf, window: Window, transient: bool, lock: File) -> Ring {
         let (state, segments) = (RwLock::default(), RwLock::default());
-        Ring { dir, window, state, segments, transient, lock }
+        Ring { dir, window, state, segments, newest: Mutex::default(), transient, lock }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -328,6 +330,12 @@ impl Ring {
 
     /// Writes bytes where they belong, before anything says that they are there.
     pub(crate) fn write(&self, offset: u64, mut bytes: &[u8]) -> Result<(), StoreError> {
+        {
+            let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            if offset < newest.0 + newest.1.len() as u64 && newest.0 < offset + bytes.len() as u64 {
+                *newest = (0, Bytes::new());
+            }
+        }
         let mut at = offset;
         while !bytes.is_empty() {
             let (index, within) = (at / SEGMENT, at % SEGMENT);
@@ -360,10 +368,21 @@ impl Ring {
 
     /// `len` bytes of pages that are held. (At most the largest answer at once: the caller's affair.)
     pub(crate) fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let newest = || self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |(at, bytes): &(u64, Bytes)| {
+            let from = usize::try_from(offset.checked_sub(*at)?).ok()?;
+            let to = from.checked_add(len).filter(|to| *to <= bytes.len())?;
+            Some(bytes.slice(from..to))
+        };
+        if let Some(bytes) = known(&newest()) {
+            return Ok(bytes);
+        }
         if let Some(bytes) = self.state().setup.as_ref().and_then(|s| s.read(offset, len)) {
             return Ok(bytes);
         }
-        self.read_segments(offset, len)
+        let bytes = self.read_segments(offset, len)?;
+        *newest() = (offset, bytes.clone());
+        Ok(bytes)
     }
 
     pub(crate) fn has(&self, page: PageNo) -> bool {
