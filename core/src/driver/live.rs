@@ -81,9 +81,22 @@ impl Fetch {
         }
     }
 
-    /// Takes batches as they come, from the first that is missing on, until the host ends.
+    /// Takes batches as they come, from the first that is missing on, until the host ends. Where the host lacks that one, and is to
+    /// send pages from further on, what lies between is not to be had any more.
     async fn follow_records(&self) -> Result<(), TransportError> {
         let first = self.store.next_record().unwrap_or(self.pages.first);
+        match self.records_from(first).await {
+            Err(e) if e.kind == ErrorKind::NoRange && self.pages.first > first => {
+                let lost = self.pages.first - first;
+                tracing::debug!(first, lost, "nobody has the next pages any more; going on further ahead");
+                self.store.begin_anew(self.pages.first);
+                self.records_from(self.pages.first).await
+            }
+            followed => followed,
+        }
+    }
+
+    async fn records_from(&self, first: PageNo) -> Result<(), TransportError> {
         let what = What::Proofs { first, last: limits::PAGES - 1 };
         let mut stream = self.protocol.implementation.fetch(self.cx.clone(), self.request(what));
         let mut buf = BytesMut::new();
@@ -152,11 +165,33 @@ pub struct LiveReader {
     media: Media,
     next: Option<PageNo>,
     setup: VecDeque<PageNo>,
+    /// First page of the link whose setup was given last.
+    link: Option<PageNo>,
+    /// The page that was due when the window had moved past it, and its time.
+    fell_behind: Option<(PageNo, i64)>,
+    /// Media time of the page that was given last.
+    time: i64,
+    /// Somebody else says what it left out.
+    quiet: bool,
 }
 
 impl LiveReader {
     pub(super) fn new(media: Media) -> LiveReader {
-        LiveReader { media, next: None, setup: VecDeque::new() }
+        LiveReader {
+            media,
+            next: None,
+            setup: VecDeque::new(),
+            link: None,
+            fell_behind: None,
+            time: 0,
+            quiet: false,
+        }
+    }
+
+    /// The same, that says nothing of pages that it leaves out: for who reads beside another one.
+    #[must_use]
+    pub fn quiet(self) -> LiveReader {
+        LiveReader { quiet: true, ..self }
     }
 
     /// The next page; none when the broadcast has ended.
@@ -172,11 +207,16 @@ impl LiveReader {
             changed.borrow_and_update();
             if let Some(page) = self.step(&store) {
                 let (number, ahead) = page;
-                let span = store.span(number).ok_or(OpenError::Closed)?;
+                let Some(span) = store.span(number) else { continue };
                 let reading = store.clone();
                 let read = move || reading.read(span.offset, span.record.len as usize);
                 let bytes = tokio::task::spawn_blocking(read).await.map_err(|_| OpenError::Closed)?;
+                // The window may move past it meanwhile.
+                if bytes.is_err() && store.is_gone(number) {
+                    continue;
+                }
                 let bytes = bytes.map_err(|e| OpenError::Store(e.to_string()))?;
+                self.time = if ahead { self.time } else { span.time };
                 return Ok(Some(LivePage { number, time: span.time, ahead, bytes }));
             }
             if let (Some(next), Some(end)) = (self.next, store.ended())
@@ -190,6 +230,11 @@ impl LiveReader {
                 Stage::Failed(e) => return Err(e.clone()),
                 _ => {}
             }
+            // It does not come any more, nor do those up to the window.
+            if let Some(next) = self.next.filter(|n| store.is_gone(*n)) {
+                (self.next, self.fell_behind) = (None, Some((next, self.time)));
+                continue;
+            }
             // Later ones are here: this one is late.
             let late = self.next.filter(|n| store.last_held().is_some_and(|last| last > *n));
             missing = late.map(|n| match missing {
@@ -200,7 +245,13 @@ impl LiveReader {
                 && since.elapsed() >= PATIENCE
             {
                 self.next = store.first_held(page);
-                tracing::warn!(page, next = self.next, "a live page did not come in time; it is left out");
+                if !self.quiet {
+                    tracing::warn!(
+                        page,
+                        next = self.next,
+                        "a live page did not come in time; it is left out"
+                    );
+                }
                 continue;
             }
             let deadline = missing.map_or_else(|| Instant::now() + PATIENCE, |(_, since)| since + PATIENCE);
@@ -221,9 +272,26 @@ impl LiveReader {
                 return None;
             }
             let base = store.live_base()?;
-            let start = live_edge(store, store.first_held(base.max(end))?);
+            let held = store.first_held(base.max(end))?;
+            let start = match self.fell_behind.take() {
+                None => live_edge(store, held),
+                Some((page, time)) => {
+                    let start = ahead_of_the_edge(store, held);
+                    let lost = store.span(start).map_or(0, |s| s.time.saturating_sub(time)) / 1_000_000;
+                    let pages = start.saturating_sub(page);
+                    if !self.quiet {
+                        tracing::warn!(
+                            "fell too far behind the broadcast: {pages} pages, about {lost} s, are left out; going on with what \
+                             the others still have"
+                        );
+                    }
+                    start
+                }
+            };
             self.next = Some(start);
-            self.setup = (first..end).collect();
+            if self.link.replace(first) != Some(first) {
+                self.setup = (first..end).collect();
+            }
         }
         if let Some(page) = self.setup.pop_front() {
             return Some((page, true));
@@ -246,6 +314,18 @@ fn live_edge(store: &MediaStore, first: PageNo) -> PageNo {
     let from = u64::try_from(back).ok().and_then(|t| store.page_at_time(t)).unwrap_or(first).max(first);
     let begins = |p: &PageNo| store.span(*p).is_some_and(|s| s.record.flags.has(PageFlags::KEYFRAME));
     (from..=last).find(begins).unwrap_or(first)
+}
+
+/// Where a reader goes on whose page the window has moved past: a little behind the oldest page `held`, so that it is not overtaken
+/// again at once, where decoding can begin.
+fn ahead_of_the_edge(store: &MediaStore, held: PageNo) -> PageNo {
+    let Some((last, oldest)) = store.last_held().zip(store.span(held)) else { return held };
+    let from = oldest.time.saturating_add(i64::try_from(EDGE.as_micros()).unwrap_or(0));
+    let good = |p: &PageNo| {
+        store.has(*p)
+            && store.span(*p).is_some_and(|s| s.time >= from && s.record.flags.has(PageFlags::KEYFRAME))
+    };
+    (held..=last).find(good).unwrap_or(held)
 }
 
 impl Media {

@@ -31,6 +31,9 @@ pub enum SupplyError {
     /// What is waited for did not come.
     #[error("no page came in {} s", .0.as_secs())]
     Late(Duration),
+    /// The window of a live media has moved past this page.
+    #[error("page {0} is older than what is kept here")]
+    Gone(PageNo),
     /// The disk's fault, or the file became shorter.
     #[error("the media cannot be read")]
     Read(#[source] io::Error),
@@ -42,7 +45,7 @@ impl SupplyError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             SupplyError::Denied(why) => why.kind(),
-            SupplyError::Late(_) => ErrorKind::NoRange,
+            SupplyError::Late(_) | SupplyError::Gone(_) => ErrorKind::NoRange,
             SupplyError::Read(_) => ErrorKind::Broken,
         }
     }
@@ -53,7 +56,7 @@ impl From<SupplyError> for io::Error {
         match e {
             SupplyError::Read(e) => e,
             SupplyError::Late(_) => io::Error::new(io::ErrorKind::TimedOut, e),
-            SupplyError::Denied(_) => io::Error::other(e),
+            SupplyError::Denied(_) | SupplyError::Gone(_) => io::Error::other(e),
         }
     }
 }
@@ -160,13 +163,15 @@ impl Supply {
                 }
                 Some(Todo::Pages(at, set)) => {
                     let Some(page) = at else { continue };
-                    self.wait_for(|m| m.has(page) || page >= m.page_end()).await?;
+                    self.wait_for(|m| m.has(page) || page >= m.page_end() || m.is_gone(page)).await?;
+                    if self.media.is_gone(page) {
+                        return Err(SupplyError::Gone(page));
+                    }
                     let end = self.media.page_end();
                     if page >= end {
                         continue;
                     }
-                    let gone = || SupplyError::Read(io::Error::other("the page's record is gone"));
-                    let first = self.media.span(page).ok_or_else(gone)?;
+                    let first = self.media.span(page).ok_or(SupplyError::Gone(page))?;
                     // Neighbours that are there too go with it.
                     let (mut to, mut next) = (first.end(), set.next_from(page + 1));
                     while let Some(p) = next.filter(|p| *p < end && self.media.has(*p)) {
@@ -179,9 +184,8 @@ impl Supply {
                     return self.read(first.offset, to - first.offset, Some(page)).await.map(Some);
                 }
                 Some(Todo::Batches(page)) => {
-                    self.wait_for(|m| m.batch_of(page).is_some()).await?;
-                    let gone = || SupplyError::Read(io::Error::other("the page's record is gone"));
-                    let batch = self.media.batch_of(page).ok_or_else(gone)?;
+                    self.wait_for(|m| m.batch_of(page).is_some() || m.is_gone(page)).await?;
+                    let batch = self.media.batch_of(page).ok_or(SupplyError::Gone(page))?;
                     if !batch.ends {
                         self.todo.push_front(Todo::Batches(batch.next()));
                     }

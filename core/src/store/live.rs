@@ -269,6 +269,20 @@ impl MediaStore {
         self.ring.as_ref()?.base()
     }
 
+    /// Whether `page` lies before the window of a live media, and is not held for being setup: it will not come any more.
+    #[must_use]
+    pub fn is_gone(&self, page: PageNo) -> bool {
+        self.live_base().is_some_and(|base| page < base) && !self.has(page)
+    }
+
+    /// Forgets the window of live media, to begin anew at `page` further on: what lies between is not to be had any more. Setup pages
+    /// are those of the last head from then on. Does nothing where `page` follows what is known.
+    pub fn begin_anew(&self, page: PageNo) {
+        if self.ring.as_ref().is_some_and(|ring| ring.begin_anew(page)) {
+            self.bump();
+        }
+    }
+
     /// The page behind the last that has a record here.
     #[must_use]
     pub fn next_record(&self) -> Option<PageNo> {

@@ -240,3 +240,25 @@ fn a_broadcast_that_ended_is_over() {
     let next = store.broadcast(manifest(2), Window::default()).unwrap();
     assert_eq!((next.next_record(), next.has(0)), (None, false));
 }
+
+#[test]
+fn who_fell_behind_begins_anew_further_on() {
+    let (_dir, store) = store();
+    let (pages, signed, head) = broadcast(200, false);
+    let media = store.listen(manifest(1), Window::default()).unwrap();
+    put(&media, &signed[..3]);
+    assert!(media.put_head(head.signed().clone()).unwrap().is_some());
+    let (next, far) = (signed[2].batch.next(), signed[6].batch.first);
+    // What follows, or is known, is no reason to forget anything.
+    for page in [0, next] {
+        media.begin_anew(page);
+        assert_eq!((media.next_record(), media.live_base()), (Some(next), Some(0)));
+    }
+    media.begin_anew(far);
+    assert_eq!((media.next_record(), media.last_held()), (None, None));
+    assert!(media.has(0) && media.has(1) && !media.has(2), "setup stays");
+    put(&media, &signed[6..]);
+    assert_eq!(media.live_base(), Some(far));
+    assert!(media.is_gone(next) && !media.is_gone(0) && !media.is_gone(far));
+    assert_eq!(read(&media, far), pages[usize::try_from(far).unwrap()]);
+}

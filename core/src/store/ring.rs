@@ -58,8 +58,8 @@ struct State {
     /// Runs of pages held, first to last.
     held: BTreeMap<PageNo, PageNo>,
     setup: Option<Setup>,
-    /// The highest next page of a head that was taken.
-    head: PageNo,
+    /// The last head that was taken.
+    head: Option<SignedHead>,
 }
 
 /// Setup pages of the current link, in memory for as long as it lasts.
@@ -149,6 +149,16 @@ impl State {
         true
     }
 
+    /// Knows the setup pages of a newer link from the last head.
+    fn setup_of_head(&mut self) {
+        let Some(head) = &self.head else { return };
+        if self.setup.as_ref().is_none_or(|s| s.first < head.link) {
+            let pages = head.setup.iter().map(|r| (*r, None)).collect();
+            self.setup =
+                Some(Setup { first: head.link, offset: head.link_offset, time: head.link_time, pages });
+        }
+    }
+
     /// Looks for the beginning of a link, and for setup pages of the current one, in a batch.
     fn follow_links(&mut self, batch: &SignedBatch) {
         for (page, record) in (batch.first..).zip(&batch.records) {
@@ -212,14 +222,28 @@ impl Ring {
     /// Takes a head whose signature was checked: where to begin. False if it is older than one before.
     pub(crate) fn put_head(&self, head: &SignedHead) -> bool {
         let mut state = self.state_mut();
-        if head.next < state.head {
+        if state.head.as_ref().is_some_and(|h| head.next < h.next) {
             return false;
         }
-        state.head = head.next;
-        if state.setup.as_ref().is_none_or(|s| s.first < head.link) && state.chain.last().is_none() {
-            let pages = head.setup.iter().map(|r| (*r, None)).collect();
-            state.setup =
-                Some(Setup { first: head.link, offset: head.link_offset, time: head.link_time, pages });
+        state.head = Some(head.clone());
+        if state.chain.is_empty() {
+            state.setup_of_head();
+        }
+        true
+    }
+
+    /// Forgets everything but the setup of the current link, to begin anew at `page`. False if that follows what is known.
+    pub(crate) fn begin_anew(&self, page: PageNo) -> bool {
+        let mut state = self.state_mut();
+        if state.chain.last().is_none_or(|b| page <= b.next()) {
+            return false;
+        }
+        (state.chain, state.held) = (Chain::default(), BTreeMap::new());
+        state.setup_of_head();
+        let segments = std::mem::take(&mut *self.segments.write().unwrap_or_else(PoisonError::into_inner));
+        for index in segments.into_keys() {
+            // A file that stays costs its room only.
+            let _ = fs::remove_file(self.segment_path(index));
         }
         true
     }

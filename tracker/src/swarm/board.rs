@@ -190,6 +190,8 @@ pub(crate) struct Board {
     pub(crate) assign: BTreeMap<ConnId, Vec<Assignment>>,
     pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
     pub(crate) shortages: BTreeMap<ConnId, Vec<Shortage>>,
+    /// Who is to get the head of a live media, before its orders.
+    pub(crate) heads: Vec<(ConnId, MediaIx)>,
     /// Sessions to be knocked at.
     pub(crate) knocks: Vec<ConnId>,
     pub(crate) totals: Totals,
@@ -218,6 +220,7 @@ impl Board {
             assign: BTreeMap::new(),
             cancel: BTreeMap::new(),
             shortages: BTreeMap::new(),
+            heads: Vec::new(),
             knocks: Vec::new(),
             totals: Totals::default(),
             absent: Absent::default(),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use icet::live::SignedHead;
-use icet::message::{Assignment, ErrorCode, Head, Intent, Need, Report, Shortage};
+use icet::message::{Assignment, ErrorCode, Head, Intent, Need, Outcome, Report, Shortage};
 use icet::{Now, PageNo, PageRanges, PageSet};
 
 use super::board::{Board, LEAST_TRUST, MediaIx, PeerIx, Timer, Tried};
@@ -97,6 +97,8 @@ pub(crate) struct LiveRun {
     made: Now,
     steady: bool,
     ended: bool,
+    /// Hosts that said that they do not have the pages.
+    lacked: usize,
 }
 
 impl Live {
@@ -417,6 +419,19 @@ impl Board {
         }
     }
 
+    /// A member fell behind what its `hosts` keep, which is nobody's fault: it begins anew, as a newcomer does.
+    fn live_anew_for(&mut self, now: Now, ix: MediaIx, peer: PeerIx, hosts: &[PeerIx]) {
+        if let Some(m) = self.member_mut(ix, peer) {
+            hosts.iter().for_each(|host| m.forgive(*host));
+        }
+        let conn = self.peers.get(&peer).and_then(|p| p.conn);
+        if let Some(place) = self.live_mut(ix).and_then(|l| l.places.get_mut(&peer)) {
+            place.high = 0;
+            self.heads.extend(conn.map(|conn| (conn, ix)));
+        }
+        self.live_place(now, ix, peer);
+    }
+
     /// The protocol over which `host` can send live pages to `receiver`, the best first.
     fn live_way(&self, now: Now, host: PeerIx, receiver: PeerIx) -> Option<ProtoIx> {
         let (h, r) = (self.peers.get(&host)?, self.peers.get(&receiver)?);
@@ -598,6 +613,7 @@ impl Board {
             made: now,
             steady: pages.last.is_none(),
             ended: false,
+            lacked: 0,
         };
         self.live_runs.insert(id, run);
         self.assign.entry(conn).or_default().push(Assignment {
@@ -689,6 +705,9 @@ impl Board {
             t.reported = true;
             to = Some((t.peer, t.proto));
         }
+        run.lacked += usize::from(report.outcome == Outcome::Incomplete);
+        let lacking: Vec<PeerIx> = run.hosts.iter().map(|t| t.peer).collect();
+        let all_lack = run.lacked == lacking.len();
         let Some((host, proto)) = to else { return true };
         let goes_on = self.live(ix).is_some_and(|l| l.goes_on(now) && l.moved.is_some_and(|m| m > made));
         if report.outcome.is_failure() && goes_on {
@@ -702,7 +721,9 @@ impl Board {
                 .is_some_and(|p| p.run == Some(report.assignment));
             self.live_end(now, report.assignment);
             if steady && ours && self.member(ix, peer).is_some() {
-                if report.outcome.is_failure() {
+                if all_lack && goes_on {
+                    self.live_anew_for(now, ix, peer, &lacking);
+                } else if report.outcome.is_failure() {
                     self.live_place(now, ix, peer);
                 } else if let Some(live) = self.live_mut(ix) {
                     live.waiting.insert(peer);

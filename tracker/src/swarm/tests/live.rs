@@ -468,3 +468,31 @@ fn a_broadcast_without_heads_is_off_the_air_after_a_minute() {
     s.w.pass(62 * SECOND);
     assert!(s.w.swarm.media_list(0, 10).is_empty());
 }
+
+#[test]
+fn who_fell_behind_the_window_of_its_hosts_begins_anew() {
+    let mut s = Station::new();
+    let conn = s.joins(2, None);
+    let order = s.w.assigned(conn).into_iter().find(|a| a.need == Need::Steady).unwrap();
+    s.goes_on(2, &mut [(conn, order.id)]);
+    s.goes_on(5, &mut []);
+    // Its only host lacks what it needs next: nothing would ever come.
+    s.w.heard(conn);
+    s.w.say(conn, report(&order, Outcome::Incomplete));
+    let heard = s.w.heard(conn);
+    let at = |what: fn(&ToPeer) -> bool| heard.iter().position(what);
+    let (head, orders) = (at(|m| matches!(m, ToPeer::Head(_))), at(|m| matches!(m, ToPeer::Assign(_))));
+    assert!(head.is_some() && head < orders, "the head of the link that it will be in first: {heard:?}");
+    let Some(ToPeer::Assign(assign)) = orders.map(|i| &heard[i]) else { panic!("{heard:?}") };
+    let (run, host) = standing(&assign.assignments);
+    assert_eq!(host, identity(1).key(), "nobody is blamed");
+    let first = assign.assignments.iter().find(|a| a.id == run).unwrap().pages.first;
+    assert_eq!(first, head_at(s.second - 1).key);
+    assert!(
+        assign.assignments.iter().any(|a| a.pages == PageSet::range(0, 1)),
+        "and setup, in case it is another"
+    );
+    // From there on as ever.
+    s.goes_on(5, &mut [(conn, run)]);
+    assert!(s.w.assigned(conn).is_empty());
+}
