@@ -28,6 +28,7 @@ pub fn engine(data: &[u8]) {
         reach: Vec::new(),
         limits: Limits::default(),
         epoch: None,
+        instance: None,
     };
     let config = Config {
         hello,

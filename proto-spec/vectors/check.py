@@ -156,7 +156,7 @@ ticket_body = table({
 MESSAGES = {
     0: ("hello", {
         1: ("version", same), 2: ("agent", same), 3: ("proof", names("channel")), 4: ("offers", many(offer)),
-        5: ("reach", many(addr)), 6: ("limits", limits), 7: ("epoch", num),
+        5: ("reach", many(addr)), 6: ("limits", limits), 7: ("epoch", num), 8: ("instance", hexed),
     }),
     1: ("publish", {1: ("request", num), 2: ("manifest", signed), 3: ("slices", many(proven))}),
     2: ("join", {

@@ -63,6 +63,16 @@ pub struct OpenOptions {
     pub at: Option<Position>,
 }
 
+/// The same for this data folder as long as the system is not started anew, and for no other one; none if the system does not tell.
+fn instance(data: &std::path::Path) -> Option<icet::key::Hash> {
+    use std::os::unix::fs::MetadataExt;
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    let folder = std::fs::metadata(data).ok()?;
+    let mut h = blake3::Hasher::new_derive_key("IceShare instance of a peer");
+    h.update(&boot).update(&folder.dev().to_le_bytes()).update(&folder.ino().to_le_bytes());
+    Some(icet::key::Hash(*h.finalize().as_bytes()))
+}
+
 /// What a tracker tells of a media.
 #[derive(Debug, Clone)]
 pub struct Info {
@@ -180,6 +190,7 @@ impl Peer {
             reach: net.local_addrs(),
             limits: Limits { up: config.up, down: config.down },
             epoch: None,
+            instance: instance(&config.data_dir),
         };
         let inner = Arc::new(Inner {
             identity: config.identity,

@@ -18,6 +18,10 @@ const TOLD: Duration = Duration::from_secs(5);
 const REJOINS: u32 = 6;
 /// Pause after the tracker preferred another session of our key: two programs must not push each other out for ever.
 const RIVAL: Duration = Duration::from_secs(60);
+/// So soon after we went over to another session, what is said of rivals is said of the one before.
+const OWN: Duration = Duration::from_secs(10);
+/// A program that never got in for another one gives up after so many tries.
+const REFUSALS: u32 = 3;
 
 fn pause(m: &ErrorMessage) -> Option<Duration> {
     m.retry.map(|ms| Duration::from_millis(u64::from(ms)).clamp(RETRY.0, RETRY.1))
@@ -95,7 +99,7 @@ impl Engine {
     fn general_error(&mut self, now: Now, m: ErrorMessage) {
         match m.code {
             ErrorCode::VERSION => self.version_error(now, &m),
-            ErrorCode::FORBIDDEN => self.session.patience = RIVAL,
+            ErrorCode::FORBIDDEN => self.forbidden(now, m),
             // A tracker of an earlier revision, which cannot tell what request that was.
             ErrorCode::UNSUPPORTED if self.session.standing.take().is_some() => {
                 self.actions.push_back(Action::Standing(None));
@@ -112,6 +116,25 @@ impl Engine {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The tracker prefers another session of our key.
+    fn forbidden(&mut self, now: Now, m: ErrorMessage) {
+        // What we left a moment ago may be told so late that it is heard here: no rival, then.
+        if self.session.moved.is_some_and(|at| now.since(at) < OWN) {
+            return;
+        }
+        self.session.patience = pause(&m).unwrap_or(RIVAL);
+        if m.retry.is_none() || self.session.epoch.is_some() {
+            return;
+        }
+        // Another program was there first. It may be dead without the tracker knowing yet.
+        self.session.refusals += 1;
+        if self.session.refusals >= REFUSALS {
+            for handle in self.media.keys().copied().collect::<Vec<_>>() {
+                self.refuse(now, handle, Refusal::Error(m.clone()));
+            }
         }
     }
 

@@ -56,6 +56,10 @@ pub(super) struct Session {
     tracker: Option<PeerKey>,
     /// Of the last welcome.
     pub(super) epoch: Option<u64>,
+    /// Times in a row that it was told that another program is there.
+    pub(super) refusals: u32,
+    /// When a session last took the place of another one.
+    pub(super) moved: Option<Now>,
     since: Now,
     heard: Now,
     pub(super) ack_delay: Duration,
@@ -91,6 +95,8 @@ impl Session {
             patience: Duration::ZERO,
             tracker: None,
             epoch: None,
+            refusals: 0,
+            moved: None,
             since: Now::ZERO,
             heard: Now::ZERO,
             ack_delay,
@@ -222,6 +228,7 @@ impl Engine {
             self.pause_uploads();
         }
         self.session.link = Link::Connecting;
+        self.session.moved = Some(now);
         self.connected(now, tracker);
     }
 

@@ -201,6 +201,7 @@ pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
             let v = json!({
                 "version": m.version, "agent": m.agent, "proof": proof, "offers": list(&m.offers, offer),
                 "reach": list(&m.reach, addr), "limits": limits(&m.limits), "epoch": maybe(m.epoch, num),
+                "instance": maybe(m.instance, |i| json!(hex(&i.0))),
             });
             ("hello", v)
         }

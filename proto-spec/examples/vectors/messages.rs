@@ -82,6 +82,7 @@ fn hello() -> Hello {
         ],
         limits: Limits { up: Some(1_250_000), down: None },
         epoch: Some(4),
+        instance: None,
     }
 }
 
@@ -175,6 +176,7 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         reach: Vec::new(),
         limits: Limits::default(),
         epoch: None,
+        instance: None,
     };
     let fresh = Join {
         publisher: None,
@@ -204,6 +206,7 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
     vec![
         t("hello", hello()),
         t("hello-empty", empty_hello),
+        t("hello-instance", Hello { instance: Some(icet::key::Hash([9; 32])), ..hello() }),
         t("publish", Publish { request: 2, manifest: signed().signed().clone(), slices: vec![proven(2)] }),
         t("join", join()),
         t("join-fresh", fresh),

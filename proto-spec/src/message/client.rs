@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::Position;
-use crate::key::PeerKey;
+use crate::key::{Hash, PeerKey};
 use crate::limits;
 use crate::media::{ProvenSlice, Signed};
 use crate::net::{Ip, Limits, NetAddr, Offer, ProtocolName};
@@ -50,6 +50,9 @@ pub struct Hello {
     /// Epoch of the session that it had before with this tracker, if any.
     #[n(7)]
     pub epoch: Option<u64>,
+    /// The same whenever this program runs in this place, another one elsewhere: two with one key are told apart by it.
+    #[n(8)]
+    pub instance: Option<Hash>,
 }
 
 impl Hello {

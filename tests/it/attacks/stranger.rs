@@ -90,6 +90,7 @@ impl Stranger {
             reach,
             limits: Limits::default(),
             epoch: None,
+            instance: None,
         };
         stranger.send(hello).await;
         stranger.until("a welcome", |m| matches!(m, ToPeer::Welcome(_)).then_some(())).await;

@@ -115,6 +115,7 @@ impl Peer {
             reach: kinds.into_iter().map(|kind| NetAddr { kind, at: address(number, &spec) }).collect(),
             limits: Limits { up: declared(spec.line.up), down: declared(spec.line.down) },
             epoch: None,
+            instance: None,
         };
         // As the driver has it.
         let config = Config {

@@ -290,6 +290,8 @@ pub(crate) struct Peer {
     pub(crate) observed: SocketAddr,
     pub(crate) kind: NetKind,
     pub(crate) agent: String,
+    /// Which of several programs with its key it is, if it says.
+    pub(crate) instance: Option<icet::key::Hash>,
     pub(crate) offers: Vec<Offered>,
     pub(crate) reach: Vec<Reachable>,
     /// Whether somebody could fetch from it: an offer that needs no address, or one whose address was proved.

@@ -14,6 +14,9 @@ use super::schedule::Event;
 use super::{ConnId, Contribution, DialId, Effect, Store, Swarm};
 
 /// What a session is told when its key has a newer one.
+/// Another program with one's key is there if it said something within so long: a broadcaster says how far it is each second.
+const THERE: Duration = Duration::from_secs(5);
+const RIVAL: &str = "another program with this key, but another data folder, is connected: stop it, or use another key (--key)";
 const DISPLACED: &str = "another session of this key began; two computers need two keys";
 /// A session that says no hello is closed after this.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -282,10 +285,22 @@ impl Swarm {
         let Some(session) = self.sessions.get(&conn) else { return };
         let (key, observed, kind, contribution) =
             (session.key, session.observed, session.kind, session.contribution);
-        // The newest session of a key wins.
-        if let Some(old) =
-            self.board.keys.get(&key).and_then(|ix| self.board.peers.get(ix)).and_then(|p| p.conn)
-        {
+        let before = self.board.keys.get(&key).and_then(|ix| self.board.peers.get(ix));
+        if let Some((old, heard, instance)) = before.and_then(|p| Some((p.conn?, p.heard, p.instance))) {
+            // The newest session of a key wins, by when its carrier stood: a hello may come late.
+            if conn < old {
+                self.send(conn, refuse(ErrorCode::FORBIDDEN, DISPLACED));
+                self.close(conn, "another session of this key began");
+                return;
+            }
+            // But of two programs with one key the first, as long as it is there.
+            let rival = hello.instance.zip(instance).is_some_and(|(a, b)| a != b);
+            if rival && now.since(heard) < THERE {
+                let retry = u32::try_from(THERE.as_millis()).ok();
+                self.send(conn, Refused { retry, ..refuse(ErrorCode::FORBIDDEN, RIVAL) });
+                self.close(conn, "another program with this key is connected");
+                return;
+            }
             self.send(old, refuse(ErrorCode::FORBIDDEN, DISPLACED));
             self.close(old, "another session of this key began");
             if let Some(ix) = self.sessions.get_mut(&old).and_then(|s| s.peer.take()) {
@@ -315,6 +330,7 @@ impl Swarm {
                 observed,
                 kind,
                 agent: String::new(),
+                instance: None,
                 offers: Vec::new(),
                 reach: Vec::new(),
                 servable: false,
@@ -354,6 +370,8 @@ impl Swarm {
         });
         if let Some(p) = self.board.peers.get_mut(&ix) {
             p.conn = Some(conn);
+            p.instance = hello.instance;
+            p.heard = now;
             p.gone = None;
             (p.observed, p.kind) = (observed, kind);
             p.agent.clone_from(&hello.agent);

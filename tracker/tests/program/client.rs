@@ -50,6 +50,7 @@ impl Client {
             reach: net.local_addrs(),
             limits: Limits::default(),
             epoch: None,
+            instance: None,
         };
         let mut first = vec![hello.into()];
         first.extend(flight.iter().cloned());

@@ -36,6 +36,7 @@ pub(super) fn config() -> Config {
             reach: Vec::new(),
             limits: Limits::default(),
             epoch: None,
+            instance: None,
         },
         fetches: 4,
         per_host: 2,

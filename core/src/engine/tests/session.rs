@@ -526,6 +526,42 @@ fn a_tracker_that_is_full_or_prefers_a_rival_is_not_hurried() {
 }
 
 #[test]
+fn who_finds_another_program_in_its_place_gives_up_after_a_while() {
+    let mut r = Rig::new();
+    r.join(100);
+    let (code, text) = (ErrorCode::FORBIDDEN, "another program".to_owned());
+    let there = ErrorMessage { code, request: None, media: None, text, retry: Some(5000) };
+    for n in 1..=3 {
+        r.e.handle_connected(r.now, tracker());
+        r.drain();
+        r.rest.clear();
+        r.tell(there.clone().into());
+        let refused = r.rest.iter().any(|a| matches!(a, Action::Refused { .. }));
+        assert_eq!(refused, n == 3, "{n}: {:?}", r.rest);
+        if n < 3 {
+            r.disconnect();
+            let pause = r.e.poll_timeout().unwrap().since(r.now);
+            assert!((2500..=5000).contains(&pause.as_millis()), "{pause:?}");
+            r.millis(5000);
+        }
+    }
+}
+
+#[test]
+fn an_own_session_that_ends_late_is_no_rival() {
+    let mut r = Rig::new();
+    r.join(100);
+    r.connect(1);
+    r.millis(10_000);
+    r.e.handle_moved(r.now, tracker());
+    let code = ErrorCode::FORBIDDEN;
+    r.tell(ErrorMessage { code, request: None, media: None, text: String::new(), retry: None }.into());
+    r.disconnect();
+    let pause = r.e.poll_timeout().unwrap().since(r.now);
+    assert!(pause < Duration::from_secs(2), "{pause:?}");
+}
+
+#[test]
 fn who_was_put_out_of_a_swarm_joins_again() {
     let mut r = Rig::joined(100);
     let media = Some(manifest(1, 1).id());

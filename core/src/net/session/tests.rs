@@ -26,6 +26,7 @@ fn hello() -> ToTracker {
         reach: Vec::new(),
         limits: Limits::default(),
         epoch: None,
+        instance: None,
     }
     .into()
 }

@@ -78,6 +78,7 @@ pub(crate) fn hello(rate: u64) -> ToTracker {
         reach: Vec::new(),
         limits: Limits { up: Some(rate), down: Some(rate) },
         epoch: None,
+        instance: None,
     }
     .into()
 }

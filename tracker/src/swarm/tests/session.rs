@@ -76,6 +76,45 @@ fn the_newest_session_of_a_key_wins() {
 }
 
 #[test]
+fn a_hello_that_comes_late_does_not_end_the_session_that_replaced_it() {
+    let mut w = World::new();
+    let late = w.connect(&identity(2), "10.0.0.2:4000");
+    let new = w.peer(2);
+    w.say(late, hello(vec![tcp("10.0.0.2:4000")]));
+    assert!(w.closed.contains_key(&late) && !w.closed.contains_key(&new));
+    w.say(new, Ping { nonce: 1 });
+    assert!(matches!(w.heard(new).as_slice(), [ToPeer::Pong(_)]));
+}
+
+#[test]
+fn of_two_programs_with_one_key_the_first_stays_as_long_as_it_speaks() {
+    let mut w = World::new();
+    let begin = |w: &mut World, instance: u8| {
+        let conn = w.connect(&identity(2), "10.0.0.2:4000");
+        let instance = Some(icet::key::Hash([instance; 32]));
+        w.say(conn, icet::message::Hello { instance, ..hello(vec![tcp("10.0.0.2:4000")]) });
+        conn
+    };
+    let first = begin(&mut w, 1);
+    for nonce in 0..5 {
+        w.pass(Duration::from_secs(4));
+        w.say(first, Ping { nonce });
+        let second = begin(&mut w, 2);
+        let refused = w.error(second).unwrap();
+        assert_eq!((refused.code, refused.retry), (ErrorCode::FORBIDDEN, Some(5000)));
+        assert!(refused.text.contains("another program with this key"), "{}", refused.text);
+        assert!(w.closed.contains_key(&second) && !w.closed.contains_key(&first));
+    }
+    // The same one, begun again, need not wait.
+    let again = begin(&mut w, 1);
+    assert!(w.closed.contains_key(&first) && !w.closed.contains_key(&again));
+    // Nor does another one for long, once the first says nothing any more.
+    w.pass(Duration::from_secs(5));
+    let second = begin(&mut w, 2);
+    assert!(w.closed.contains_key(&again) && !w.closed.contains_key(&second));
+}
+
+#[test]
 fn too_many_messages_cost_a_wait_and_then_the_session() {
     let mut w = World::with(|c| {
         c.quotas.message_burst = 10.0;

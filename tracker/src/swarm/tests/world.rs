@@ -44,6 +44,7 @@ pub(crate) fn hello(reach: Vec<NetAddr>) -> Hello {
         reach,
         limits: Limits::default(),
         epoch: None,
+        instance: None,
     }
 }
 
