@@ -49,24 +49,45 @@ impl fmt::Display for Gap {
     }
 }
 
-/// Counts the pages of each logical stream: the next number, and whether the last page was marked as the end.
+/// What is known of a logical stream.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    /// The next page's number.
+    next: u32,
+    /// The last page was marked as the end.
+    ended: bool,
+    /// Nothing but setup came yet.
+    setup: bool,
+}
+
+/// Counts the pages of each logical stream.
 #[derive(Debug, Default)]
-struct Sequences(HashMap<u32, (u32, bool)>);
+struct Sequences(HashMap<u32, Counted>);
+
+/// A break in a logical stream.
+enum Break {
+    Gap(Gap),
+    Join(Gap),
+}
 
 impl Sequences {
     /// Looks at the next sound page.
-    fn page(&mut self, header: &PageHeader, offset: u64) -> Option<Gap> {
+    fn page(&mut self, header: &PageHeader, setup: bool, offset: u64) -> Option<Break> {
         let (serial, found) = (header.serial, header.sequence);
         // Each link of a chain counts anew, with the same serial number too.
-        let expected = if header.bos { None } else { self.0.get(&serial).map(|(next, _)| *next) };
+        let before = if header.bos { None } else { self.0.get(&serial).copied() };
         if self.0.len() >= STREAMS && !self.0.contains_key(&serial) {
             // Those that ended are remembered only as long as there is room.
-            self.0.retain(|_, (_, ended)| !*ended);
+            self.0.retain(|_, s| !s.ended);
         }
         if self.0.len() < STREAMS || self.0.contains_key(&serial) {
-            self.0.insert(serial, (found.wrapping_add(1), header.eos));
+            let setup = setup && before.is_none_or(|s| s.setup);
+            self.0.insert(serial, Counted { next: found.wrapping_add(1), ended: header.eos, setup });
         }
-        expected.filter(|e| *e != found).map(|expected| Gap { serial, offset, expected, found })
+        let before = before.filter(|s| s.next != found)?;
+        let gap = Gap { serial, offset, expected: before.next, found };
+        let ahead = found.wrapping_sub(before.next) < before.next.wrapping_sub(found);
+        Some(if before.setup && !setup && ahead { Break::Join(gap) } else { Break::Gap(gap) })
     }
 
     /// Pages were lost to a damage that is told by itself: counting begins anew.
@@ -93,6 +114,9 @@ pub struct VerifyReport {
     pub gaps: Vec<Gap>,
     /// How many there are.
     pub gap_count: u64,
+    /// Where a logical stream has its setup pages and then goes on further ahead, as who joins a broadcast in the middle hears and
+    /// records it: the first pages behind such a jump. At most one a stream; they are no gaps.
+    pub joins: Vec<Gap>,
     /// How long it lasts, in microseconds; 0 if no logical stream has times.
     pub duration: u64,
     /// Links of the chain.
@@ -153,15 +177,20 @@ pub fn verify_file(file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     let mut timeline = Timeline::new();
     let (mut damages, mut damage_count) = (Vec::new(), 0);
     let (mut gaps, mut gap_count, mut sequences) = (Vec::new(), 0, Sequences::default());
+    let mut joins = Vec::new();
     let scanned = scan_reader(reader, ScanMode::Lenient, |event| {
         match event {
             ScanEvent::Page(page) => {
-                timeline.page(&page.header, page.bytes);
-                if let Some(gap) = sequences.page(&page.header, page.offset) {
-                    gap_count += 1;
-                    if gaps.len() < DAMAGES {
-                        gaps.push(gap);
+                let setup = timeline.page(&page.header, page.bytes).setup;
+                match sequences.page(&page.header, setup, page.offset) {
+                    Some(Break::Gap(gap)) => {
+                        gap_count += 1;
+                        if gaps.len() < DAMAGES {
+                            gaps.push(gap);
+                        }
                     }
+                    Some(Break::Join(join)) if joins.len() < DAMAGES => joins.push(join),
+                    _ => {}
                 }
                 if timeline.pages().is_multiple_of(STEP) {
                     progress(page.offset, meta.len());
@@ -195,6 +224,7 @@ pub fn verify_file(file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
         damage_count,
         gaps,
         gap_count,
+        joins,
         duration: u64::try_from(timeline.duration()).unwrap_or(0),
         links: timeline.link_count(),
         first: timeline.links().next().cloned(),
@@ -255,6 +285,26 @@ mod tests {
         assert_eq!((report.gaps, report.gap_count), (vec![twice, lacking], 2));
         assert!(twice.to_string().contains("goes back by 1 page: number 3"), "{twice}");
         assert!(lacking.to_string().contains("lacks 1 page: number 5"), "{lacking}");
+    }
+
+    #[test]
+    fn a_recording_that_begins_in_the_middle_is_sound() {
+        let bytes = std::fs::read(fixture("opus.opus")).unwrap();
+        let starts: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"OggS")).collect();
+        let page = |n: usize| &bytes[starts[n]..starts.get(n + 1).copied().unwrap_or(bytes.len())];
+        let check = |order: &[usize]| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let pages: Vec<&[u8]> = order.iter().map(|n| page(*n)).collect();
+            std::fs::write(file.path(), pages.concat()).unwrap();
+            let report = verify_file(file.path(), &mut |_, _| {}).unwrap();
+            (report.joins.iter().map(|j| (j.expected, j.found)).collect::<Vec<_>>(), report.gap_count)
+        };
+        assert_eq!(check(&[0, 1, 4, 5, 6]), (vec![(2, 4)], 0));
+        // Two of them, one after the other.
+        assert_eq!(check(&[0, 1, 4, 5, 0, 1, 3, 4]), (vec![(2, 4), (2, 3)], 0));
+        // What is missing later, or among the setup pages, is a gap.
+        assert_eq!(check(&[0, 1, 3, 5]), (vec![(2, 3)], 1));
+        assert_eq!(check(&[0, 1, 2, 1]).1, 1);
     }
 
     #[test]

@@ -27,6 +27,8 @@ struct Report {
     damages: Vec<Bad>,
     gap_count: u64,
     gaps: Vec<Gap>,
+    /// It is a recording of a broadcast that was joined in the middle: behind its setup pages a logical stream goes on further ahead.
+    begins_in_the_middle: bool,
 }
 
 /// Where sound pages of a logical stream do not follow one another.
@@ -122,6 +124,9 @@ fn show(name: &str, report: &VerifyReport) -> Outcome {
         n => format!("{n} gaps between pages"),
     };
     let state = match (report.is_sound(), report.is_gapless()) {
+        (true, true) if !report.joins.is_empty() => {
+            "sound, recorded from the middle of a broadcast".to_owned()
+        }
         (true, true) => "sound".to_owned(),
         (true, false) => gaps,
         (false, true) => format!("{} bytes are bad", report.damaged_bytes),
@@ -156,5 +161,6 @@ fn json(file: String, report: &VerifyReport) -> Report {
             .iter()
             .map(|g| Gap { serial: g.serial, offset: g.offset, expected: g.expected, found: g.found })
             .collect(),
+        begins_in_the_middle: !report.joins.is_empty(),
     }
 }
