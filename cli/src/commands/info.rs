@@ -27,15 +27,21 @@ struct Report<'a> {
     signature: &'static str,
     /// Seconds since 1970.
     signed_at: u64,
-    bytes: u64,
-    pages: u64,
-    duration_us: u64,
-    links: u64,
+    /// None of live media, which has no length; so of the next three.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<u64>,
     streams: Vec<Stream<'a>>,
     tags: Vec<(&'a str, &'a str)>,
     listeners: u64,
     hits: u64,
-    complete: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<u64>,
     alternatives: Vec<&'a str>,
     /// Bytes of ours that the tracker could confirm.
     sent: u64,
@@ -75,6 +81,7 @@ pub(crate) async fn info(args: &args::Info, settings: &Settings, stop: &Cancella
 fn report(info: &Info, giving: Told) -> Report<'_> {
     let m = info.manifest.manifest();
     let a = &info.answer;
+    let of_file = |n| (m.kind == iceshare::icet::Kind::File).then_some(n);
     Report {
         url: info.url.to_string(),
         media: m.id().to_string(),
@@ -88,10 +95,10 @@ fn report(info: &Info, giving: Told) -> Report<'_> {
         version: m.version,
         signature: "good",
         signed_at: m.signed_at,
-        bytes: m.bytes,
-        pages: m.pages,
-        duration_us: m.duration,
-        links: m.links,
+        bytes: of_file(m.bytes),
+        pages: of_file(m.pages),
+        duration_us: of_file(m.duration),
+        links: of_file(m.links),
         streams: m
             .streams
             .iter()
@@ -106,7 +113,7 @@ fn report(info: &Info, giving: Told) -> Report<'_> {
         tags: m.tags.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect(),
         listeners: a.listeners,
         hits: a.hits,
-        complete: a.complete,
+        complete: of_file(a.complete),
         alternatives: a.alternatives.iter().map(|p| p.as_str()).collect(),
         sent: a.sent,
         received: a.received,
@@ -115,18 +122,24 @@ fn report(info: &Info, giving: Told) -> Report<'_> {
     }
 }
 
+fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Titles, tags and codec names were written by strangers: escaped, each on its line.
 fn show(r: &Report<'_>) -> Outcome {
     let mut lines = vec![("link", r.url.clone())];
     if !r.title.is_empty() {
         lines.push(("title", printable(r.title)));
     }
-    let duration = if r.duration_us > 0 { format!(", {}", clock(r.duration_us)) } else { String::new() };
-    let chain = if r.links > 1 { format!(", {} links", r.links) } else { String::new() };
+    let long = r.duration_us.filter(|d| *d > 0).map(|d| format!(", {}", clock(d))).unwrap_or_default();
+    let chain = r.links.filter(|n| *n > 1).map(|n| format!(", {n} links")).unwrap_or_default();
     // Live media has no length.
-    lines.push(match r.kind {
-        "live" => (r.kind, "continuous".to_owned()),
-        kind => (kind, format!("{}{duration}, {} pages{chain}", DecimalBytes(r.bytes), r.pages)),
+    lines.push(match r.bytes.zip(r.pages) {
+        None => (r.kind, "continuous".to_owned()),
+        Some((bytes, pages)) => {
+            (r.kind, format!("{}{long}, {}{chain}", DecimalBytes(bytes), counted(pages, "page")))
+        }
     });
     for s in &r.streams {
         let mut text = printable(s.codec);
@@ -147,13 +160,10 @@ fn show(r: &Report<'_>) -> Outcome {
         lines.push(("tag", format!("{}={}", printable(name), printable(value))));
     }
     lines.push(("signature", format!("good, version {} by {}", r.version, r.publisher)));
-    lines.push((
-        "swarm",
-        match r.kind {
-            "live" => format!("{} listeners, {} hits", r.listeners, r.hits),
-            _ => format!("{} listeners, {} hits, {} with all of it", r.listeners, r.hits, r.complete),
-        },
-    ));
+    lines.push(("swarm", {
+        let complete = r.complete.map(|n| format!(", {n} with all of it")).unwrap_or_default();
+        format!("{}, {}{complete}", counted(r.listeners, "listener"), counted(r.hits, "hit"))
+    }));
     lines.extend(r.alternatives.iter().map(|a| ("also as", printable(a))));
     let (given, got) = (DecimalBytes(r.sent), DecimalBytes(r.received));
     lines.push(("we", format!("gave {given} and received {got} at this tracker, as both ends confirmed it")));

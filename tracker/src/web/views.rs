@@ -116,22 +116,26 @@ pub(super) struct Delivered {
 pub(super) struct Figures {
     pub(super) listeners: u64,
     pub(super) members: u64,
-    pub(super) complete_holders: u64,
+    /// None of live media, as of all that counts pages of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) complete_holders: Option<u64>,
     pub(super) hits: u64,
     pub(super) assignments_running: u64,
-    pub(super) slices_known: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) slices_known: Option<u64>,
     pub(super) bytes_delivered: Delivered,
 }
 
 impl Figures {
     pub(super) fn of(m: &MediaView) -> Figures {
+        let file = m.manifest.kind == Kind::File;
         Figures {
             listeners: m.listeners,
             members: m.members,
-            complete_holders: m.complete,
+            complete_holders: file.then_some(m.complete),
             hits: m.hits,
             assignments_running: m.running,
-            slices_known: m.slices,
+            slices_known: file.then_some(m.slices),
             bytes_delivered: Delivered {
                 by_publisher: m.delivered_by_publisher,
                 by_peers: m.delivered.saturating_sub(m.delivered_by_publisher),
@@ -163,12 +167,19 @@ pub(super) struct Facts {
     tags: Vec<(String, String)>,
     publisher: String,
     version: u64,
-    bytes: u64,
-    pages: u64,
-    setup_pages: u64,
-    slices: u64,
-    links: u64,
-    duration_us: u64,
+    /// None of live media, which has no length; so of the next five.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    setup_pages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slices: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_us: Option<u64>,
     streams: Vec<Stream>,
     /// Seconds since 1970.
     signed_at: u64,
@@ -185,6 +196,7 @@ impl Facts {
             size: s.size,
         };
         let manifest: &Manifest = m;
+        let of_file = |n| (manifest.kind == Kind::File).then_some(n);
         Facts {
             id: manifest.id().to_string(),
             path: manifest.path.to_string(),
@@ -198,12 +210,12 @@ impl Facts {
             tags: manifest.tags.clone(),
             publisher: manifest.publisher.to_string(),
             version: manifest.version,
-            bytes: manifest.bytes,
-            pages: manifest.pages,
-            setup_pages: manifest.setup,
-            slices: manifest.slices(),
-            links: manifest.links,
-            duration_us: manifest.duration,
+            bytes: of_file(manifest.bytes),
+            pages: of_file(manifest.pages),
+            setup_pages: of_file(manifest.setup),
+            slices: of_file(manifest.slices()),
+            links: of_file(manifest.links),
+            duration_us: of_file(manifest.duration),
             streams: manifest.streams.iter().map(stream).collect(),
             signed_at: manifest.signed_at,
             group: manifest.group.as_ref().map(ToString::to_string),
