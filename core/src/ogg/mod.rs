@@ -12,7 +12,7 @@
 
 pub mod codec;
 pub mod comment;
-mod packet;
+pub(crate) mod packet;
 pub mod page;
 pub mod scan;
 pub mod split;

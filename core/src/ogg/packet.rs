@@ -64,7 +64,7 @@ impl Modes {
 }
 
 /// Samples of an Opus packet at 48 kHz (RFC 6716 section 3.1), at most 5,760.
-fn opus_samples(packet: &[u8]) -> Option<u64> {
+pub(crate) fn opus_samples(packet: &[u8]) -> Option<u64> {
     let &toc = packet.first()?;
     let config = toc >> 3;
     let frame: u64 = match config {
