@@ -178,8 +178,11 @@ pub(crate) struct Broadcast {
     #[arg(long, value_name = "TIME", value_parser = parse_delay, default_value = "250ms")]
     pub(crate) delay: Duration,
     /// How much is kept for those who come late; on disk it may be 4 MiB more
-    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30m")]
+    #[arg(long, value_name = "TIME", value_parser = parse_window, default_value = "30m")]
     pub(crate) window: Duration,
+    /// End with code 1 if the URL has nothing yet, instead of waiting for it
+    #[arg(long, requires = "from")]
+    pub(crate) no_wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -231,7 +234,7 @@ pub(crate) struct Get {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) share_for: Option<Duration>,
     /// Of live media: record so much of it; without it, until the broadcast ends or you stop it
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_some_time)]
     pub(crate) time: Option<Duration>,
     /// Figures as JSON on standard output at the end
     #[arg(long)]
@@ -380,6 +383,28 @@ fn parse_name(s: &str) -> Result<String, String> {
 fn parse_time(s: &str) -> Result<Duration, String> {
     humantime::parse_duration(s)
         .map_err(|_| "a time is a number and a unit, as in 90s, 10m or 1h 30m (units: s, m, h, d)".to_owned())
+}
+
+/// Some time: not none at all.
+fn parse_some_time(s: &str) -> Result<Duration, String> {
+    match parse_time(s)? {
+        Duration::ZERO => {
+            Err("of no time at all nothing would be recorded: 10s, say, or leave it out".to_owned())
+        }
+        time => Ok(time),
+    }
+}
+
+/// A window of live media.
+fn parse_window(s: &str) -> Result<Duration, String> {
+    // `0` lacks a unit, and means the same.
+    let window = if s.trim() == "0" { Duration::ZERO } else { parse_time(s)? };
+    if window < Duration::from_secs(5) {
+        return Err(
+            "who listens begins some seconds back, and a connection may pause: 5s at least".to_owned()
+        );
+    }
+    Ok(window)
 }
 
 /// A time from nothing to ten seconds.

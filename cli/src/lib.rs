@@ -25,6 +25,7 @@ mod progress;
 mod rate;
 mod share;
 mod source;
+mod titles;
 mod transports;
 mod tree;
 mod waiting;

@@ -12,10 +12,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
+use iceshare::live::TitleError;
 use iceshare::net::{Slot, SlotLimits, Slots, Standing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::output::note;
@@ -30,6 +31,8 @@ const PLACES: SlotLimits = SlotLimits { all: 32, each: 8 };
 /// Bytes read at once, and pieces in hand.
 const BLOCK: usize = 32 << 10;
 const QUEUE: usize = 16;
+/// An encoder that is sent away may send for so long before the connection is cut, so that it gets to read why.
+const GOODBYE: Duration = Duration::from_secs(3);
 /// The user name that encoders send if none is set.
 const USER: &str = "source";
 
@@ -40,6 +43,17 @@ pub(crate) struct Arrived {
     pub(crate) who: String,
     /// What it sends, until it ends. Dropping this ends it.
     pub(crate) bytes: mpsc::Receiver<Bytes>,
+    /// Takes why it is sent away, before that: it is told.
+    pub(crate) refuse: oneshot::Sender<&'static str>,
+}
+
+/// A title that comes beside a stream.
+#[derive(Debug)]
+pub(crate) struct Title {
+    /// Names and values of tags.
+    pub(crate) tags: Vec<(String, String)>,
+    /// Takes what became of it.
+    pub(crate) done: oneshot::Sender<Result<(), TitleError>>,
 }
 
 /// Where sources may come, and with which password.
@@ -49,16 +63,19 @@ pub(crate) struct Door {
     pub(crate) password: String,
 }
 
-/// Takes one source at a time. The address that it listens on.
+/// Takes one source at a time, and titles beside it. The address that it listens on.
 ///
 /// # Errors
 /// The system's, if it cannot listen there.
-pub(crate) async fn open(door: Door) -> io::Result<(SocketAddr, mpsc::Receiver<Arrived>)> {
+pub(crate) async fn open(
+    door: Door,
+) -> io::Result<(SocketAddr, mpsc::Receiver<Arrived>, mpsc::Receiver<Title>)> {
     let listener = TcpListener::bind(door.listen).await?;
     let address = listener.local_addr()?;
     let (out, arrived) = mpsc::channel(1);
-    let house =
-        Arc::new(House { password: blake3::hash(door.password.as_bytes()), seat: Semaphore::new(1), out });
+    let (titles, told) = mpsc::channel(QUEUE);
+    let password = blake3::hash(door.password.as_bytes());
+    let house = Arc::new(House { password, seat: Semaphore::new(1), out, titles });
     tokio::spawn(async move {
         let slots = Slots::new(PLACES);
         while !house.out.is_closed() {
@@ -76,7 +93,7 @@ pub(crate) async fn open(door: Door) -> io::Result<(SocketAddr, mpsc::Receiver<A
             });
         }
     });
-    Ok((address, arrived))
+    Ok((address, arrived, told))
 }
 
 struct House {
@@ -84,6 +101,7 @@ struct House {
     /// One source at a time.
     seat: Semaphore,
     out: mpsc::Sender<Arrived>,
+    titles: mpsc::Sender<Title>,
 }
 
 impl House {
@@ -117,6 +135,12 @@ impl House {
             What::Source { .. } if head.chunked && !head.is_http_1_1 => {
                 answer(&mut stream, "400 Bad Request", "", "HTTP/1.0 knows no chunks").await
             }
+            What::Source { .. } if head.content.as_deref().is_some_and(|c| !may_be_ogg(c)) => {
+                let content = head.content.unwrap_or_default();
+                note(format!("{from} was sent away: it announced {content}, and only Ogg can be broadcast"));
+                let why = format!("{content} cannot be broadcast: {OGG_ONLY}");
+                answer(&mut stream, UNSUPPORTED, "", &why).await
+            }
             What::Source { continues } => {
                 let Ok(_seat) = self.seat.try_acquire() else {
                     note(format!("a second source from {from} was refused"));
@@ -127,23 +151,96 @@ impl House {
                 let go = if continues { "100 Continue" } else { "200 OK" };
                 stream.write_all(format!("{version} {go}\r\n\r\n").as_bytes()).await?;
                 let (to, bytes) = mpsc::channel(QUEUE);
+                let (refuse, mut refused) = oneshot::channel();
                 let who = head.agent.map_or_else(|| from.to_string(), |a| format!("{a} at {from}"));
-                if self.out.send(Arrived { who, bytes }).await.is_err() {
+                if self.out.send(Arrived { who, bytes, refuse }).await.is_err() {
                     return Ok(());
                 }
                 let whole = body(&mut stream, begun, head.chunked, &to).await?;
-                if continues && whole {
-                    answer(&mut stream, "200 OK", "", "the stream was taken").await?;
+                match refused.try_recv() {
+                    // Who was told 200 already can only be cut off.
+                    Ok(_) if !continues => Ok(()),
+                    Ok(why) => {
+                        answer(&mut stream, UNSUPPORTED, "", why).await?;
+                        // A connection that is closed with something unread is reset, and the answer lost.
+                        let mut rest = [0; 4096];
+                        let read = async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
+                        let _ = timeout(GOODBYE, read).await;
+                        Ok(())
+                    }
+                    Err(_) if continues && whole => {
+                        answer(&mut stream, "200 OK", "", "the stream was taken").await
+                    }
+                    Err(_) => Ok(()),
                 }
-                Ok(())
             }
             What::Title | What::Other => {
-                let text = "<?xml version=\"1.0\"?>\n<iceresponse><message>IceShare does not carry titles \
-                            that are sent beside the stream: send them in it</message><return>0</return></iceresponse>\n";
-                reply(&mut stream, "200 OK", "Content-Type: text/xml\r\n", text).await
+                let (good, said) = match self.title(&head.query).await {
+                    Ok(()) => (1, "Metadata update successful".to_owned()),
+                    Err(why) => (0, why),
+                };
+                let text = format!(
+                    "<?xml version=\"1.0\"?>\n<iceresponse><message>{said}</message><return>{good}</return></iceresponse>\n"
+                );
+                reply(&mut stream, "200 OK", "Content-Type: text/xml\r\n", &text).await
             }
         }
     }
+}
+
+impl House {
+    /// Hands a title on; why not, if it is not taken.
+    async fn title(&self, query: &str) -> Result<(), String> {
+        let tags = tags(query)?;
+        let nobody = || TitleError::Nothing.to_string();
+        // Nobody takes it while no encoder is here.
+        if self.seat.available_permits() > 0 {
+            return Err(nobody());
+        }
+        let (done, set) = oneshot::channel();
+        self.titles.try_send(Title { tags, done }).map_err(|_| nobody())?;
+        match timeout(PATIENCE, set).await {
+            Ok(Ok(set)) => set.map_err(|e| e.to_string()),
+            _ => Err(nobody()),
+        }
+    }
+}
+
+/// The tags that a request for a title names: `song`, or `artist` and `title`.
+fn tags(query: &str) -> Result<Vec<(String, String)>, String> {
+    let fields: Vec<(&str, String)> =
+        query.split('&').filter_map(|f| f.split_once('=')).map(|(n, v)| (n, plain(v))).collect();
+    let get = |name: &str| {
+        fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.trim().to_owned()).filter(|v| !v.is_empty())
+    };
+    if get("mode").is_some_and(|mode| mode != "updinfo") {
+        return Err("only mode=updinfo is known here".to_owned());
+    }
+    let title = get("title").or_else(|| get("song")).ok_or("neither song nor title is given")?;
+    let artist = get("artist").map(|artist| ("ARTIST".to_owned(), artist));
+    Ok(artist.into_iter().chain([("TITLE".to_owned(), title)]).collect())
+}
+
+/// Text as forms send it: UTF-8, or Latin-1 from older programs.
+fn plain(coded: &str) -> String {
+    let spaced = coded.replace('+', " ");
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(&spaced).collect();
+    let text =
+        String::from_utf8(bytes).unwrap_or_else(|e| e.as_bytes().iter().map(|b| char::from(*b)).collect());
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+const UNSUPPORTED: &str = "415 Unsupported Media Type";
+/// What an encoder whose stream is no Ogg is told.
+pub(crate) const OGG_ONLY: &str =
+    "set the encoder to Ogg with Opus, Vorbis or FLAC (content type audio/ogg or application/ogg)";
+
+/// Whether a stream that is announced so may be Ogg. What says nothing of it may: the bytes tell.
+fn may_be_ogg(content: &str) -> bool {
+    let kind = content.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some((class, name)) = kind.split_once('/') else { return true };
+    let ogg = ["ogg", "opus", "vorbis", "flac", "speex", "theora"];
+    !matches!(class, "audio" | "video") || ogg.iter().any(|o| name.contains(o))
 }
 
 /// Hands on what a source sends; whether it came to its end, and was not sent away.
@@ -205,7 +302,11 @@ struct Head {
     is_http_1_1: bool,
     chunked: bool,
     agent: Option<String>,
+    /// The content type that it announces.
+    content: Option<String>,
     login: Option<(String, Vec<u8>)>,
+    /// Behind the question mark of what is asked for.
+    query: String,
 }
 
 enum Bad {
@@ -260,7 +361,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
         all.next().and_then(|h| std::str::from_utf8(h.value).ok()).map(str::trim)
     };
     let path = request.path.unwrap_or_default();
-    let place = path.split('?').next().unwrap_or_default();
+    let (place, query) = path.split_once('?').unwrap_or((path, ""));
     let what = match request.method {
         Some("GET") if place == "/admin/metadata" || place == "/admin.cgi" => What::Title,
         Some("PUT" | "SOURCE") => {
@@ -283,7 +384,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
         is_http_1_1: request.version == Some(1),
         chunked: value("Transfer-Encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")),
         agent: value("User-Agent").map(printable).filter(|a| !a.is_empty()),
+        content: value("Content-Type").map(printable).filter(|a| !a.is_empty()),
         login,
+        query: query.to_owned(),
     };
     Ok(Some((head, len)))
 }
@@ -391,6 +494,38 @@ mod tests {
         }
         for bad in ["\0", "PUT\r\n\r\n", "PUT / HTTP/2.0\r\n\r\n", "SOURCE pass /live\r\n\r\n"] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_ogg_is_known_by_its_name() {
+        for good in [
+            "audio/ogg",
+            "application/ogg",
+            "video/ogg",
+            "Audio/OGG; codecs=opus",
+            "audio/x-ogg",
+            "audio/opus",
+            "",
+        ] {
+            assert!(may_be_ogg(good), "{good}");
+        }
+        assert!(may_be_ogg("application/octet-stream") && may_be_ogg("audio/flac") && may_be_ogg("ogg"));
+        for bad in ["audio/mpeg", "audio/aacp", "AUDIO/MPEG;x", "video/webm", "audio/x-matroska"] {
+            assert!(!may_be_ogg(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn titles_as_programs_send_them() {
+        let tag = |n: &str, v: &str| (n.to_owned(), v.to_owned());
+        let song = tags("mode=updinfo&mount=/live&song=A+%26+B%20-%20C%C3%BC");
+        assert_eq!(song, Ok(vec![tag("TITLE", "A & B - Cü")]));
+        let both = tags("mount=/l&mode=updinfo&charset=UTF-8&artist=X&title=Y");
+        assert_eq!(both, Ok(vec![tag("ARTIST", "X"), tag("TITLE", "Y")]));
+        assert_eq!(tags("song=%FCber%0a"), Ok(vec![tag("TITLE", "über")]), "Latin-1");
+        for none in ["", "mode=updinfo", "song=", "song=+", "mode=other&song=x"] {
+            assert!(tags(none).is_err(), "{none}");
         }
     }
 

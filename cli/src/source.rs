@@ -10,17 +10,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use iceshare::live::Titles;
 use iceshare::ogg::{Damage, PageHeader, SplitEvent, Splitter, Timeline};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::escape::printable;
 use crate::failure::Failure;
-use crate::listen_source::{self, Arrived, Door};
+use crate::listen_source::{self, Arrived, Door, Title};
 use crate::output::note;
 
 /// Bytes read at once.
 const BLOCK: usize = 32 * 1024;
+/// What an encoder is told that sends something else.
+const NO_OGG: &str = "this is no Ogg: set the encoder to Ogg with Opus, Vorbis or FLAC";
 /// What a page begins with.
 const OGG: &[u8] = b"OggS";
 /// The first page of a source comes within so many bytes, or it is something else than Ogg.
@@ -89,16 +93,20 @@ impl FromStr for From {
     }
 }
 
+/// Pages on their way from a source.
+pub(crate) type Pages = mpsc::Receiver<(PageHeader, Bytes)>;
+
 /// A source that was opened, and its first pages: all setup pages, and one behind them.
 pub(crate) struct Source {
     pub(crate) first: Vec<(PageHeader, Bytes)>,
     /// The pages behind them.
-    pub(crate) pages: mpsc::Receiver<(PageHeader, Bytes)>,
+    pub(crate) pages: Pages,
 }
 
 impl Source {
-    /// Opens it and waits for its first pages. `again`: a file begins anew when it ends.
-    pub(crate) async fn open(from: &From, again: bool) -> Result<Source, Failure> {
+    /// Opens it and waits for its first pages. `again`: a file begins anew when it ends; `waits`: a URL that is not there yet is
+    /// asked again until it is.
+    pub(crate) async fn open(from: &From, again: bool, waits: bool) -> Result<Source, Failure> {
         let (out, mut pages) = mpsc::channel(QUEUE);
         let (failed, mut failure) = mpsc::channel(1);
         let from = from.clone();
@@ -112,7 +120,7 @@ impl Source {
             let read = match &from {
                 From::Stdin => stdin(out).await,
                 From::File(path) => file(path, again, out).await,
-                From::Http { .. } => http(&from, out).await,
+                From::Http { .. } => http(&from, waits, out).await,
                 From::Listen(door) => listen(door.clone(), out).await,
             };
             if let Err(why) = read
@@ -148,6 +156,7 @@ struct Reading {
     seen: u64,
     pages: u64,
     recent: Option<Recent>,
+    titles: Titles,
 }
 
 /// When a file's pages are due.
@@ -204,7 +213,15 @@ impl Recent {
 impl Reading {
     fn new(out: mpsc::Sender<(PageHeader, Bytes)>, paced: bool) -> Reading {
         let pace = paced.then(|| Paced { began: Instant::now(), timeline: Timeline::new() });
-        Reading { out, splitter: Splitter::new(), pace, seen: 0, pages: 0, recent: None }
+        Reading {
+            out,
+            splitter: Splitter::new(),
+            pace,
+            seen: 0,
+            pages: 0,
+            recent: None,
+            titles: Titles::default(),
+        }
     }
 
     /// Reads to the end. False: nobody takes the pages any more.
@@ -246,8 +263,10 @@ impl Reading {
                     if self.recent.as_mut().is_some_and(|r| !r.is_new(Instant::now(), &header, &bytes)) {
                         continue;
                     }
-                    if self.out.send((header, bytes)).await.is_err() {
-                        return Ok(false);
+                    for page in self.titles.page(&header, bytes) {
+                        if self.out.send(page).await.is_err() {
+                            return Ok(false);
+                        }
                     }
                 }
                 SplitEvent::Skipped(damage) => skipped(&damage),
@@ -281,21 +300,27 @@ async fn file(path: &PathBuf, again: bool, out: mpsc::Sender<(PageHeader, Bytes)
     }
 }
 
-/// Follows a URL, and asks again when it breaks off.
-async fn http(from: &From, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
+/// Follows a URL, and asks again when it breaks off, and before it is there if `waits`.
+async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let mut reading = Reading::new(out, false);
     reading.recent = Some(Recent::default());
     let mut pause = PAUSE.0;
+    // What is told of a source that is not there, or not any more.
+    let mut told = false;
     loop {
         let before = reading.pages;
         let why = match request(from).await {
             Ok(mut body) => loop {
                 match timeout(SILENCE, body.frame()).await {
                     Ok(Some(Ok(frame))) => {
-                        if let Ok(bytes) = frame.into_data()
-                            && !reading.push(bytes).await?
-                        {
-                            return Ok(());
+                        if let Ok(bytes) = frame.into_data() {
+                            if !reading.push(bytes).await? {
+                                return Ok(());
+                            }
+                            if told && reading.pages > before {
+                                told = false;
+                                note("the source is back");
+                            }
                         }
                     }
                     Ok(Some(Err(e))) => break e.to_string(),
@@ -305,11 +330,19 @@ async fn http(from: &From, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(),
             },
             Err(why) => why,
         };
-        if reading.pages == 0 {
+        if reading.pages == 0 && !waits {
             return Err(why);
         }
         pause = if reading.pages > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
-        note(format!("iceshare: the source broke off ({why}); asking again"));
+        if !std::mem::replace(&mut told, true) {
+            note(match reading.pages {
+                0 => format!(
+                    "waiting for the source, which is not there yet ({why}); it is asked again and again"
+                ),
+                _ => format!("the source broke off ({why}); it is asked again until it is back"),
+            });
+        }
+        reading.seen = 0;
         reading.splitter = Splitter::new();
         reading.recent.iter_mut().for_each(|r| r.back = true);
         sleep(pause).await;
@@ -319,25 +352,46 @@ async fn http(from: &From, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(),
 /// Takes one encoder's stream after the other.
 async fn listen(door: Door, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let url = format!("icecast://source:{}@{{}}/live", door.password);
-    let (address, mut sources) =
+    let (address, mut sources, mut titles) =
         listen_source::open(door).await.map_err(|e| format!("sources cannot come there: {e}"))?;
     note(format!("waiting for an encoder that streams Ogg to {}", url.replace("{}", &address.to_string())));
     let mut reading = Reading::new(out, false);
-    while let Some(Arrived { who, mut bytes }) = sources.recv().await {
-        (reading.splitter, reading.seen) = (Splitter::new(), 0);
+    while let Some(Arrived { who, mut bytes, refuse }) = sources.recv().await {
+        let mut refuse = Some(refuse);
+        (reading.splitter, reading.seen, reading.pages) = (Splitter::new(), 0, 0);
         let mut begun = false;
-        while let Some(piece) = bytes.recv().await {
+        loop {
+            let piece = tokio::select! {
+                biased;
+                // The sender lives as long as the door is open.
+                Some(title) = titles.recv() => {
+                    set_title(&mut reading.titles, title);
+                    continue;
+                }
+                piece = bytes.recv() => piece,
+            };
+            let Some(piece) = piece else { break };
             if !begun && !piece.starts_with(OGG.get(..piece.len()).unwrap_or(OGG)) {
-                note(format!(
-                    "{who} was sent away: it sends no Ogg; set it to Ogg with Opus, Vorbis or FLAC"
-                ));
+                note(format!("{who} was sent away, for it sends no Ogg: {}", listen_source::OGG_ONLY));
+                // Gone already: then nobody need be told.
+                refuse.take().map(|refuse| refuse.send(NO_OGG));
                 break;
             }
             if !std::mem::replace(&mut begun, true) {
                 note(format!("on the air: {who}"));
             }
-            if !reading.push(piece).await? {
-                return Ok(());
+            match reading.push(piece).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(_) => {
+                    note(format!(
+                        "{who} was sent away, for no Ogg page came of it: {}",
+                        listen_source::OGG_ONLY
+                    ));
+                    refuse.take().map(|refuse| refuse.send(NO_OGG));
+                    begun = false;
+                    break;
+                }
             }
         }
         if begun {
@@ -349,6 +403,17 @@ async fn listen(door: Door, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<()
         }
     }
     Ok(())
+}
+
+fn set_title(titles: &mut Titles, title: Title) {
+    let what = title.tags.iter().map(|(_, value)| printable(value)).collect::<Vec<_>>().join(" - ");
+    let set = titles.set(title.tags);
+    note(match &set {
+        Ok(()) => format!("now: {what}"),
+        Err(e) => format!("the title {what} is not written into the stream: {e}"),
+    });
+    // Who asked may be gone.
+    let _ = title.done.send(set);
 }
 
 async fn request(from: &From) -> Result<Incoming, String> {

@@ -36,6 +36,8 @@ impl Protocols {
 #[derive(Debug, Default)]
 struct Known {
     tracker_is_away: bool,
+    /// Of live media: then nothing comes while nothing is on the air, too.
+    live: bool,
     /// Fetches under way.
     active: usize,
     shortage: Option<Shortage>,
@@ -46,6 +48,7 @@ struct Known {
 pub(crate) fn reason(media: &Media, protocols: &Protocols) -> (String, bool) {
     let known = Known {
         tracker_is_away: media.tracker_is_away(),
+        live: media.is_live(),
         active: media.progress().flows.values().filter(|f| f.active > 0).count(),
         shortage: media.shortage(),
         failures: media.failures(),
@@ -55,7 +58,8 @@ pub(crate) fn reason(media: &Media, protocols: &Protocols) -> (String, bool) {
 
 /// The same after the end of all patience: what was tried last counts, though it may be tried once more just now.
 pub(crate) fn last_reason(media: &Media, protocols: &Protocols) -> String {
-    Known { shortage: media.shortage(), failures: media.failures(), ..Known::default() }.text(protocols)
+    let live = media.is_live();
+    Known { live, shortage: media.shortage(), failures: media.failures(), ..Known::default() }.text(protocols)
 }
 
 fn hosts(n: u32) -> String {
@@ -78,16 +82,34 @@ impl Known {
         let failures = self.failures();
         if self.active > 0 {
             let before = if failures.is_empty() { failures } else { format!("; before: {failures}") };
+            if self.live {
+                let host = if self.active == 1 { "host is" } else { "hosts are" };
+                return format!(
+                    "{} {host} asked, but nothing comes: perhaps the broadcast pauses{before}",
+                    self.active
+                );
+            }
             return format!("{} asked, but nothing comes{before}", self.active);
         }
         match &self.shortage {
+            None if failures.is_empty() && self.live => {
+                "nothing is on the air yet: the tracker has heard nothing of the broadcaster".to_owned()
+            }
             None if failures.is_empty() => "the tracker names nobody who has the missing pages".to_owned(),
             None => format!("who was asked could not send: {failures}"),
+            Some(s) if s.hosts == 0 && self.live => {
+                "neither the broadcaster nor anybody else who has it is connected to the tracker now"
+                    .to_owned()
+            }
             Some(s) if s.hosts == 0 => {
                 "nobody who has the missing pages is connected to the tracker now".to_owned()
             }
             Some(s) => {
-                let mut parts = vec![format!("{} the missing pages", hosts(s.hosts))];
+                let mut parts = vec![format!(
+                    "{} {}",
+                    hosts(s.hosts),
+                    if self.live { "the broadcast" } else { "the missing pages" }
+                )];
                 if s.unshared > 0 {
                     parts.push(unshared(s, protocols));
                 }

@@ -140,7 +140,7 @@ fn the_owner_of_a_path_can_always_go_on() {
         (proc, url)
     };
     let end = |mut proc: Proc| {
-        proc.signal("INT");
+        proc.signal("TERM");
         proc.ends_with(130);
     };
     let heard = |who: &str, url: &str| {
@@ -208,6 +208,77 @@ fn those_who_listen_to_the_end_end_well() {
     }
     station.ends_with(0);
     is_a_stretch(&source, &out, 0);
+}
+
+#[test]
+fn an_interrupt_ends_a_broadcast_for_all_who_listen() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 13).expect("a source");
+    let (mut station, url) = broadcast(&network, "station", &source, &["--loop"]);
+    let (mut get, out) = network.get("get", &url, &[]);
+    let size = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
+    until("the listener hears something", || size(&out) > 4000);
+    station.signal("INT");
+    station.ends_with(0);
+    get.ends_with(0);
+    assert!(get.stderr().contains("the broadcast has ended"), "{}", get.stderr());
+    is_a_stretch(&source, &out, 0);
+    network.run("info", &["info", &url]).ends_with(4);
+}
+
+#[test]
+fn two_programs_with_one_key_do_not_push_each_other_out() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 15).expect("a source");
+    let key = network.path("key");
+    let (mut station, url) =
+        broadcast(&network, "one", &source, &["--loop", "--key", &key.to_string_lossy()]);
+    let (mut get, out) = network.get("get", &url, &["--for", "12s"]);
+    // A copy of the key: nothing on this machine tells that it is in use.
+    let copy = network.path("copy");
+    std::fs::copy(&key, &copy).expect("a copy");
+    let (tracker, from) = (network.tracker.url.as_str(), source.to_string_lossy());
+    let args = ["broadcast", "--tracker", tracker, "--as", "radio/one", "--from", &from, "--loop", "--key"];
+    let mut second = network.run("two", &[&args[..], &[&copy.to_string_lossy()]].concat());
+    second.ends_with(1);
+    assert!(second.stderr().contains("another program with this key"), "{}", second.stderr());
+    get.ends_with(0);
+    is_a_stretch(&source, &out, 0);
+    assert!(!station.stderr().contains("ends the session"), "{}", station.stderr());
+    // With the first gone it is let in.
+    station.signal("TERM");
+    station.ends_with(130);
+    let second = network.run("two", &[&args[..], &[&copy.to_string_lossy()]].concat());
+    second.line("its link", |l| l.starts_with("icet://").then_some(()));
+}
+
+#[test]
+fn who_falls_behind_what_others_keep_goes_on_further_ahead() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 14).expect("a source");
+    let (_station, url) = broadcast(&network, "station", &source, &["--loop", "--window", "5s"]);
+    let (mut get, out) = network.get("get", &url, &[]);
+    let size = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
+    until("the listener hears something", || size(&out) > 4000);
+    get.signal("STOP");
+    // What it needs next is gone by then.
+    network.get("another", &url, &["--for", "9s"]).0.ends_with(0);
+    let before = size(&out);
+    get.signal("CONT");
+    until("it goes on", || size(&out) > before + 12_000);
+    get.signal("INT");
+    get.ends_with(130);
+    assert_eq!(get.stderr().matches("fell too far behind").count(), 1, "{}", get.stderr());
+    // Setup, a stretch, perhaps the setup of the link that it is in then, and a stretch.
+    let (source, setup) = pages(&source);
+    let place =
+        |p: &Bytes| source.iter().position(|s| content(s) == content(p)).expect("a page of the source");
+    let places: Vec<_> = pages(&out).0.iter().map(place).collect();
+    let breaks = places[setup..].windows(2).filter(|w| w[1] != (w[0] + 1) % source.len()).count();
+    assert!((1..=2).contains(&breaks), "{places:?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod quic;
 mod sizes;
 mod source;
 mod standing;
+mod titles;
 mod tones;
 mod transports;
 mod udp;

@@ -11,10 +11,10 @@ use iceshare_tests::media::opus_like;
 use iceshare_tests::process::http_get;
 use iceshare_tests::{Network, PATIENCE, Proc, have};
 
-const SECRET: &str = "c291cmNlOnMzY3JldA=="; // source:s3cret
+pub(crate) const SECRET: &str = "c291cmNlOnMzY3JldA=="; // source:s3cret
 
 /// A broadcast that waits for its encoder, and where that may come.
-fn station(network: &Network) -> (Proc, String) {
+pub(crate) fn station(network: &Network) -> (Proc, String) {
     let tracker = network.tracker.url.as_str();
     let args = ["broadcast", "--tracker", tracker, "--as", "radio/one", "--listen-source", "127.0.0.1:0"];
     let station = network.run("station", &[&args[..], &["--source-password", "s3cret"]].concat());
@@ -25,12 +25,12 @@ fn station(network: &Network) -> (Proc, String) {
     (station, door)
 }
 
-pub(super) fn link(station: &Proc) -> String {
+pub(crate) fn link(station: &Proc) -> String {
     station.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()))
 }
 
 /// What a connection says to `head`, as far as `until`.
-fn say(door: &str, head: &str, until: &str) -> (TcpStream, String) {
+pub(crate) fn say(door: &str, head: &str, until: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(door).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.write_all(head.replace('\n', "\r\n").as_bytes()).expect("taken");
@@ -112,6 +112,17 @@ fn encoders_of_every_kind_follow_each_other_in_one_broadcast() {
     mp3.write_all(&[0xff, 0xfb, 0x90, 0x64].repeat(100)).expect("taken");
     // What it sent may be unread then, and the connection is reset.
     let _ = mp3.read(&mut [0]);
+    // Who waits for a word gets one: before its stream, if it says what it is, else behind its beginning.
+    let mpeg = format!("PUT /live HTTP/1.1\n{auth}Content-Type: audio/mpeg\nExpect: 100-continue\n\n");
+    let (_, said) = say(&door, &mpeg, "\n\n");
+    assert!(said.starts_with("HTTP/1.1 415 ") && said.contains("audio/mpeg cannot be broadcast"), "{said}");
+    let put = format!("PUT /live HTTP/1.1\n{auth}Content-Type: audio/ogg\nExpect: 100-continue\n\n");
+    let (mut liar, said) = say(&door, &put, "\r\n\r\n");
+    assert_eq!(said, "HTTP/1.1 100 Continue\r\n\r\n");
+    liar.write_all(&[0xff, 0xfb, 0x90, 0x64].repeat(100)).expect("taken");
+    let mut said = String::new();
+    liar.read_to_string(&mut said).expect("an answer, and no reset");
+    assert!(said.starts_with("HTTP/1.1 415 ") && said.contains("no Ogg"), "{said}");
 
     let (mut ice, said) = say(&door, &format!("SOURCE /live ICE/1.0\n{auth}\n"), "\r\n\r\n");
     assert!(said.starts_with("HTTP/1.0 200 "), "{said}");
@@ -145,7 +156,7 @@ fn bodies_so_far(file: &Path) -> Vec<Vec<u8>> {
 const TONE: &str = "aevalsrc=0.5*sin(2*PI*(200+30*t)*t):d=120:s=16000";
 
 /// ffmpeg, which streams the tone to an Icecast server.
-pub(super) fn encoder(password: &str, door: &str) -> Proc {
+pub(crate) fn encoder(password: &str, door: &str) -> Proc {
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-re", "-f", "lavfi", "-i", TONE, "-c:a", "flac"]);
     ffmpeg.args(["-page_duration", "200000", "-f", "ogg"]);
@@ -155,14 +166,19 @@ pub(super) fn encoder(password: &str, door: &str) -> Proc {
     })
 }
 
-/// Checks that `seconds` of the tone were recorded, without a gap or a repeat.
-fn is_of_the_tone(network: &Network, recorded: &Path, seconds: usize) {
-    let sound = crate::live::decoded(recorded);
+/// All of the tone.
+pub(crate) fn tone(network: &Network) -> std::path::PathBuf {
     let whole = network.path("whole.oga");
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", TONE, "-c:a", "flac"]);
     assert!(ffmpeg.arg(&whole).status().is_ok_and(|s| s.success()));
-    let whole = crate::live::decoded(&whole);
+    whole
+}
+
+/// Checks that `seconds` of the tone were recorded, without a gap or a repeat.
+fn is_of_the_tone(network: &Network, recorded: &Path, seconds: usize) {
+    let sound = crate::live::decoded(recorded);
+    let whole = crate::live::decoded(&tone(network));
     assert!(sound.len() >= seconds * 16_000 * 2, "{} bytes", sound.len());
     let from = whole.windows(64).step_by(2).position(|w| *w == sound[..64]).expect("a place in the tone");
     assert!(whole[2 * from..].starts_with(&sound), "a gap, a repeat, or another sound");
@@ -279,7 +295,7 @@ fn liquidsoap_is_heard() {
 }
 
 /// A real Icecast server on a free port of loopback.
-pub(super) fn icecast(network: &Network) -> (Proc, String) {
+pub(crate) fn icecast(network: &Network) -> (Proc, String) {
     // It cannot be told to choose one: somebody else may take it in between.
     for _ in 0..3 {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use iceshare::store::Window;
 use iceshare::{BroadcastError, BroadcastOptions, Media, Peer};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::args;
@@ -12,7 +14,7 @@ use crate::failure::{FAILED, Failure, Outcome};
 use crate::listen_source::Door;
 use crate::output::{self, note};
 use crate::peer::{self, Role};
-use crate::source::{From, Source};
+use crate::source::{From, Pages, Source};
 
 /// When a source has ended, those who listen may fetch the rest for as long as something is sent in so long.
 const LINGER: Duration = Duration::from_secs(5);
@@ -40,7 +42,7 @@ pub(crate) async fn broadcast(
     // A source that is none is found before anything is announced.
     let source = tokio::select! {
         () = stop.cancelled() => return Err(Failure::interrupted()),
-        source = Source::open(&from, args.again) => source?,
+        source = Source::open(&from, args.again, !args.no_wait) => source?,
     };
     let (peer, _kept) = peer::start(settings, Role::Publisher).await?;
     let options = BroadcastOptions {
@@ -49,21 +51,34 @@ pub(crate) async fn broadcast(
         window: Window { time: args.window, ..Window::default() },
         ..BroadcastOptions::new(args.path.clone())
     };
+    let mut signals = Signals::new();
+    // Once it is cancelled, no more pages are taken, as if the source had ended.
+    let enough = CancellationToken::new();
     let run = async {
         let broadcast = peer.broadcast(&tracker, options, &source.first).await.map_err(failure)?;
         let media = broadcast.media().clone();
         output::result(media.url().to_string())?;
-        note(if broadcast.resumed() {
-            "the broadcast goes on where it stopped; Ctrl-C interrupts it, and the same command goes on with it"
-        } else {
-            "broadcasting; Ctrl-C interrupts it, and the same command goes on with it"
-        });
-        broadcast.run(source.first, source.pages).await.map_err(failure)
+        let begins =
+            if broadcast.resumed() { "the broadcast goes on where it stopped" } else { "broadcasting" };
+        note(format!(
+            "{begins}; Ctrl-C ends it, SIGTERM only interrupts it: then the same command goes on with it"
+        ));
+        broadcast.run(source.first, until(source.pages, enough.clone())).await.map_err(failure)
+    };
+    let asked = async {
+        stop.cancelled().await;
+        if !signals.ends().await {
+            return;
+        }
+        enough.cancel();
+        std::future::pending().await
     };
     let outcome = tokio::select! {
-        () = stop.cancelled() => Err(Failure::interrupted()),
+        () = asked => Err(Failure::interrupted()),
         ended = run => match ended {
-            Ok(media) => over(&peer, &media, stop).await,
+            // Who asked for the end asks once more to leave at once.
+            Ok(media) if enough.is_cancelled() => over(&peer, &media, "the broadcast ends", None).await,
+            Ok(media) => over(&peer, &media, "the source has ended", Some(stop)).await,
             Err(e) => Err(e),
         },
     };
@@ -78,9 +93,55 @@ fn new_password() -> Result<String, Failure> {
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// The source has ended: who listens gets the rest, then the media is taken off the tracker.
-async fn over(peer: &Peer, media: &Media, stop: &CancellationToken) -> Outcome {
-    note("the source has ended; those who listen get the rest");
+/// Tells an interrupt from the keyboard, which ends the broadcast, from the signals of those who run programs: a service that is started
+/// again goes on with it.
+struct Signals(Option<tokio::signal::unix::Signal>);
+
+impl Signals {
+    fn new() -> Signals {
+        // Where it cannot be had, a signal only interrupts.
+        Signals(signal(SignalKind::interrupt()).ok())
+    }
+
+    /// Whether the signal that came was an interrupt.
+    async fn ends(&mut self) -> bool {
+        let Some(interrupts) = &mut self.0 else { return false };
+        tokio::select! {
+            biased;
+            _ = interrupts.recv() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+}
+
+/// The pages of a source, until `enough`.
+fn until(mut pages: Pages, enough: CancellationToken) -> Pages {
+    let (out, taken) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let page = tokio::select! {
+                () = enough.cancelled() => None,
+                page = pages.recv() => page,
+            };
+            let Some(page) = page else { break };
+            if out.send(page).await.is_err() {
+                break;
+            }
+        }
+    });
+    taken
+}
+
+async fn stopped(stop: Option<&CancellationToken>) {
+    match stop {
+        Some(stop) => stop.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Nothing comes any more: who listens gets the rest, then the media is taken off the tracker.
+async fn over(peer: &Peer, media: &Media, why: &str, stop: Option<&CancellationToken>) -> Outcome {
+    note(format!("{why}; those who listen get the rest"));
     let mut sent = None;
     loop {
         let now = peer.stats().served.bytes;
@@ -88,7 +149,7 @@ async fn over(peer: &Peer, media: &Media, stop: &CancellationToken) -> Outcome {
             break;
         }
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = stopped(stop) => break,
             () = tokio::time::sleep(LINGER) => {}
         }
     }

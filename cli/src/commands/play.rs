@@ -83,6 +83,7 @@ async fn with(
         failure = failed(media) => Err(failure),
         () = watch(media, &bar), if !live => Ok(()),
         () = say_when_quiet(media, protocols, false) => Ok(()),
+        () = crate::titles::tell(media), if live => Ok(()),
     };
     bar.finish_and_clear();
     if live {

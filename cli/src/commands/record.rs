@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, note};
 use crate::peer;
+use crate::titles::Now;
 use crate::waiting::{Protocols, last_reason};
 
 /// Without a first page for so long, it is given up.
@@ -59,7 +60,7 @@ pub(super) async fn record(
     stop: &CancellationToken,
 ) -> Outcome {
     let mut reader = media.live_reader();
-    let mut recorded = Recorded::default();
+    let (mut recorded, mut now) = (Recorded::default(), Now::default());
     let (mut begun, mut stopped) = (None, false);
     loop {
         let next = async {
@@ -90,6 +91,7 @@ pub(super) async fn record(
             }
         }
         recorded.note(&page);
+        now.page(&page.bytes);
         if let Err(e) = out.write_all(&page.bytes).await {
             return Err(match e.kind() {
                 std::io::ErrorKind::BrokenPipe => {
