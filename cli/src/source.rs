@@ -319,7 +319,7 @@ async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) 
                             }
                             if told && reading.pages > before {
                                 told = false;
-                                note("the source is back");
+                                note(if before == 0 { "the source is there" } else { "the source is back" });
                             }
                         }
                     }

@@ -266,7 +266,7 @@ async fn broadcast(
     media: &OnceLock<Media>,
 ) -> Outcome {
     let from: source::From = url.parse().map_err(|e: String| Failure::failed(e))?;
-    let source = Source::open(&from, false).await?;
+    let source = Source::open(&from, false, false).await?;
     let options = BroadcastOptions::new(path.clone());
     let broadcast =
         peer.broadcast(tracker, options, &source.first).await.map_err(super::broadcast::failure)?;
