@@ -333,6 +333,10 @@ async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) 
         if reading.pages == 0 && !waits {
             return Err(why);
         }
+        // Nobody takes its pages any more.
+        if reading.out.is_closed() {
+            return Ok(());
+        }
         pause = if reading.pages > before { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
         if !std::mem::replace(&mut told, true) {
             note(match reading.pages {
