@@ -143,8 +143,9 @@ fn hello() -> impl Strategy<Value = Hello> {
         offers.dedup_by(|a, b| a.name == b.name);
         offers
     });
-    (any::<u32>(), text(limits::TEXT), offers, vec(addr(), 0..limits::REACH), limits, of(any::<u64>()))
-        .prop_map(|(version, agent, offers, reach, limits, epoch)| Hello {
+    let rest = (of(any::<u64>()), of(any::<Bytes32>().prop_map(Hash)));
+    (any::<u32>(), text(limits::TEXT), offers, vec(addr(), 0..limits::REACH), limits, rest).prop_map(
+        |(version, agent, offers, reach, limits, (epoch, instance))| Hello {
             version,
             agent,
             proof: KeyProof::Channel,
@@ -152,7 +153,9 @@ fn hello() -> impl Strategy<Value = Hello> {
             reach,
             limits,
             epoch,
-        })
+            instance,
+        },
+    )
 }
 
 fn join() -> impl Strategy<Value = Join> {
