@@ -10,6 +10,7 @@ mod host;
 mod house;
 mod http;
 mod icecast;
+mod keep;
 mod lab;
 mod libp2p;
 mod live;

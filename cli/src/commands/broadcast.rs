@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use iceshare::icet::IcetUrl;
 use iceshare::store::Window;
 use iceshare::{BroadcastError, BroadcastOptions, Media, Peer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::keep::Keep;
 use crate::args;
 use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
@@ -44,13 +46,30 @@ pub(crate) async fn broadcast(
         () = stop.cancelled() => return Err(Failure::interrupted()),
         source = Source::open(&from, args.again, !args.no_wait) => source?,
     };
-    let (peer, _kept) = peer::start(settings, Role::Publisher).await?;
+    let mut keep = args.keep.as_deref().map(Keep::new).transpose()?;
+    let outcome = on_air(args, settings, stop, tracker, source, &mut keep).await;
+    if let Some(keep) = keep {
+        keep.drop_if_empty();
+    }
+    outcome
+}
+
+async fn on_air(
+    args: &args::Broadcast,
+    settings: &Settings,
+    stop: &CancellationToken,
+    tracker: IcetUrl,
+    source: Source,
+    keep: &mut Option<Keep>,
+) -> Outcome {
+    let (peer, kept) = peer::start(settings, Role::Publisher).await?;
     let options = BroadcastOptions {
         title: args.title.clone(),
         delay: args.delay,
         window: Window { time: args.window, ..Window::default() },
         ..BroadcastOptions::new(args.path.clone())
     };
+    let keeps = keep.is_some();
     let mut signals = Signals::new();
     // Once it is cancelled, no more pages are taken, as if the source had ended.
     let enough = CancellationToken::new();
@@ -63,7 +82,26 @@ pub(crate) async fn broadcast(
         note(format!(
             "{begins}; Ctrl-C ends it, SIGTERM only interrupts it: then the same command goes on with it"
         ));
-        broadcast.run(source.first, until(source.pages, enough.clone())).await.map_err(failure)
+        let writing = async {
+            match keep.as_mut() {
+                Some(keep) => keep.all(&media).await,
+                None => std::future::pending().await,
+            }
+        };
+        let run = broadcast.run(source.first, until(source.pages, enough.clone()));
+        tokio::pin!(run, writing);
+        let written = tokio::select! {
+            ended = &mut run => {
+                let media = ended.map_err(failure)?;
+                return Ok((media, if keeps { writing.await } else { Ok(()) }));
+            }
+            written = &mut writing => written,
+        };
+        // Listeners are not to miss anything because of a disk that is full.
+        if let Err(why) = &written {
+            note(format!("iceshare: {}; the broadcast goes on without", why.text().unwrap_or_default()));
+        }
+        run.await.map_err(failure).map(|media| (media, written))
     };
     let asked = async {
         stop.cancelled().await;
@@ -77,8 +115,21 @@ pub(crate) async fn broadcast(
         () = asked => Err(Failure::interrupted()),
         ended = run => match ended {
             // Who asked for the end asks once more to leave at once.
-            Ok(media) if enough.is_cancelled() => over(&peer, &media, "the broadcast ends", None).await,
-            Ok(media) => over(&peer, &media, "the source has ended", Some(stop)).await,
+            Ok((media, written)) => {
+                let (why, stop) = if enough.is_cancelled() {
+                    ("the broadcast ends", &CancellationToken::new())
+                } else {
+                    ("the source has ended", stop)
+                };
+                over(&peer, &media, why, stop).await;
+                match (written, keep.take()) {
+                    (Ok(()), Some(keep)) => {
+                        let what = (args.path.clone(), args.title.clone());
+                        Err(keep.share(&peer, &kept.claim.key.identity, tracker, what, stop).await)
+                    }
+                    (written, _) => written,
+                }
+            }
             Err(e) => Err(e),
         },
     };
@@ -132,15 +183,8 @@ fn until(mut pages: Pages, enough: CancellationToken) -> Pages {
     taken
 }
 
-async fn stopped(stop: Option<&CancellationToken>) {
-    match stop {
-        Some(stop) => stop.cancelled().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Nothing comes any more: who listens gets the rest, then the media is taken off the tracker.
-async fn over(peer: &Peer, media: &Media, why: &str, stop: Option<&CancellationToken>) -> Outcome {
+async fn over(peer: &Peer, media: &Media, why: &str, stop: &CancellationToken) {
     note(format!("{why}; those who listen get the rest"));
     let mut sent = None;
     loop {
@@ -149,12 +193,11 @@ async fn over(peer: &Peer, media: &Media, why: &str, stop: Option<&CancellationT
             break;
         }
         tokio::select! {
-            () = stopped(stop) => break,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(LINGER) => {}
         }
     }
     media.withdraw(false);
-    Ok(())
 }
 
 pub(super) fn failure(e: BroadcastError) -> Failure {

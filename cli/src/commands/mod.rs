@@ -4,6 +4,7 @@ mod broadcast;
 mod get;
 mod icecast;
 mod info;
+mod keep;
 mod play;
 mod protocols;
 mod publish;

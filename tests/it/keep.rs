@@ -1,0 +1,64 @@
+//! A broadcast that becomes a file under its link.
+
+use std::time::Duration;
+
+use iceshare_tests::Network;
+use iceshare_tests::media::opus_like;
+use iceshare_tests::process::same;
+
+use crate::live::broadcast;
+
+#[test]
+fn a_broadcast_that_ends_becomes_a_file_under_its_link() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 18_600, 1200, 31).expect("a source");
+    let kept = network.path("kept.opus");
+    let name = kept.to_string_lossy().into_owned();
+    let (mut station, url) = broadcast(&network, "station", &source, &["--keep", &name]);
+    let (mut live, _) = network.get("live", &url, &[]);
+    live.ends_with(0);
+    assert!(live.stderr().contains("the broadcast has ended"), "{}", live.stderr());
+    let patience = Duration::from_secs(60);
+    station.error_line_within(patience, "a file", |l| l.contains("sharing 1 file").then_some(()));
+    assert!(same(&source, &kept), "what was kept is not what was broadcast");
+    // The link that listeners have, with nothing known of before, and with all that is known.
+    for who in ["newcomer", "live"] {
+        let out = network.path(&format!("{who}.file"));
+        let text = out.to_string_lossy().into_owned();
+        network.run(who, &["get", &url, "-o", &text]).ends_with(0);
+        assert!(same(&source, &out), "{who}");
+    }
+    station.signal("TERM");
+    station.ends_with(130);
+
+    // What is there is not written over.
+    let (tracker, from) = (network.tracker.url.as_str(), source.to_string_lossy());
+    let args = ["broadcast", "--tracker", tracker, "--as", "radio/two", "--from", &from, "--keep", &name];
+    let mut again = network.run("station", &args);
+    again.ends_with(1);
+    assert!(again.stderr().contains("kept.opus"), "{}", again.stderr());
+    assert!(same(&source, &kept));
+}
+
+#[test]
+fn an_interrupt_ends_the_broadcast_and_the_next_one_the_sharing() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 18_600, 1200, 32).expect("a source");
+    let kept = network.path("kept.opus");
+    let name = kept.to_string_lossy().into_owned();
+    let (mut station, url) = broadcast(&network, "station", &source, &["--loop", "--keep", &name]);
+    let (mut live, out) = network.get("live", &url, &["--for", "2s"]);
+    live.ends_with(0);
+    assert!(out.exists());
+    station.signal("INT");
+    station
+        .error_line_within(Duration::from_secs(60), "a file", |l| l.contains("sharing 1 file").then_some(()));
+    let out = network.path("file");
+    let text = out.to_string_lossy().into_owned();
+    network.run("newcomer", &["get", &url, "-o", &text]).ends_with(0);
+    assert!(same(&kept, &out));
+    station.signal("INT");
+    station.ends_with(130);
+}
