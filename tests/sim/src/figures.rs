@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::bounds::{self, Member};
 use crate::chosen::{Chosen, chosen};
+use crate::live::{Heard, snowball};
 use crate::outage::Outage;
 use crate::rarest::Local;
 use crate::scenario::Scenario;
@@ -23,6 +24,8 @@ pub struct Figures {
     pub seed: u64,
     /// Receivers that came.
     pub peers: usize,
+    /// Receivers that the scenario has at a time.
+    pub listeners: usize,
     /// Bytes of the media.
     pub bytes: u64,
     /// Its pages.
@@ -33,6 +36,8 @@ pub struct Figures {
     pub completion: Option<Completion>,
     /// What players heard.
     pub playback: Option<Playback>,
+    /// What listeners of a broadcast heard.
+    pub listening: Option<Listening>,
     /// What the origin sent.
     pub origin: Origin,
     /// Bytes of pages that were sent in all.
@@ -122,6 +127,31 @@ pub struct Playback {
     pub origin_share: f64,
     /// Least that it can be without prefetching, as players came.
     pub origin_share_bound: f64,
+}
+
+/// What listeners of a broadcast heard, once it had settled.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listening {
+    /// From the source to listeners, of the pages that they waited for: median, 95 %, 99 % and the longest, in seconds.
+    pub delay: [f64; 4],
+    /// Snowball bound of the crowd: median, 95 % and the last.
+    pub bound: [f64; 3],
+    /// 95 % of pages came within so many times the bound of the last.
+    pub over_bound: f64,
+    /// Copies that the source sent.
+    pub copies: f64,
+    /// From joining to sound.
+    pub starts: Spread,
+    /// From the source to sound, the player's buffer included.
+    pub behind: Spread,
+    /// Share of play time that was stalled.
+    pub stalled: f64,
+    /// Times that somebody waited for a page.
+    pub stalls: u64,
+    /// Pages left out by those who had waited for them.
+    pub lost: u64,
+    /// Listeners that heard nothing.
+    pub silent: usize,
 }
 
 /// How times spread.
@@ -238,7 +268,7 @@ fn spread(mut of: Vec<Duration>) -> Spread {
 }
 
 /// Of sorted values that below which a share of them lies.
-fn quantile<T: Copy>(sorted: &[T], share: f64) -> Option<T> {
+pub(crate) fn quantile<T: Copy>(sorted: &[T], share: f64) -> Option<T> {
     // In range: at most the length.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let i = (sorted.len() as f64 * share).ceil() as usize;
@@ -253,13 +283,14 @@ impl Figures {
     pub(crate) fn of(
         scenario: &Scenario,
         sim: &Sim,
+        heard: Option<Heard>,
         start: Now,
         local: Option<&Local>,
         samples: &[Sample],
         outage: Option<Outage>,
     ) -> Figures {
         let receivers = 1..sim.peers.len();
-        let bytes = sim.media.manifest.bytes;
+        let bytes = sim.media.offsets.last().copied().unwrap_or(0).max(1);
         let sent: u64 = (0..sim.peers.len()).map(|n| sim.sent(n)).sum();
         let twice: u64 = receivers.clone().map(|n| sim.twice(n)).sum();
         let received: u64 = receivers.clone().map(|n| sim.received(n)).sum();
@@ -271,11 +302,13 @@ impl Figures {
             scenario: scenario.name.clone(),
             seed: scenario.seed,
             peers: receivers.len(),
+            listeners: scenario.crowd.peers,
             bytes,
-            pages: sim.media.manifest.pages,
+            pages: sim.media.lens.len() as u64,
             seconds: sim.now.since(start).as_secs_f64(),
             completion: completion(sim, start, local),
-            playback: playback(sim, received, samples),
+            playback: if heard.is_some() { None } else { playback(sim, received, samples) },
+            listening: heard.map(|h| listening(scenario, sim, h)),
             origin: Origin { copies, over_bound: copies, share: sim.sent(0) as f64 / sent.max(1) as f64 },
             sent,
             twice: twice as f64 / sent.max(1) as f64,
@@ -323,6 +356,31 @@ impl Figures {
             "origin",
             format!("{:.3} copies / 1 bound, {:.1} % of all", self.origin.copies, 100.0 * self.origin.share),
         );
+        if let Some(l) = &self.listening {
+            let ms = |s: f64| format!("{:.0}", 1000.0 * s);
+            let [d50, d95, d99, all] = l.delay.map(ms);
+            line("delay added", format!("median {d50} ms, 95 % {d95} ms, 99 % {d99} ms, longest {all} ms"));
+            let [b50, b95, last] = l.bound.map(ms);
+            line(
+                "  snowball bound",
+                format!("median {b50} ms, 95 % {b95} ms, last {last} ms; 95 % over it {:.2}", l.over_bound),
+            );
+            let times =
+                |s: &Spread| format!("median {:.2} s, 95 % {:.2} s, worst {:.2} s", s.median, s.p95, s.worst);
+            line("copies of the source", format!("{:.2}", l.copies));
+            line("join to sound", format!("{} of them: {}", l.starts.count, times(&l.starts)));
+            line("behind the source", times(&l.behind));
+            line(
+                "stalls",
+                format!(
+                    "{}, {:.3} % of play time; {} pages left out; {} heard nothing",
+                    l.stalls,
+                    100.0 * l.stalled,
+                    l.lost,
+                    l.silent
+                ),
+            );
+        }
         if let Some(p) = &self.playback {
             let times = |s: &Spread| {
                 format!(
@@ -480,6 +538,26 @@ fn playback(sim: &Sim, received: u64, samples: &[Sample]) -> Option<Playback> {
         origin_share: sim.sent(0) as f64 / received.max(1) as f64,
         origin_share_bound: bounds::origin_of_players(rate, &ups) / (rate * ups.len().max(1) as f64),
     })
+}
+
+fn listening(scenario: &Scenario, sim: &Sim, heard: Heard) -> Listening {
+    let ups: Vec<f64> = (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| sim.gives(n)).collect();
+    let way = scenario.crowd.rtt.iter().sum::<f64>() / 4000.0;
+    let len = scenario.stream().map_or(0.0, |s| s.rate * s.page.as_secs_f64());
+    let bound = snowball(len, sim.peers[0].spec.line.up, &ups, way);
+    let (stalled, played) = (heard.stalled.as_secs_f64(), heard.played.as_secs_f64());
+    Listening {
+        delay: heard.delay,
+        bound,
+        over_bound: heard.delay[1] / bound[2].max(1e-9),
+        copies: heard.copies,
+        starts: spread(heard.starts),
+        behind: spread(heard.behind),
+        stalled: stalled / (stalled + played).max(1e-9),
+        stalls: heard.stalls,
+        lost: heard.lost,
+        silent: heard.silent,
+    }
 }
 
 fn class(sim: &Sim, class: usize, name: &str) -> Class {

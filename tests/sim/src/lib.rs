@@ -10,6 +10,7 @@ pub mod bounds;
 mod cheat;
 mod chosen;
 mod figures;
+mod live;
 mod media;
 mod net;
 mod outage;
@@ -25,13 +26,14 @@ mod tracker;
 mod world;
 
 pub use chosen::{Chosen, Spell};
-pub use figures::{Class, Completion, Control, Figures, Origin, Playback, Sample, Spread};
+pub use figures::{Class, Completion, Control, Figures, Listening, Origin, Playback, Sample, Spread};
+pub use live::{Stream, snowball};
 pub use media::{Pages, SimMedia};
 pub use net::{Conduct, Death, Line};
 pub use outage::Outage;
 pub use peer::{MEDIA, Peer, Spec};
 pub use play::{Buffers, Player};
-pub use plot::plot;
+pub use plot::{delays, plot};
 pub use protocol::Protocol;
 pub use rarest::Local;
 pub use run::{Outcome, run};
@@ -41,6 +43,6 @@ pub use world::{Sim, Traffic, Wire};
 /// The parts of a [`Scenario`].
 pub mod parts {
     pub use crate::scenario::{
-        Answers, Churn, Class, Crowd, Media, Origin, Outage, Play, Protocol, Yardstick,
+        Answers, Churn, Class, Crowd, Live, Media, Origin, Outage, Play, Protocol, Yardstick,
     };
 }

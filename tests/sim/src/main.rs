@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use iceshare_sim::{Scenario, Wire, plot, run};
+use iceshare_sim::{Scenario, Wire, delays, plot, run};
 
 /// Runs whole swarms in virtual time: the real tracker's mind, and a real peer engine for each peer.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ struct Args {
     /// Write figures here, as a JSON array.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the delay of broadcasts against the size of the crowd here, as an SVG.
+    #[arg(long, value_name = "FILE")]
+    delays: Option<PathBuf>,
     /// Write plots of each run into this folder.
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
@@ -56,6 +59,9 @@ fn main() -> Result<()> {
             std::fs::write(&file, plot(&scenario, &out)).with_context(|| file.display().to_string())?;
         }
         figures.push(out.figures);
+    }
+    if let Some(file) = &args.delays {
+        std::fs::write(file, delays(&figures)).with_context(|| file.display().to_string())?;
     }
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&figures)? + "\n";

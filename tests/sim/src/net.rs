@@ -80,6 +80,8 @@ pub(crate) enum NetEvent {
     End(TransferId),
     Refused(TransferId, Outcome),
     Stopped(TransferId),
+    /// A machine's line carries again what leaves it.
+    Lit(usize),
 }
 
 /// What a receiver hears.
@@ -147,6 +149,10 @@ pub(crate) struct Node {
     fetches: BTreeMap<u64, TransferId>,
     /// Nodes that it has a connection with, by protocol.
     known: HashSet<(usize, usize)>,
+    /// Open-ended transfers that have sent all there is.
+    followers: Vec<TransferId>,
+    /// Until then nothing leaves its line.
+    dark: Now,
 }
 
 /// All lines, and what is on them.
@@ -157,6 +163,8 @@ pub(crate) struct Net {
     pub(crate) requests: Requests,
     /// Length of each page.
     lens: Vec<u32>,
+    /// Setup pages at the beginning of live media.
+    pub(crate) setup: PageNo,
     slots: Vec<Option<Transfer>>,
     free: Vec<u32>,
     last: u32,
@@ -166,7 +174,16 @@ impl Net {
     /// A network of pages of such lengths; no protocols: one that does nothing to transfers.
     pub(crate) fn new(lens: Vec<u32>, protocols: Vec<Protocol>) -> Net {
         let requests = Requests::default();
-        Net { nodes: Vec::new(), protocols, requests, lens, slots: Vec::new(), free: Vec::new(), last: 0 }
+        Net {
+            nodes: Vec::new(),
+            protocols,
+            requests,
+            lens,
+            setup: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            last: 0,
+        }
     }
 
     pub(crate) fn add(&mut self, line: Line, conduct: Conduct) -> usize {
@@ -190,6 +207,8 @@ impl Net {
             down_free: Now::ZERO,
             fetches: BTreeMap::new(),
             known: HashSet::new(),
+            followers: Vec::new(),
+            dark: Now::ZERO,
         });
         self.nodes.len() - 1
     }
@@ -337,6 +356,7 @@ impl Net {
                     Some(Death::Line) => return None,
                     Some(Death::Process) => Outcome::Unreachable,
                     None if h.held.is_none() || h.line.up <= 0.0 => Outcome::Refused,
+                    None if self.lacks(host, id) => Outcome::Incomplete,
                     None if h.conduct == Conduct::Mute => return None,
                     None if h.conduct == Conduct::Colludes && h.machine != self.nodes[receiver].machine => {
                         Outcome::Refused
@@ -357,7 +377,12 @@ impl Net {
                 self.enqueue(now, queue, id);
                 None
             }
-            NetEvent::Arrived(id, page) => self.arrived(now, id, page),
+            NetEvent::Arrived(id, page) => self.arrived(now, queue, id, page),
+            NetEvent::Lit(machine) => {
+                self.nodes[machine].busy = false;
+                self.send_next(now, queue, machine);
+                None
+            }
             NetEvent::Progress(id) => {
                 let t = self.get(id)?;
                 let (node, fetch) = (t.receiver, t.fetch);
@@ -380,6 +405,13 @@ impl Net {
                 None
             }
         }
+    }
+
+    /// Whether a host of live media has nothing as old as what is asked of it without an end.
+    fn lacks(&self, host: usize, id: TransferId) -> bool {
+        let t = self.slots.get(id.slot as usize).and_then(Option::as_ref);
+        let first = self.nodes[host].held.as_ref().and_then(|h| h.first_held(self.setup));
+        t.is_some_and(|t| t.pages.last.is_none() && first.is_none_or(|f| t.pages.first < f))
     }
 
     fn enqueue<E: From<NetEvent>>(&mut self, now: Now, queue: &mut Queue<E>, id: TransferId) {
@@ -408,6 +440,13 @@ impl Net {
                 continue;
             };
             let mut next = t.next;
+            let open = t.pages.last.is_none();
+            let bulk = !matches!(t.need, Need::Urgent | Need::Steady);
+            if open && !t.stopped && next.is_some_and(|p| p >= end || !held.has(p)) {
+                // It goes on when the page comes.
+                self.nodes[host].followers.push(id);
+                continue;
+            }
             while let Some(p) = next.filter(|p| *p < end && !held.has(*p)) {
                 next = t.pages.next_from(p + 1);
             }
@@ -416,6 +455,12 @@ impl Net {
             if stopped && next.is_none() || self.nodes[receiver].death.is_some() {
                 self.take(id);
                 continue;
+            }
+            if self.nodes[machine].dark > now {
+                self.nodes[machine].busy = true;
+                self.nodes[machine].sending[usize::from(bulk)].push_front(id);
+                queue.push(self.nodes[machine].dark, NetEvent::Lit(machine).into());
+                return;
             }
             let way = self.between(host, receiver);
             let Some(page) = next else {
@@ -509,7 +554,13 @@ impl Net {
         }
     }
 
-    fn arrived(&mut self, now: Now, id: TransferId, page: PageNo) -> Option<Told> {
+    fn arrived<E: From<NetEvent>>(
+        &mut self,
+        now: Now,
+        queue: &mut Queue<E>,
+        id: TransferId,
+        page: PageNo,
+    ) -> Option<Told> {
         let len = self.len_of(page);
         let t = self.get(id)?;
         let (node, fetch, host) = (t.receiver, t.fetch, t.host);
@@ -534,7 +585,29 @@ impl Net {
         if n.held.as_ref().is_some_and(PageMap::is_full) {
             n.done = Some(now);
         }
+        self.follow(now, queue, node);
         told(FetchEvent::Page { page, len })
+    }
+
+    /// Open-ended transfers of a host that has more now go on.
+    fn follow<E: From<NetEvent>>(&mut self, now: Now, queue: &mut Queue<E>, host: usize) {
+        for id in std::mem::take(&mut self.nodes[host].followers) {
+            self.enqueue(now, queue, id);
+        }
+    }
+
+    /// The source of a broadcast has a page.
+    pub(crate) fn made<E: From<NetEvent>>(&mut self, now: Now, queue: &mut Queue<E>, n: usize, page: PageNo) {
+        self.nodes[n].held.iter_mut().for_each(|held| {
+            held.insert(page);
+        });
+        self.follow(now, queue, n);
+    }
+
+    /// Nothing leaves a node's line until then.
+    pub(crate) fn darken(&mut self, n: usize, until: Now) {
+        let machine = self.nodes[n].machine;
+        self.nodes[machine].dark = until;
     }
 
     /// A node has pages now that came by no transfer. Whether it has everything since.

@@ -95,7 +95,9 @@ impl Peer {
         let kind = |p: &Protocol| if p.udp { NetKind::Udp } else { NetKind::Tcp };
         let offer = |(_, p): (usize, &Protocol)| Offer {
             name: p.name.parse().expect("a protocol name"),
-            abilities: Abilities::PAGES,
+            abilities: [Abilities::LIVE, Abilities::OPEN, Abilities::PROOFS, Abilities::ORDERED]
+                .into_iter()
+                .fold(Abilities::PAGES, |a, b| a | b),
             serves: spec.serves,
             endpoint: String::new(),
             dials: Some(kind(p)),

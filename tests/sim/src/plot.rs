@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::figures::Figures;
 use crate::run::Outcome;
 use crate::scenario::Scenario;
 
@@ -201,13 +202,36 @@ pub fn plot(scenario: &Scenario, out: &Outcome) -> String {
     if p.dots.iter().any(|(_, d)| !d.is_empty()) {
         panels.push(p);
     }
+    let title = format!("{} · N = {} · seed {}", scenario.name, scenario.crowd.peers, scenario.seed);
+    sheet(&title, &panels)
+}
+
+/// Of broadcasts to crowds of several sizes: the delay beside the bound, and what the source sent.
+#[must_use]
+pub fn delays(figures: &[Figures]) -> String {
+    let mut sizes: Vec<_> = figures.iter().filter_map(|f| Some((f, f.listening.as_ref()?))).collect();
+    sizes.sort_by_key(|(f, _)| f.listeners);
+    let name = sizes.first().map_or(String::new(), |(f, _)| format!("{} · seed {}", f.scenario, f.seed));
+    let line = |of: &dyn Fn(&crate::figures::Listening) -> f64| -> Vec<(f64, f64)> {
+        sizes.iter().map(|(f, l)| ((f.listeners.max(1) as f64).log10(), of(l))).collect()
+    };
+    let mut p = Panel::new("Delay that the swarm adds", "listeners, as a power of ten", "milliseconds");
+    p.lines.push(("95 % of pages".to_owned(), line(&|l| 1000.0 * l.delay[1])));
+    p.lines.push(("2.4 times the bound".to_owned(), line(&|l| 2400.0 * l.bound[2])));
+    p.lines.push(("half of the pages".to_owned(), line(&|l| 1000.0 * l.delay[0])));
+    p.lines.push(("snowball bound".to_owned(), line(&|l| 1000.0 * l.bound[2])));
+    let mut q = Panel::new("What the source sends", "listeners, as a power of ten", "copies");
+    q.lines.push((String::new(), line(&|l| l.copies)));
+    sheet(&name, &[p, q])
+}
+
+/// Panels in two columns.
+fn sheet(title: &str, panels: &[Panel]) -> String {
     let rows = panels.len().div_ceil(2);
     let (width, height) = (2.0 * PANEL.0, rows as f64 * PANEL.1 + 30.0);
     let mut svg = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width:.0} {height:.0}" font-family="sans-serif"><style>.t{{font-size:14px;font-weight:bold}}.l{{font-size:11px;fill:#333}}.g{{stroke:#ddd}}.m{{stroke:#888;stroke-dasharray:4 3}}.c{{fill:none;stroke-width:1.8}}</style><rect width="100%" height="100%" fill="white"/><text x="58" y="22" font-size="15">{} · N = {} · seed {}</text>"#,
-        escape(&scenario.name),
-        scenario.crowd.peers,
-        scenario.seed
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width:.0} {height:.0}" font-family="sans-serif"><style>.t{{font-size:14px;font-weight:bold}}.l{{font-size:11px;fill:#333}}.g{{stroke:#ddd}}.m{{stroke:#888;stroke-dasharray:4 3}}.c{{fill:none;stroke-width:1.8}}</style><rect width="100%" height="100%" fill="white"/><text x="58" y="22" font-size="15">{}</text>"#,
+        escape(title)
     );
     for (i, p) in panels.iter().enumerate() {
         let at = ((i % 2) as f64 * PANEL.0, 30.0 + (i / 2) as f64 * PANEL.1);

@@ -54,10 +54,15 @@ pub struct Outcome {
 /// Runs a scenario; `wire`: how messages go.
 #[must_use]
 pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
-    let mut sim = Sim::over(scenario.seed, scenario.pages(), scenario.publisher(), scenario.protocols());
+    let (seed, publisher, protocols) = (scenario.seed, scenario.publisher(), scenario.protocols());
+    let mut sim = match scenario.stream() {
+        Some(stream) => Sim::on_air(seed, stream, publisher, protocols),
+        None => Sim::over(seed, scenario.pages(), publisher, protocols),
+    };
     sim.wire = wire;
     sim.buffers = scenario.buffers();
     sim.run(PUBLISH, |_| false);
+    sim.go_on_air();
     let start = sim.now;
     let end = start + Duration::from_secs_f64(scenario.seconds);
     let mut crew =
@@ -116,11 +121,12 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
     let local =
         (scenario.yardstick.run && !scenario.is_open_ended()).then(|| rarest::run(scenario, &sim.media));
     let outage = after.map(|a| a.until(&sim));
-    let figures = Figures::of(scenario, &sim, start, local.as_ref(), &samples, outage);
+    let heard = sim.heard();
+    let figures = Figures::of(scenario, &sim, heard, start, local.as_ref(), &samples, outage);
     let receivers = || 1..sim.peers.len();
     let time = |n: usize| Some(sim.done(n)?.since(sim.peers[n].joined).as_secs_f64());
     let stall = |n: usize| {
-        let p = sim.peers[n].player.as_ref()?;
+        let p = sim.peers[n].player.as_ref().filter(|_| scenario.live.kbit <= 0.0)?;
         let stalled = p.stalled_until(sim.now);
         let all = (stalled + p.played).as_secs_f64();
         (all > 0.0).then(|| stalled.as_secs_f64() / all)

@@ -43,6 +43,8 @@ pub struct Scenario {
     pub play: Play,
     /// Payload protocols; none: one that neither loses nor costs anything.
     pub protocol: Vec<Protocol>,
+    /// A broadcast, instead of a file.
+    pub live: Live,
     /// When the tracker is dead.
     pub outage: Outage,
     /// The local rarest-first swarm beside it.
@@ -134,6 +136,22 @@ pub struct Protocol {
     pub udp: bool,
 }
 
+/// A broadcast.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Live {
+    /// Its rate in kbit/s; 0: there is none.
+    pub kbit: f64,
+    /// Media time of a page in milliseconds.
+    pub page: f64,
+    /// Media in milliseconds that a player holds before sound.
+    pub buffer: f64,
+    /// Delays, stalls and copies count from this second on.
+    pub settles: f64,
+    /// From when on nothing leaves the broadcaster's line, and for how many seconds.
+    pub dark: [f64; 2],
+}
+
 /// When the tracker is dead. It starts again with what its catalogue holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -207,9 +225,16 @@ impl Default for Scenario {
             churn: Churn::default(),
             play: Play::default(),
             protocol: Vec::new(),
+            live: Live::default(),
             outage: Outage::default(),
             yardstick: Yardstick::default(),
         }
+    }
+}
+
+impl Default for Live {
+    fn default() -> Live {
+        Live { kbit: 0.0, page: 250.0, buffer: 250.0, settles: 0.0, dark: [0.0, 0.0] }
     }
 }
 
@@ -295,6 +320,15 @@ impl Scenario {
         ensure!(self.media.bytes >= u64::from(self.media.page), "media.bytes: at least a page");
         ensure!(self.media.bytes / u64::from(self.media.page) <= 4_000_000, "media: at most 4 million pages");
         ensure!(self.media.mbit > 0.0 && self.origin.up > 0.0, "media.mbit and origin.up: more than 0");
+        let fine = |x: f64, least: f64| x.is_finite() && x >= least;
+        ensure!(
+            fine(self.live.kbit, 0.0) && fine(self.live.page, 10.0),
+            "live: kbit is not negative, page at least 10"
+        );
+        ensure!(self.live.kbit * self.live.page < 400_000.0, "live: a page is at most 64 KiB");
+        ensure!(fine(self.live.buffer, 0.0) && fine(self.live.settles, 0.0), "live: not negative");
+        ensure!(self.live.dark.iter().all(|t| fine(*t, 0.0)), "live.dark: not negative");
+        ensure!(self.live.kbit == 0.0 || self.seconds <= 100_000.0, "seconds: a broadcast of at most 100000");
         ensure!(self.crowd.down > 0.0, "crowd.down: more than 0");
         ensure!((0.0..0.9).contains(&self.crowd.loss), "crowd.loss: 0 to 0.9");
         ensure!(
@@ -332,7 +366,23 @@ impl Scenario {
     /// Whether it goes on for all of its time, instead of until all have all.
     #[must_use]
     pub fn is_open_ended(&self) -> bool {
-        self.crowd.plays || self.churn.minute > 0.0
+        self.crowd.plays || self.churn.minute > 0.0 || self.live.kbit > 0.0
+    }
+
+    /// What is broadcast, if anything is.
+    #[must_use]
+    pub fn stream(&self) -> Option<crate::live::Stream> {
+        let live = &self.live;
+        let ms = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
+        let [at, lasts] = live.dark.map(Duration::from_secs_f64);
+        (live.kbit > 0.0).then(|| crate::live::Stream {
+            rate: live.kbit * MBIT / 1000.0,
+            page: ms(live.page),
+            lasts: Duration::from_secs_f64(self.seconds),
+            buffer: ms(live.buffer),
+            settles: Duration::from_secs_f64(live.settles),
+            dark: (!lasts.is_zero()).then_some((at, lasts)),
+        })
     }
 
     /// The pages of what is shared.
@@ -359,7 +409,13 @@ impl Scenario {
     pub fn publisher(&self) -> Spec {
         let delay = Duration::from_secs_f64((self.crowd.rtt[0] + self.crowd.rtt[1]) / 8000.0);
         let line = Line { up: self.origin.up * MBIT, down: self.crowd.down * MBIT, delay, loss: 0.0 };
-        Spec { line, intent: Intent::Share, class: usize::MAX, ..Spec::of(1.0) }
+        Spec {
+            line,
+            intent: Intent::Share,
+            declares: self.crowd.declares,
+            class: usize::MAX,
+            ..Spec::of(1.0)
+        }
     }
 
     /// The payload protocols.
@@ -391,7 +447,7 @@ impl Scenario {
         let delay = Duration::from_secs_f64(rng.random_range(a..=b) / 4000.0);
         Spec {
             line: Line { up: kind.up * MBIT, down: self.crowd.down * MBIT, delay, loss: self.crowd.loss },
-            intent: if self.crowd.plays { Intent::Play } else { Intent::Whole },
+            intent: if self.crowd.plays || self.live.kbit > 0.0 { Intent::Play } else { Intent::Whole },
             conduct: match kind.conduct {
                 Answers::Honest => Conduct::Honest,
                 Answers::Alters => Conduct::Alters,

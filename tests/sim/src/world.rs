@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use iceshare::engine::io::{Action, Command, FetchEvent, FetchId, Refusal};
 use icet::message::{Intent, ToPeer, ToTracker};
-use icet::{Now, PageMap, PageRanges, PeerKey};
+use icet::{Now, PageMap, PageNo, PageRanges, PeerKey};
 use icetracker::swarm::{ConnId, DialId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::live::{self, Live, Stream};
 use crate::media::{Pages, SimMedia};
 use crate::net::{Death, Net, NetEvent, Told};
 use crate::peer::{self, MEDIA, Peer, Spec};
@@ -45,6 +46,11 @@ pub(crate) enum Event {
     /// They are said to be lost.
     Disowned(usize, PageRanges),
     Play(usize),
+    /// The source of a broadcast has a page; it says how far it is; counting begins; its line is cut for so long.
+    Source(PageNo),
+    Head,
+    Settled,
+    Dark(Duration),
     Net(NetEvent),
 }
 
@@ -93,10 +99,11 @@ pub struct Sim {
     /// What players wait for before sound.
     pub buffers: Buffers,
     pub(crate) net: Net,
+    pub(crate) live: Option<Live>,
     seed: u64,
     tracker: Tracker,
     rng: SmallRng,
-    events: Queue<Event>,
+    pub(crate) events: Queue<Event>,
     conns: HashMap<ConnId, usize>,
     keys: HashMap<PeerKey, usize>,
     /// Receivers that want everything, live, and lack something.
@@ -123,10 +130,30 @@ impl Sim {
     pub fn over(seed: u64, pages: Pages, publisher: Spec, protocols: Vec<Protocol>) -> Sim {
         let first = Peer::new(0, seed, Spec { intent: Intent::Share, ..publisher }, Now::ZERO, &protocols);
         let media = SimMedia::new(&first.identity, "sim/media.ogg", pages, seed);
+        let mut sim = Sim::with(seed, first, media, None, protocols);
+        sim.net.nodes[0].held = Some(PageMap::full(u64::from(pages.pages)));
+        sim
+    }
+
+    /// The same with a publisher who broadcasts.
+    #[must_use]
+    pub fn on_air(seed: u64, stream: Stream, publisher: Spec, protocols: Vec<Protocol>) -> Sim {
+        let first = Peer::new(0, seed, Spec { intent: Intent::Share, ..publisher }, Now::ZERO, &protocols);
+        let media = live::media(&first.identity, &stream, seed);
+        let live = Live::new(stream, first.identity.clone(), &media);
+        let pages = media.lens.len() as u64;
+        let mut sim = Sim::with(seed, first, media, Some(live), protocols);
+        sim.net.setup = live::SETUP.0;
+        sim.net.nodes[0].held = Some(PageMap::new(pages));
+        sim
+    }
+
+    fn with(seed: u64, first: Peer, media: SimMedia, live: Option<Live>, protocols: Vec<Protocol>) -> Sim {
         let mut sim = Sim {
             now: Now::ZERO,
             net: Net::new(media.lens.clone(), protocols),
             media,
+            live,
             peers: Vec::new(),
             wire: Wire::default(),
             upstream: Traffic::default(),
@@ -153,7 +180,6 @@ impl Sim {
             manifest: Box::new(sim.media.manifest.clone()),
             slices: setup.into_iter().flatten().cloned().collect(),
         };
-        sim.net.nodes[0].held = Some(PageMap::full(u64::from(pages.pages)));
         sim.command(0, command);
         sim
     }
@@ -185,13 +211,16 @@ impl Sim {
             at: None,
         };
         self.command(n, command);
-        if spec.intent == Intent::Play {
+        if self.live.is_some() {
+            self.listens(n);
+        } else if spec.intent == Intent::Play {
             self.seek(n, 0);
         }
         n
     }
 
     fn gone(&mut self, n: usize) {
+        self.hangs_up(n);
         self.lacking -= usize::from(self.lacks(n));
     }
 
@@ -435,6 +464,10 @@ impl Sim {
                 }
             }
             Event::Play(n) => self.play(n),
+            Event::Source(page) => self.source(page),
+            Event::Head => self.tell_head(),
+            Event::Settled => self.settled(),
+            Event::Dark(lasts) => self.darken(lasts),
             Event::Net(e) => {
                 if let Some(told) = self.net.handle(self.now, &mut self.events, e) {
                     self.tell(told);
@@ -454,7 +487,8 @@ impl Sim {
             engine.handle_fetch(self.now, fetch, FetchEvent::FirstByte);
         }
         engine.handle_fetch(self.now, fetch, told.event);
-        if matches!(told.event, FetchEvent::Page { .. }) {
+        if let FetchEvent::Page { page, .. } = told.event {
+            self.sounds(n, page);
             self.completed(n, self.net.nodes[n].done == Some(self.now));
             self.listen(n);
         }
@@ -542,9 +576,10 @@ impl Sim {
                 }
                 Action::Stop { fetch } => self.net.stop(self.now, &mut self.events, n, fetch.0),
                 Action::Joined { answer, .. } => {
-                    let (pages, bytes) = (self.media.manifest.pages, self.media.manifest.bytes);
+                    let (pages, bytes) = (self.media.lens.len() as u64, self.media.manifest.bytes);
                     assert_eq!(answer.manifest, *self.media.manifest.signed());
-                    let held = self.net.nodes[n].held.get_or_insert_with(|| PageMap::new(pages)).clone();
+                    let held = self.net.nodes[n].held.get_or_insert_with(|| PageMap::new(pages));
+                    let held = if self.live.is_some() { PageMap::new(0) } else { held.clone() };
                     let accept = Command::Accept { handle: MEDIA, held, bytes, version: 1 };
                     self.peers[n].engine.handle_command(self.now, accept);
                 }
