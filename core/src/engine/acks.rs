@@ -46,11 +46,13 @@ pub(super) struct Acks {
     pages: u64,
     /// So many do not wait for more.
     enough: u64,
+    /// The assignment of live media that something last came of.
+    last: Number,
 }
 
 impl Default for Acks {
     fn default() -> Acks {
-        Acks { pending: BTreeMap::new(), stated: BTreeMap::new(), pages: 0, enough: PAGES }
+        Acks { pending: BTreeMap::new(), stated: BTreeMap::new(), pages: 0, enough: PAGES, last: (0, 0) }
     }
 }
 
@@ -134,6 +136,9 @@ impl Engine {
             return;
         }
         let live = matches!(m.pages, Some(Pages::Live(_)));
+        // The first page of an order is told soon: others wait for what this host can send on, or go over from it.
+        let first = live && need == Need::Steady && std::mem::replace(&mut m.acks.last, number) != number;
+        let need = if first { Need::Urgent } else { need };
         if live && need != Need::Urgent {
             self.timers.set_sooner(Timer::Ack(handle), now + LIVE);
         } else if m.acks.are_many() {

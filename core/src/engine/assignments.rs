@@ -43,6 +43,8 @@ pub(super) struct Assigned {
     pub(super) set: PageSet,
     pub(super) need: Need,
     pub(super) deadline: Option<Now>,
+    /// Of an open-ended set: a silence of its host after which a stand-in is turned to.
+    pub(super) patience: Option<Duration>,
     lapse: Duration,
     /// When it was received, or something of it came.
     pub(super) moved: Now,
@@ -150,13 +152,16 @@ impl Engine {
         let order = Order(self.next_order);
         self.next_order += 1;
         let lapse = Duration::from_millis(u64::from(a.lapse)).clamp(LAPSE.0, LAPSE.1);
-        let deadline = a.deadline.map(|ms| at + Duration::from_millis(u64::from(ms)));
+        let patience = a.deadline.filter(|_| last.is_none()).map(|ms| Duration::from_millis(u64::from(ms)));
+        let deadline = a.deadline.filter(|_| last.is_some());
+        let deadline = deadline.map(|ms| at + Duration::from_millis(u64::from(ms)));
         let assigned = Assigned {
             number,
             handle,
             set,
             need: a.need,
             deadline,
+            patience,
             lapse,
             moved: now,
             sources: std::iter::once(a.source).chain(a.stand_ins).collect(),

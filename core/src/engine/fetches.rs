@@ -23,6 +23,8 @@ pub(super) const HOSTS: usize = 1024;
 const AGAIN: u32 = 3;
 /// An urgent page that a slower fetch will reach only after so many others is fetched by itself.
 const NEAR: u64 = 16;
+/// A host of live media that brings nothing for so long is left although nobody else brings anything.
+const LAST_LIVE: Duration = Duration::from_millis(2500);
 /// Pages that a fetch may report as held already, which the engine had not heard of.
 const UNHEARD: usize = 64;
 
@@ -299,8 +301,11 @@ impl Engine {
         let Some(good) =
             elsewhere.filter(|_| self.assigned.get(&order).is_some_and(|a| a.need != Need::Steady))
         else {
-            // Live pages come at the pace of their source, which may be one a second.
-            return (most, most);
+            // Live pages come at the pace of their source, which may be one a second: the tracker knows it.
+            let patient = self.assigned.get(&order).is_none_or(|a| a.patience.is_none());
+            let most = if patient { most } else { most.min(moved + LAST_LIVE) };
+            let due = self.turns_at(now, order, source, moved).map_or(most, |t| t.min(most));
+            return (due, due);
         };
         // Who stood still already when it turned to a stand-in has no time for each of them: one may be over the carrier that is
         // blocked, without saying so.
@@ -316,6 +321,70 @@ impl Engine {
         let still = self.ways.still(moved, self.config.silence * 5 / 4).filter(|_| !good);
         let due = still.map_or(due, |still| due.min(still));
         (due.min(now + self.config.silence), due)
+    }
+
+    /// When a stand-in is turned to beside the host of an open-ended set that is silent, if one is left.
+    fn turns_at(&self, now: Now, order: Order, source: &Source, moved: Now) -> Option<Now> {
+        let a = self.assigned.get(&order)?;
+        let silent = |f: &Fetch| f.order == order && f.late && a.sources.get(f.source) == Some(source);
+        let due = moved + a.patience?;
+        (!self.fetches.values().any(silent) && self.elsewhere(now, order, source).is_some()).then_some(due)
+    }
+
+    /// The host of an open-ended set is silent, which may be its own host's or the source's affair: a stand-in is turned to beside it, and
+    /// whoever brings something first is kept. Whether that is to be done.
+    fn turns_aside(&mut self, now: Now, id: FetchId) -> bool {
+        let Some(f) = self.fetches.get_mut(&id).filter(|f| !f.late) else { return false };
+        let order = f.order;
+        if self.assigned.get(&order).is_none_or(|a| a.patience.is_none() || a.sources.len() <= a.tries.len())
+        {
+            return false;
+        }
+        f.late = true;
+        if self.begin_try(now, order) {
+            self.timers.set(Timer::Stall(id), now + LAST_LIVE);
+            let Some(a) = self.assigned.get(&order) else { return true };
+            self.queue.insert(a.key(order));
+            self.stirred = true;
+            return true;
+        }
+        false
+    }
+
+    /// Something came of an open-ended set: from who was silent, or who was turned to meanwhile. The other one is left.
+    fn settle(&mut self, now: Now, id: FetchId) {
+        let Some(f) = self.fetches.get_mut(&id) else { return };
+        let (order, source) = (f.order, f.source);
+        f.late = false;
+        let others: Vec<_> = self
+            .fetches
+            .iter()
+            .filter(|(other, f)| f.order == order && f.source != source && **other != id)
+            .map(|(other, f)| (*other, f.source))
+            .collect();
+        for (other, its) in others {
+            self.drop_fetch(other);
+            let Some(a) = self.assigned.get_mut(&order) else { return };
+            if its > source && its + 1 == a.tries.len() {
+                // It may be needed yet.
+                a.tries.pop();
+            } else if let Some(t) = a.tries.get_mut(its) {
+                t.failed.get_or_insert(Outcome::Stalled);
+            }
+        }
+        self.report_failed(now, order);
+        self.takes_over(now, order);
+    }
+
+    /// A newer open-ended order brings something: what the older ones of the same pages were to bring comes by it from now on.
+    fn takes_over(&mut self, now: Now, order: Order) {
+        let Some(a) = self.assigned.get(&order) else { return };
+        let (handle, stripe) = (a.handle, a.set.stripe);
+        let same = |o: &Order, a: &Assigned| {
+            *o < order && a.handle == handle && a.set.last.is_none() && a.set.stripe == stripe
+        };
+        let older: Vec<_> = self.assigned.iter().filter(|(o, a)| same(o, a)).map(|(o, _)| *o).collect();
+        older.into_iter().for_each(|o| self.finish(now, o, Outcome::Done));
     }
 
     /// Whether a stand-in is left at another host or over another carrier than this source's, and less is known against it, or
@@ -344,14 +413,18 @@ impl Engine {
 
     pub(super) fn stall(&mut self, now: Now, id: FetchId) {
         let Some(f) = self.fetches.get(&id) else { return };
-        let source_of = |f: &Fetch| self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
-        let Some(source) = source_of(f) else { return };
+        let Some(source) = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source)) else { return };
         // A host may send one thing after the other: while something comes over the same way, it has not stalled.
         let (look, due) = self.stalls(now, f.order, source, f.moved.max(self.ways.since(&f.way)));
         if due > now {
             self.timers.set(Timer::Stall(id), look);
             return;
         }
+        if self.turns_aside(now, id) {
+            return;
+        }
+        let Some(f) = self.fetches.get(&id) else { return };
+        let source_of = |f: &Fetch| self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
         let way = f.way.clone();
         // Whatever else is fetched by it will fare no better.
         let fares_so = |o: &Fetch| {
@@ -402,14 +475,21 @@ impl Engine {
                     self.fetches.get_mut(&id).into_iter().for_each(|f| f.brought += 1);
                     self.fetched(order, source, page, len);
                 }
+                if self.fetches.get(&id).is_some_and(|f| f.set.last.is_none()) {
+                    self.settle(now, id);
+                }
             }
             FetchEvent::Duplicate { page } => {
                 t.first_byte.get_or_insert(now);
                 if f.unheard.len() < UNHEARD && f.set.has(page) {
                     f.unheard.push(page);
                 }
+                let open = f.set.last.is_none();
                 if let Some(m) = self.media.get_mut(&f.handle) {
                     m.tally.duplicates += 1;
+                }
+                if open {
+                    self.settle(now, id);
                 }
             }
             FetchEvent::Altered => {
@@ -472,8 +552,12 @@ impl Engine {
         let handle = a.handle;
         let Some(pages) = self.media.get(&handle).and_then(|m| m.pages.as_ref()) else { return };
         if a.set.last.is_none() {
-            // What an open-ended fetch passed by is not waited for.
+            // What an open-ended fetch passed by is not waited for, but told: somebody else may have it.
+            let passed = page > a.low && a.low > a.set.first;
             a.low = a.low.max(page.saturating_add(1));
+            if passed {
+                self.flush_acks(handle);
+            }
         } else {
             match pages.next_missing(&a.set, a.low) {
                 Some(low) => a.low = low,

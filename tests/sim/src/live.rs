@@ -80,6 +80,8 @@ pub(crate) struct Listener {
     /// Since when a page is missing although later ones are here.
     hole: Option<Now>,
     gone: bool,
+    /// It heard nothing, for longer than that may take.
+    silent: bool,
 }
 
 /// Made-up pages of live media under a true manifest.
@@ -240,6 +242,7 @@ impl Listener {
             self.played = now.since(sound.max(from).min(now)).saturating_sub(self.stalled);
         } else {
             self.stalled += now.since((self.joined + SILENT).max(from).min(now));
+            self.silent = now.since(self.joined) > SILENT;
         }
     }
 }
@@ -355,7 +358,7 @@ impl Sim {
                     let base = if l.base > sound { l.base } else { sound };
                     heard.behind.push(base.since(live.made(first).min(base)));
                 }
-                _ => heard.silent += usize::from(now.since(l.joined) > SILENT),
+                _ => heard.silent += usize::from(l.silent),
             }
         }
         heard.pages = live.delays.iter().sum();

@@ -1,52 +1,74 @@
-//! Live media: the last heads, and who sends whom everything from one page on. Each receiver has one standing order at a time; hosts take
-//! a few receivers each, so that a tree comes of it. What a host or a session that is gone brought goes on by stand-ins; who
-//! falls behind is placed anew.
+//! Live media: the last heads, and who sends whom everything from one page on. Each receiver has one standing order, and hosts take
+//! as many receivers as their lines can feed, so that a tree comes of it. Those who can send much take the places of those who can
+//! send little, and a newer order runs before the older one ends. What a host or a session that is gone brought goes on by
+//! stand-ins; who falls behind is placed anew.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod order;
+mod shape;
+mod tree;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use icet::live::SignedHead;
-use icet::message::{Assignment, ErrorCode, Head, Intent, Need, Outcome, Report, Shortage};
-use icet::{Now, PageNo, PageRanges, PageSet};
+use icet::message::{ErrorCode, Head, Outcome, Report};
+use icet::{Now, PageNo, PageRanges};
 
-use super::board::{Board, LEAST_TRUST, MediaIx, PeerIx, Timer, Tried};
-use super::learn::ProtoIx;
+use super::board::{Board, MediaIx, PeerIx, Timer, Tried};
 use super::progress::newly_due;
 use super::publish::Gone;
 use super::schedule::Event;
 use super::session::{Refused, refuse};
 use super::{ConnId, Swarm};
+use tree::{Place, Tree};
 
 /// Heads that are remembered, about one a second.
 const MARKS: usize = 64;
-/// A newcomer begins so far back: what a player should hold before it begins.
-const BACK: Duration = Duration::from_millis(super::join::BUFFER_MS as u64);
+/// A newcomer begins so far back: what it hears is that old, and what a player has in hand when its host is lost.
+const BACK: Duration = Duration::from_millis(1500);
 /// How often who waits is looked at, and who fell behind.
 const LOOK: Duration = Duration::from_secs(1);
 /// Who acknowledged nothing for so long, while the broadcast went on, is placed anew.
 const BEHIND: Duration = Duration::from_secs(10);
+/// Who acknowledged nothing for so long, while the broadcast went on, is sent nobody else.
+const HEARD: Duration = Duration::from_secs(5);
 /// While no head came for so long, nobody is blamed for anything.
-const STILL: Duration = Duration::from_secs(3);
+const STILL: Duration = Duration::from_millis(2500);
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
+/// Of a line a third is left free: for newcomers' first seconds, for orphans, and for what else it carries.
+const HEAD_ROOM: (u64, u64) = (3, 2);
 /// Most receivers of one host, and of one whose upload is not known.
-const SLOTS: u32 = 4;
+const SLOTS: (u32, u32) = (24, 3);
+/// Receivers of the source, and most of them while nobody else has room.
+const SOURCE: (u32, u32) = (2, 4);
 /// Stand-ins of an order.
 const STAND_INS: usize = 2;
+/// Hosts with room that are looked at for a receiver, and those of them that are compared.
+const CANDIDATES: (usize, usize) = (256, 4);
+/// A host may be silent for so many pages, and no less than this, before a stand-in is turned to; longer by so much for each host above
+/// it, since what one of those lost comes by the time its own receivers have turned to theirs.
+const PATIENCE: (u64, Duration, Duration) = (3, Duration::from_millis(600), Duration::from_millis(150));
+/// Each member's stand-ins are looked at once in so many looks.
+const RENEWED: u64 = 4;
+/// Members that go to a better place in one look, and one more of so many.
+const PROMOTED: (usize, usize) = (4, 64);
 /// A ticket is good for so long, and for so many times the rate of the media, in bytes a second at least.
 const LIFE_MS: u64 = 12 * 3600 * 1000;
 const RATE: (u64, u64) = (4, 256 << 10);
 /// Bytes a second of a media whose rate is not known yet.
 const UNKNOWN_RATE: u64 = 32 << 10;
+/// Most pages in a row, and most rows, that are fetched from elsewhere after a host passed them by.
+const LACKS: u64 = 32;
+const LACKING: usize = 4;
+/// Such a page is of no use later.
+const USEFUL_MS: u32 = 1500;
 /// What comes of an order is waited for so long.
 const LAPSE_MS: u32 = 15_000;
 /// Orders that ended are remembered for hosts' reports.
 const REMEMBER: Duration = Duration::from_secs(30);
 /// Hosts that are looked at to say why a member gets nothing.
 const LOOKED_AT: usize = 64;
-/// A tree is never so deep.
-const DEEPEST: u32 = 64;
-
 /// What a head said, and when it came.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
@@ -56,21 +78,6 @@ struct Mark {
     key: PageNo,
 }
 
-/// Where a member stands in the tree.
-#[derive(Debug, Default)]
-struct Place {
-    /// Its standing order.
-    run: Option<u64>,
-    /// Who carries it out.
-    host: Option<PeerIx>,
-    /// How many have it for their host.
-    children: u32,
-    /// Its first page, and the one behind the last that it said it has; 0 before it said so.
-    start: PageNo,
-    high: PageNo,
-    heard: Now,
-}
-
 /// What is live about a media.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
@@ -78,10 +85,11 @@ pub(crate) struct Live {
     marks: VecDeque<Mark>,
     /// When a page last came.
     moved: Option<Now>,
-    places: BTreeMap<PeerIx, Place>,
+    tree: Tree,
     waiting: BTreeSet<PeerIx>,
-    /// When it was last looked at.
+    /// When it was last looked at, and how often it was.
     ticked: Option<Now>,
+    looks: u64,
     /// When a head last came, or somebody got a page.
     alive: Option<Now>,
 }
@@ -96,6 +104,7 @@ pub(crate) struct LiveRun {
     acked: u64,
     made: Now,
     steady: bool,
+    setup: bool,
     ended: bool,
     /// Hosts that said that they do not have the pages.
     lacked: usize,
@@ -127,52 +136,54 @@ impl Live {
         }
     }
 
-    /// Where a newcomer begins: some seconds back, where decoding can begin, behind the setup of the current link.
+    /// Where a newcomer begins: a little back, where decoding can begin, behind the setup of the current link.
     fn start(&self, now: Now) -> Option<PageNo> {
         let head = self.head.as_ref()?;
-        let old = self.marks.iter().rev().find(|m| now.since(m.at) >= BACK).or(self.marks.front());
-        Some(old.map_or(head.key, |m| m.key).max(head.after_setup()))
+        let at = |m: &Mark| now.since(m.at) >= BACK;
+        let old = self.marks.iter().rev().find(|m| at(m)).or(self.marks.front());
+        // Where each page may be the first, it need not be one at which a head was told.
+        let every = self.marks.iter().all(|m| m.key + 1 >= m.next);
+        let (a, b) = (self.marks.front(), self.marks.back());
+        let page = match (a, b, old) {
+            (Some(a), Some(b), Some(old)) if every && b.at > a.at && at(old) => {
+                let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+                let ago = ms(now.since(old.at)).saturating_sub(ms(BACK));
+                let more = (b.next - a.next).saturating_mul(ago) / ms(b.at.since(a.at)).max(1);
+                old.next.saturating_add(more).min(head.next).max(old.key)
+            }
+            (_, _, old) => old.map_or(head.key, |m| m.key),
+        };
+        Some(page.max(head.after_setup()))
     }
 
-    fn depth(&self, peer: PeerIx) -> u32 {
-        let mut at = peer;
-        for depth in 0..DEEPEST {
-            match self.places.get(&at).and_then(|p| p.host) {
-                Some(host) => at = host,
-                None => return depth,
-            }
-        }
-        DEEPEST
+    /// Milliseconds of a page, as heads tell.
+    fn page_ms(&self) -> u64 {
+        let (Some(a), Some(b)) = (self.marks.front(), self.marks.back()) else { return 0 };
+        let ms = u64::try_from(b.at.since(a.at).as_millis()).unwrap_or(u64::MAX);
+        ms / b.next.saturating_sub(a.next).max(1)
     }
 
-    fn is_below(&self, peer: PeerIx, above: PeerIx) -> bool {
-        let mut at = peer;
-        for _ in 0..DEEPEST {
-            if at == above {
-                return true;
-            }
-            match self.places.get(&at).and_then(|p| p.host) {
-                Some(host) => at = host,
-                None => return false,
-            }
-        }
-        true
-    }
-
-    fn set_host(&mut self, peer: PeerIx, host: Option<PeerIx>) {
-        let Some(place) = self.places.get_mut(&peer) else { return };
-        let before = std::mem::replace(&mut place.host, host);
-        if let Some(p) = before.and_then(|h| self.places.get_mut(&h)) {
-            p.children = p.children.saturating_sub(1);
-        }
-        if let Some(p) = host.and_then(|h| self.places.get_mut(&h)) {
-            p.children += 1;
-        }
+    /// Microseconds for which a page takes a line of so many bytes a second.
+    fn takes(&self, up: u64) -> u64 {
+        let bytes = self.rate().saturating_mul(self.page_ms()) / 1000;
+        bytes.saturating_mul(1_000_000) / up.max(1)
     }
 
     fn goes_on(&self, now: Now) -> bool {
         self.moved.is_some_and(|m| now.since(m) < STILL)
     }
+}
+
+/// Pages that a member passed by: between those that it has, and behind those that it had.
+fn holes(high: PageNo, got: &PageRanges) -> PageRanges {
+    let (mut at, mut lacks) = (high, PageRanges::new());
+    for (first, last) in got.runs() {
+        if at > 0 && first > at && first - at <= LACKS && lacks.runs().len() < LACKING {
+            lacks.insert(at, first - 1);
+        }
+        at = at.max(last + 1);
+    }
+    lacks
 }
 
 impl Swarm {
@@ -201,9 +212,11 @@ impl Swarm {
             }
         }
         (live.head, live.alive) = (Some(head), Some(now));
-        if let Some(p) = live.places.get_mut(&peer) {
+        if let Some(p) = live.tree.get_mut(peer) {
             (p.high, p.heard) = (live.head.as_ref().map_or(0, |h| h.next), now);
         }
+        self.board.live_weigh(now, ix, peer);
+        let Some(live) = self.board.live_mut(ix) else { return Ok(()) };
         if before.is_none() {
             // Who came before there was anything to hear.
             let waiting: Vec<_> = live.waiting.iter().copied().collect();
@@ -270,7 +283,7 @@ impl Board {
                 p.forgive(host);
             }
             let Some(live) = self.live(ix) else { return };
-            if live.places.get(&member).and_then(|p| p.host) == Some(host) {
+            if live.tree.host(member) == Some(host) {
                 self.live_again(now, ix, member);
             } else if live.waiting.contains(&member) {
                 self.live_place(now, ix, member);
@@ -294,14 +307,17 @@ impl Board {
             still.and_then(|id| self.live_runs.get(&id)).and_then(|r| r.hosts.get(r.with)).map(|t| t.peer);
         let fresh = self.peers.get(&peer).is_some_and(|p| p.fresh);
         let Some(live) = self.live_mut(ix) else { return };
-        let known = live.places.contains_key(&peer);
+        let known = live.tree.get(peer).is_some();
         let (first, end) = have.runs().last().map_or((0, 0), |(a, b)| (a, b + 1));
         let end = live.head.as_ref().map_or(0, |h| end.min(h.next));
         let high = if publisher { live.head.as_ref().map_or(0, |h| h.next) } else { end };
-        let children =
-            u32::try_from(live.places.values().filter(|p| p.host == Some(peer)).count()).unwrap_or(0);
-        live.places.insert(peer, Place { run: still, host: None, children, start: first, high, heard: now });
-        live.set_host(peer, host);
+        let ready = publisher || high > 0;
+        let place =
+            Place { ready, run: still, start: first, high, heard: now, root: publisher, ..Place::default() };
+        live.tree.insert(peer, place);
+        live.tree.set_host(peer, host);
+        let children = live.tree.get(peer).map_or(0, |p| p.children.len());
+        self.live_weigh(now, ix, peer);
         if fresh && !known && (publisher || children > 0) {
             self.live_anew(now, ix, peer);
         }
@@ -310,16 +326,15 @@ impl Board {
     /// A member is gone. Whom it sends to has stand-ins, and is not told anything: only its session may be gone.
     pub(crate) fn live_leave(&mut self, ix: MediaIx, peer: PeerIx) {
         let Some(live) = self.live_mut(ix) else { return };
-        live.set_host(peer, None);
         live.waiting.remove(&peer);
-        live.places.remove(&peer);
+        live.tree.remove(peer);
     }
 
     /// A member left of its own will: whom it sent to is placed anew at once.
     pub(crate) fn live_left(&mut self, now: Now, ix: MediaIx, peer: PeerIx) {
         let Some(live) = self.live(ix) else { return };
         let below: Vec<_> =
-            live.places.iter().filter(|(_, p)| p.host == Some(peer)).map(|(ix, _)| *ix).collect();
+            live.tree.iter().filter(|(_, p)| p.host == Some(peer)).map(|(ix, _)| ix).collect();
         let gone: Vec<u64> = self
             .live_runs
             .iter()
@@ -348,9 +363,14 @@ impl Board {
                 let all: Vec<_> =
                     self.peers.get(peer).map(|p| p.media.iter().copied().collect()).unwrap_or_default();
                 for ix in all {
-                    let waiting: Vec<_> =
-                        self.live(ix).map(|l| l.waiting.iter().copied().collect()).unwrap_or_default();
-                    waiting.into_iter().for_each(|peer| self.live_place(now, ix, peer));
+                    self.live_weigh(now, ix, *peer);
+                    let Some(live) = self.live(ix) else { continue };
+                    let waits = live.waiting.contains(peer);
+                    let room = live.tree.get(*peer).filter(|p| p.has()).map_or(0, |p| p.slots as usize);
+                    if waits {
+                        self.live_place(now, ix, *peer);
+                    }
+                    self.live_seat(now, ix, room);
                 }
                 return false;
             }
@@ -365,30 +385,6 @@ impl Board {
         true
     }
 
-    fn live_tick(&mut self, now: Now, ix: MediaIx) {
-        let Some(live) = self.live_mut(ix) else { return };
-        // There may be another tick of the version before.
-        if live.ticked.is_some_and(|t| now.since(t) < LOOK) {
-            return;
-        }
-        live.ticked = Some(now);
-        let waiting: Vec<_> = live.waiting.iter().copied().collect();
-        let goes_on = live.goes_on(now);
-        let behind = |p: &Place| p.run.is_some() && now.since(p.heard) > BEHIND;
-        let behind: Vec<_> =
-            live.places.iter().filter(|(_, p)| goes_on && behind(p)).map(|(ix, _)| *ix).collect();
-        self.at(now + LOOK, Timer::Tick(ix));
-        for peer in behind {
-            if let Some(host) = self.live(ix).and_then(|l| l.places.get(&peer)).and_then(|p| p.host) {
-                self.avoid_for(now, ix, peer, host);
-            }
-            self.live_again(now, ix, peer);
-        }
-        for peer in waiting {
-            self.live_place(now, ix, peer);
-        }
-    }
-
     fn avoid_for(&mut self, now: Now, ix: MediaIx, peer: PeerIx, host: PeerIx) {
         if let Some(m) = self.member_mut(ix, peer) {
             m.avoid(host, now, now + AVOID);
@@ -397,8 +393,10 @@ impl Board {
 
     /// Takes back a member's standing order, and looks for another host.
     fn live_again(&mut self, now: Now, ix: MediaIx, peer: PeerIx) {
-        let run = self.live(ix).and_then(|l| l.places.get(&peer)).and_then(|p| p.run);
-        if let Some(id) = run {
+        let place = self.live(ix).and_then(|l| l.tree.get(peer));
+        let runs = place.map(|p| (p.run, p.moving.map(|(run, _)| run)));
+        let (run, moving) = runs.unwrap_or_default();
+        for id in run.into_iter().chain(moving) {
             let conn = self.peers.get(&peer).and_then(|p| p.conn);
             conn.into_iter().for_each(|conn| self.cancel.entry(conn).or_default().push(id));
             self.live_end(now, id);
@@ -411,12 +409,20 @@ impl Board {
         run.ended = true;
         let (ix, receiver) = (run.media, run.receiver);
         self.at(now + REMEMBER, Timer::Forget(id));
-        if let Some(live) = self.live_mut(ix)
-            && let Some(place) = live.places.get_mut(&receiver).filter(|p| p.run == Some(id))
-        {
-            place.run = None;
-            live.set_host(receiver, None);
+        let Some(live) = self.live_mut(ix) else { return };
+        let Some(place) = live.tree.get_mut(receiver) else { return };
+        if place.moving.is_some_and(|(run, _)| run == id) {
+            live.tree.set_moving(receiver, None);
+            live.tree.displaces_nobody(receiver);
+            return;
         }
+        if place.run != Some(id) {
+            return;
+        }
+        place.run = None;
+        live.tree.set_host(receiver, None);
+        // What is to replace it does.
+        live.tree.moved(receiver);
     }
 
     /// A member fell behind what its `hosts` keep, which is nobody's fault: it begins anew, as a newcomer does.
@@ -425,208 +431,14 @@ impl Board {
             hosts.iter().for_each(|host| m.forgive(*host));
         }
         let conn = self.peers.get(&peer).and_then(|p| p.conn);
-        if let Some(place) = self.live_mut(ix).and_then(|l| l.places.get_mut(&peer)) {
+        if let Some(live) = self.live_mut(ix)
+            && let Some(place) = live.tree.get_mut(peer)
+        {
             place.high = 0;
+            live.tree.list(peer);
             self.heads.extend(conn.map(|conn| (conn, ix)));
         }
         self.live_place(now, ix, peer);
-    }
-
-    /// The protocol over which `host` can send live pages to `receiver`, the best first.
-    fn live_way(&self, now: Now, host: PeerIx, receiver: PeerIx) -> Option<ProtoIx> {
-        let (h, r) = (self.peers.get(&host)?, self.peers.get(&receiver)?);
-        let ways = self.ways(now, host, receiver, Need::Steady, 1 << 16);
-        let can = |proto| {
-            let offers = h.offered(proto).into_iter().chain(r.offered(proto));
-            offers.filter(|o| o.offer.abilities.carries_live()).count() == 2 && !r.avoids(host, proto, now)
-        };
-        let best = ways.into_iter().filter(|(_, way)| can(way.proto)).max_by(|a, b| a.0.total_cmp(&b.0));
-        best.map(|(_, way)| way.proto)
-    }
-
-    /// Hosts for a receiver that wants everything from `start` on: those with a free place first, the nearest to the source first.
-    fn live_hosts(
-        &self,
-        now: Now,
-        ix: MediaIx,
-        receiver: PeerIx,
-        start: PageNo,
-    ) -> Vec<(bool, PeerIx, ProtoIx)> {
-        let Some((media, live)) = self.media.get(&ix).and_then(|m| Some((m, m.live.as_deref()?))) else {
-            return Vec::new();
-        };
-        let after_setup = live.head.as_ref().map_or(0, |h| h.after_setup());
-        let rate = live.rate();
-        let mut found = Vec::new();
-        for (peer, place) in &live.places {
-            let Some(p) = self.peers.get(peer) else { continue };
-            let publisher = media.is_publisher(*peer);
-            let has =
-                publisher || (place.high >= after_setup && place.high > place.start && place.start <= start);
-            let fed = publisher || place.run.is_some();
-            let member = media.members.get(peer);
-            let good = *peer != receiver
-                && has
-                && fed
-                && p.conn.is_some()
-                && p.servable
-                && p.trust(now) >= LEAST_TRUST
-                && self.gives(ix, p)
-                && member.is_some_and(|m| !m.distrusted)
-                && media.members.get(&receiver).is_some_and(|m| !m.avoids(*peer, now))
-                && !live.is_below(*peer, receiver);
-            if !good {
-                continue;
-            }
-            let slots =
-                p.up.limit.map_or(SLOTS, |l| u32::try_from(l / rate.max(1)).unwrap_or(SLOTS).min(SLOTS));
-            if let Some(proto) = self.live_way(now, *peer, receiver) {
-                found.push((place.children >= slots, live.depth(*peer), place.children, *peer, proto));
-            }
-        }
-        found.sort_unstable_by_key(|(full, depth, children, peer, _)| (*full, *depth, *children, *peer));
-        found.into_iter().map(|(full, _, _, peer, proto)| (full, peer, proto)).collect()
-    }
-
-    /// Orders everything from now on for a member that has no order, or lets it wait.
-    fn live_place(&mut self, now: Now, ix: MediaIx, peer: PeerIx) {
-        let Some(member) = self.member(ix, peer) else { return };
-        let shares =
-            member.intent == Intent::Share || self.media.get(&ix).is_some_and(|m| m.is_publisher(peer));
-        let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn) else { return };
-        let Some(live) = self.live_mut(ix) else { return };
-        live.waiting.remove(&peer);
-        let Some(place) = live.places.get(&peer).filter(|p| !shares && p.run.is_none()) else { return };
-        let high = place.high;
-        let (start, setup) = match (live.start(now), &live.head) {
-            (Some(start), Some(head)) if high == 0 => {
-                (start, Some(PageSet::range(head.link, head.after_setup().saturating_sub(1))))
-            }
-            (Some(_), _) => (high, None),
-            _ => {
-                live.waiting.insert(peer);
-                return;
-            }
-        };
-        let hosts = self.live_hosts(now, ix, peer, start);
-        let Some((false, host, proto)) = hosts.first().copied() else {
-            if let Some(live) = self.live_mut(ix) {
-                live.waiting.insert(peer);
-            }
-            self.live_short(now, ix, peer, conn);
-            return;
-        };
-        let others: Vec<_> =
-            hosts.iter().filter(|h| h.1 != host).map(|h| (h.1, h.2)).take(STAND_INS).collect();
-        if let Some(setup) = setup {
-            self.live_issue(now, ix, peer, conn, setup, Need::Urgent, (host, proto), &others);
-        }
-        let standing = PageSet { first: start, last: None, stripe: None };
-        let run = self.live_issue(now, ix, peer, conn, standing, Need::Steady, (host, proto), &others);
-        if let Some(live) = self.live_mut(ix) {
-            if let Some(place) = live.places.get_mut(&peer) {
-                (place.run, place.heard) = (run, now);
-                if high == 0 {
-                    place.start = start;
-                }
-            }
-            live.set_host(peer, run.map(|_| host));
-        }
-        if let Some(m) = self.member_mut(ix, peer) {
-            (m.fed, m.told) = (now, None);
-        }
-    }
-
-    /// Says why a member gets nothing, once.
-    fn live_short(&mut self, now: Now, ix: MediaIx, peer: PeerIx, conn: ConnId) {
-        let Some(live) = self.live(ix) else { return };
-        let others: Vec<_> = live.places.keys().copied().filter(|p| *p != peer).take(LOOKED_AT).collect();
-        let (mut unshared, mut unreachable, mut unwilling, mut silent) = (0, 0, 0, 0);
-        let mut names = BTreeSet::new();
-        for other in &others {
-            let (Some(h), Some(r)) = (self.peers.get(other), self.peers.get(&peer)) else { continue };
-            let served = || h.offers.iter().filter(|o| o.offer.serves && o.offer.abilities.carries_live());
-            if served().all(|o| r.offered(o.proto).is_none_or(|o| !o.offer.abilities.carries_live())) {
-                unshared += 1;
-                names.extend(served().map(|o| o.offer.name.clone()));
-            } else if !h.gives_to(r) || !self.gives(ix, h) {
-                unwilling += 1;
-            } else if h.is_silent(now, peer) {
-                silent += 1;
-            } else if self.live_way(now, *other, peer).is_none() {
-                unreachable += 1;
-            }
-        }
-        let Some(media) = self.media.get_mut(&ix) else { return };
-        let shortage = Shortage {
-            media: media.id,
-            hosts: u32::try_from(others.len()).unwrap_or(u32::MAX),
-            unshared,
-            unreachable,
-            failed: 0,
-            unwilling: Some(unwilling).filter(|n| *n > 0),
-            silent: Some(silent).filter(|n| *n > 0),
-            protocols: names.into_iter().take(icet::limits::OFFERS).collect(),
-        };
-        let Some(m) = media.members.get_mut(&peer) else { return };
-        if m.told.as_ref() != Some(&shortage) {
-            m.told = Some(shortage.clone());
-            self.shortages.entry(conn).or_default().push(shortage);
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn live_issue(
-        &mut self,
-        now: Now,
-        ix: MediaIx,
-        receiver: PeerIx,
-        conn: ConnId,
-        pages: PageSet,
-        need: Need,
-        host: (PeerIx, ProtoIx),
-        others: &[(PeerIx, ProtoIx)],
-    ) -> Option<u64> {
-        let rate = self.live(ix)?.rate().saturating_mul(RATE.0).max(RATE.1);
-        let id = self.next_run();
-        let ways: Vec<_> = std::iter::once(host).chain(others.iter().copied()).collect();
-        let mut sources = Vec::new();
-        let mut hosts = Vec::new();
-        for (peer, proto) in ways {
-            let made = self.source_of(now, id, ix, receiver, (peer, proto), pages, need, Some(rate), LIFE_MS);
-            if let Some(source) = made {
-                let key = source.host.key;
-                hosts.push(Tried { peer, key, proto, served: 0, credited: 0, reported: false });
-                sources.push(source);
-            }
-        }
-        let mut sources = sources.into_iter();
-        let source = sources.next()?;
-        let media = self.media.get(&ix)?.id;
-        self.totals.assigned += 1;
-        let run = LiveRun {
-            media: ix,
-            receiver,
-            hosts,
-            with: 0,
-            acked: 0,
-            made: now,
-            steady: pages.last.is_none(),
-            ended: false,
-            lacked: 0,
-        };
-        self.live_runs.insert(id, run);
-        self.assign.entry(conn).or_default().push(Assignment {
-            id,
-            media,
-            pages,
-            need,
-            source,
-            stand_ins: sources.collect(),
-            deadline: None,
-            lapse: LAPSE_MS,
-        });
-        Some(id)
     }
 
     /// A member says what it has. Counted is how far its high-water mark moved.
@@ -636,23 +448,35 @@ impl Board {
         else {
             return;
         };
+        let lacks = live.tree.get(peer).map_or_else(PageRanges::new, |p| holes(p.high, pages));
         // A head is up to a second old; what is far ahead of it is a lie.
         let most = next.saturating_add(next - live.marks.front().map_or(next, |m| m.next)).saturating_add(64);
         let end = pages.runs().map(|(_, b)| b + 1).filter(|e| *e > after_setup || *e <= link).max();
-        let Some(end) = end.map(|e| e.min(most)) else { return };
-        let Some(place) = live.places.get(&peer) else { return };
+        let with_setup = after_setup > 0 && pages.has(after_setup - 1);
+        let Some(end) = end.map(|e| e.min(most)) else {
+            if with_setup && let Some(place) = live.tree.get_mut(peer) {
+                place.ready = true;
+                self.live_begins(now, ix, peer);
+            }
+            return;
+        };
+        let Some(place) = live.tree.get(peer) else { return };
         let from = place.high.max(place.start);
         let bytes = live.offset(end).saturating_sub(live.offset(from));
-        let Some(place) = live.places.get_mut(&peer) else { return };
+        let Some(place) = live.tree.get_mut(peer) else { return };
+        let had = place.has();
+        place.ready |= with_setup;
         if end > place.high && end > place.start {
             place.high = end;
         }
         place.heard = now;
+        let begins = !had && place.has();
+        let run = if id > 0 { Some(id) } else { place.run };
+        let moved = place.moving.filter(|(run, _)| *run == id);
+        let old = place.run.filter(|_| moved.is_some());
         if end > from {
             live.alive = Some(now);
         }
-        let Some(place) = live.places.get(&peer) else { return };
-        let run = if id > 0 { Some(id) } else { place.run };
         let count = end.saturating_sub(from);
         self.totals.acked_pages += count;
         self.totals.acked_bytes += bytes;
@@ -673,6 +497,23 @@ impl Board {
             r.acked += bytes;
             self.live_credit(now, id);
         }
+        old.into_iter().for_each(|old| self.live_end(now, old));
+        self.live_fill(now, ix, peer, &lacks);
+        self.live_weigh(now, ix, peer);
+        if begins {
+            self.live_begins(now, ix, peer);
+        } else if moved.is_some() {
+            self.live_displaced(now, ix, peer);
+        }
+    }
+
+    /// What a member has by now, others can have of it.
+    fn live_begins(&mut self, now: Now, ix: MediaIx, peer: PeerIx) {
+        self.live_weigh(now, ix, peer);
+        let place = self.live(ix).and_then(|l| l.tree.get(peer)).filter(|p| p.has());
+        let Some(room) = place.map(|p| p.slots as usize) else { return };
+        self.live_displaced(now, ix, peer);
+        self.live_seat(now, ix, room);
     }
 
     /// A host says that it sent something of a live order. False: it is none.
@@ -699,7 +540,7 @@ impl Board {
         let Some(run) = self.live_runs.get_mut(&report.assignment) else { return false };
         let named = |t: &Tried| t.key == report.host && !t.reported;
         let Some(i) = run.hosts.iter().position(named).filter(|_| run.receiver == peer) else { return true };
-        let (ix, steady, made) = (run.media, run.steady, run.made);
+        let (ix, steady, setup, made) = (run.media, run.steady, run.setup, run.made);
         let mut to = None;
         if let Some(t) = run.hosts.get_mut(i) {
             t.reported = true;
@@ -715,11 +556,16 @@ impl Board {
             self.avoid_for(now, ix, peer, host);
         }
         if report.last {
-            let ours = self
-                .live(ix)
-                .and_then(|l| l.places.get(&peer))
-                .is_some_and(|p| p.run == Some(report.assignment));
+            let place = self.live(ix).and_then(|l| l.tree.get(peer));
+            let ours = place.is_some_and(|p| p.run == Some(report.assignment) && p.moving.is_none());
+            let moved = place.is_some_and(|p| p.run == Some(report.assignment) && p.moving.is_some());
             self.live_end(now, report.assignment);
+            if setup
+                && report.outcome != Outcome::Done
+                && let Some(p) = self.live_mut(ix).and_then(|l| l.tree.get_mut(peer))
+            {
+                p.bare = !p.ready;
+            }
             if steady && ours && self.member(ix, peer).is_some() {
                 if all_lack && goes_on {
                     self.live_anew_for(now, ix, peer, &lacking);
@@ -729,17 +575,31 @@ impl Board {
                     live.waiting.insert(peer);
                 }
             }
+            if moved {
+                self.live_displaced(now, ix, peer);
+            }
             return true;
         }
         let next = self.live_runs.get_mut(&report.assignment).and_then(|r| {
             r.with = (i + 1).max(r.with);
             r.hosts.get(r.with).map(|t| t.peer)
         });
-        let current = |l: &Live| l.places.get(&peer).is_some_and(|p| p.run == Some(report.assignment));
-        if let Some(live) = self.live_mut(ix)
-            && current(live)
-        {
-            live.set_host(peer, next);
+        let Some(live) = self.live_mut(ix) else { return true };
+        let Some(place) = live.tree.get(peer) else { return true };
+        if place.moving.is_some_and(|(run, _)| run == report.assignment) {
+            live.tree.set_moving(peer, next.map(|next| (report.assignment, next)));
+        } else if place.run == Some(report.assignment) {
+            let around = next.is_some_and(|next| live.tree.is_below(next, peer));
+            live.tree.set_host(peer, next);
+            let full = next
+                .and_then(|next| live.tree.get(next))
+                .is_some_and(|p| p.children.len() > p.slots as usize);
+            // Nothing comes by way of oneself; and who has too many keeps this one until it has a better place.
+            if around {
+                self.live_again(now, ix, peer);
+            } else if full {
+                self.live_move(now, ix, peer, None);
+            }
         }
         true
     }
