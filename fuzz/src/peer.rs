@@ -120,7 +120,7 @@ impl World {
         ];
         let event = match arg % 8 {
             0 => FetchEvent::FirstByte,
-            1 => FetchEvent::Progress,
+            1 => FetchEvent::Progress { bytes: 1 << (arg / 16) },
             2 | 3 => FetchEvent::Page { page, len: 4000 },
             4 => FetchEvent::Duplicate { page },
             5 => FetchEvent::Altered,

@@ -264,7 +264,7 @@ impl Fetch {
         let mut proofs = std::pin::pin!(self.need_slices(slices.0, slices.1));
         let mut proved = false;
         let mut seen = false;
-        let mut told = Instant::now();
+        let (mut told, mut untold) = (Instant::now(), 0);
         let mut gathered = 0;
         // Whether what was gathered is to be cut, and until when it is not.
         let mut dry = true;
@@ -351,12 +351,13 @@ impl Fetch {
                     };
                     if let Piece::Bytes(b) | Piece::Fragment { bytes: b, .. } = &piece {
                         gathered += b.len();
-                        if !seen {
-                            seen = true;
-                            self.tell(FetchEvent::FirstByte);
-                        } else if told.elapsed() > PROGRESS {
+                        untold += b.len() as u64;
+                        if !seen || told.elapsed() > PROGRESS {
+                            if !std::mem::replace(&mut seen, true) {
+                                self.tell(FetchEvent::FirstByte);
+                            }
                             told = Instant::now();
-                            self.tell(FetchEvent::Progress);
+                            self.tell(FetchEvent::Progress { bytes: std::mem::take(&mut untold) });
                         }
                         // Who stops does not wait for a limit; what has come is still stored.
                         tokio::select! {

@@ -142,16 +142,17 @@ impl Fetch {
         let mut stream =
             self.protocol.implementation.fetch(self.cx.clone(), self.request(What::Proofs { first, last }));
         let mut buf = BytesMut::new();
-        let (mut total, mut told) = (0, Instant::now());
+        let (mut total, mut told, mut untold) = (0, Instant::now(), 0);
         while let Some(piece) = stream.next().await {
             let Piece::Bytes(b) = piece? else { continue };
             total += b.len();
             if total > BYTES {
                 return Err(TransportError::new(ErrorKind::Protocol, "more proofs than were asked for"));
             }
+            untold += b.len() as u64;
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
-                self.tell(FetchEvent::Progress);
+                self.tell(FetchEvent::Progress { bytes: std::mem::take(&mut untold) });
             }
             buf.extend_from_slice(&b);
             while self.take_slice(&mut buf)? {}

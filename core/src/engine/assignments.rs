@@ -329,7 +329,8 @@ impl Engine {
         for i in &open {
             let t = &a.tries[*i];
             let done = t.started.is_some() && !t.stopped;
-            let plain = if outcome == Outcome::Done && !done { Outcome::Stopped } else { outcome };
+            let asked = t.started.is_some() || outcome != Outcome::Stalled;
+            let plain = if outcome == Outcome::Done && !done || !asked { Outcome::Stopped } else { outcome };
             self.report_try(now, &a, *i, t.failed.unwrap_or(plain), Some(i) == open.last());
         }
         self.wake(a.handle, Some(&a.set));

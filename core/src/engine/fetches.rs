@@ -44,6 +44,8 @@ pub(super) struct Fetch {
     pub(super) began: Now,
     /// When something last came.
     pub(super) moved: Now,
+    /// When something came that was more than a drip.
+    pub(super) spoke: Now,
     /// New pages that it brought.
     pub(super) brought: u64,
     /// Others may fetch its pages, too.
@@ -273,6 +275,7 @@ impl Engine {
             low: pages.first,
             began: now,
             moved: now,
+            spoke: now,
             brought: 0,
             late: false,
             unheard: Vec::new(),
@@ -282,14 +285,17 @@ impl Engine {
         let source: Source = from.clone();
         self.fetches.insert(fetch, f);
         self.ways.begin(now, &source);
-        self.timers.set(Timer::Stall(fetch), self.stalls(now, order, &source, now).0);
+        let look = self.stalls(now, order, &source, (now, now)).0;
+        let first = now + self.config.silence / 2;
+        let look = if self.ways.ever_heard() { look } else { look.min(first) };
+        self.timers.set(Timer::Stall(fetch), look);
         self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
     }
 
-    /// When a fetch that brought nothing since `moved` has stalled, and before that, when that is to be looked at. Who has nobody
-    /// else to turn to is patient; who has another host, or the same one over another carrier, goes over as soon as a way falls
-    /// silent.
-    fn stalls(&self, now: Now, order: Order, source: &Source, moved: Now) -> (Now, Now) {
+    /// When a fetch that brought nothing since `moved`, and no more than drips since `spoke`, has stalled, and before that, when
+    /// that is to be looked at. Who has nobody else to turn to is patient; who has another host, or the same one over another
+    /// carrier, goes over as soon as a way falls silent.
+    fn stalls(&self, now: Now, order: Order, source: &Source, (moved, spoke): (Now, Now)) -> (Now, Now) {
         let hurries = |a: &Assigned| a.need == Need::Urgent && a.sources.len() > a.tries.len();
         let most = if self.assigned.get(&order).is_some_and(hurries) {
             self.config.stall_urgent
@@ -307,6 +313,7 @@ impl Engine {
             let due = self.turns_at(now, order, source, moved).map_or(most, |t| t.min(most));
             return (due, due);
         };
+        let moved = spoke;
         // Who stood still already when it turned to a stand-in has no time for each of them: one may be over the carrier that is
         // blocked, without saying so.
         let stalled = |a: &Assigned| a.tries.iter().any(|t| t.failed == Some(Outcome::Stalled));
@@ -411,12 +418,42 @@ impl Engine {
         }
     }
 
+    /// See [`Engine::stalls`].
+    fn stalls_at(&self, now: Now, f: &Fetch) -> Option<(Now, Now)> {
+        let source = self.assigned.get(&f.order)?.sources.get(f.source)?;
+        // A host may send one thing after the other: while something comes over the same way, it has not stalled.
+        let since = self.ways.since(&f.way);
+        Some(self.stalls(now, f.order, source, (f.moved.max(since), f.spoke.max(since))))
+    }
+
+    /// Whether there is anybody to go on at; see [`Engine::elsewhere`].
+    fn may_turn(&self, now: Now, order: Order, source: usize) -> bool {
+        let source = self.assigned.get(&order).and_then(|a| a.sources.get(source));
+        source.is_some_and(|source| self.elsewhere(now, order, source).is_some())
+    }
+
+    /// Whether all that a newcomer asked for brings nothing, though there are others: whoever was ordered from first may be
+    /// dead, and the tracker not know it yet.
+    fn waits_alone(&self, now: Now, f: &Fetch) -> bool {
+        let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
+        let elsewhere = || source.and_then(|s| self.elsewhere(now, f.order, s));
+        !self.ways.ever_heard()
+            && matches!(f.need, Need::Urgent | Need::Bulk)
+            && now.since(f.began) >= self.config.silence / 2
+            && self.fetches.len() < self.config.fetches
+            && !self.fetches.values().any(|o| o.late)
+            && elsewhere() == Some(true)
+    }
+
     pub(super) fn stall(&mut self, now: Now, id: FetchId) {
         let Some(f) = self.fetches.get(&id) else { return };
-        let Some(source) = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source)) else { return };
-        // A host may send one thing after the other: while something comes over the same way, it has not stalled.
-        let (look, due) = self.stalls(now, f.order, source, f.moved.max(self.ways.since(&f.way)));
+        let Some((look, due)) = self.stalls_at(now, f) else { return };
         if due > now {
+            if self.waits_alone(now, f) {
+                // One order is helped out, and nothing is said against anybody.
+                let order = f.order;
+                self.deadline(now, order);
+            }
             self.timers.set(Timer::Stall(id), look);
             return;
         }
@@ -450,17 +487,41 @@ impl Engine {
             return;
         };
         f.moved = now;
-        if !matches!(e, FetchEvent::Ended(_)) {
-            self.ways.heard(now, &f.way);
+        let (order, handle, source) = (f.order, f.handle, f.source);
+        let speaks = match e {
+            FetchEvent::Ended(_) => true,
+            FetchEvent::FirstByte if f.need != Need::Steady => self.ways.came(now, &f.way, 0),
+            FetchEvent::Progress { bytes } if f.need != Need::Steady => self.ways.came(now, &f.way, bytes),
+            FetchEvent::Page { len, .. } if f.need != Need::Steady => {
+                self.ways.came(now, &f.way, u64::from(len))
+            }
+            // Live pages come at the pace of their source.
+            _ => {
+                self.ways.heard(now, &f.way);
+                true
+            }
+        };
+        // While there is nobody else to ask, a drip is better than nothing.
+        let mut moves = speaks;
+        if speaks {
+            f.spoke = now;
+        } else {
+            let look = self.fetches.get(&id).and_then(|f| self.stalls_at(now, f));
+            look.into_iter().for_each(|(look, _)| self.timers.set_sooner(Timer::Stall(id), look));
+            moves = !self.may_turn(now, order, source);
         }
-        let Some(a) = self.assigned.get_mut(&f.order) else { return };
-        a.moved = now;
-        let Some(t) = a.tries.get_mut(f.source) else { return };
+        let Some(f) = self.fetches.get_mut(&id) else { return };
+        let Some(a) = self.assigned.get_mut(&order) else { return };
+        if moves {
+            a.moved = now;
+        }
+        let Some(t) = a.tries.get_mut(source) else { return };
         match e {
-            FetchEvent::Progress => {
+            FetchEvent::Progress { .. } => {
                 let number = a.credited();
-                let handle = f.handle;
-                self.coming(now, handle, number);
+                if moves {
+                    self.coming(now, handle, number);
+                }
             }
             FetchEvent::FirstByte => {
                 t.first_byte.get_or_insert(now);
@@ -469,7 +530,6 @@ impl Engine {
                 t.first_byte.get_or_insert(now);
                 t.again = 0;
                 let number = a.credited();
-                let (handle, order, source) = (f.handle, f.order, f.source);
                 self.ways.page(now, &f.way, len, self.config.per_host);
                 if self.page(now, handle, number, page, len, Some(id)) {
                     self.fetches.get_mut(&id).into_iter().for_each(|f| f.brought += 1);
@@ -485,7 +545,7 @@ impl Engine {
                     f.unheard.push(page);
                 }
                 let open = f.set.last.is_none();
-                if let Some(m) = self.media.get_mut(&f.handle) {
+                if let Some(m) = self.media.get_mut(&handle) {
                     m.tally.duplicates += 1;
                 }
                 if open {
@@ -494,7 +554,7 @@ impl Engine {
             }
             FetchEvent::Altered => {
                 t.bad += 1;
-                let (handle, host) = (f.handle, f.host);
+                let host = f.host;
                 if let Some(m) = self.media.get_mut(&handle) {
                     m.tally.bad += 1;
                 }
@@ -503,7 +563,6 @@ impl Engine {
             }
             FetchEvent::Ended(outcome) => {
                 let unheard = std::mem::take(&mut f.unheard);
-                let handle = f.handle;
                 // The driver holds them: what told so was lost.
                 for page in unheard {
                     let pages = self.media.get_mut(&handle).and_then(|m| m.pages.as_mut());

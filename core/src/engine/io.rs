@@ -143,8 +143,11 @@ pub enum Command {
 pub enum FetchEvent {
     /// The first byte came.
     FirstByte,
-    /// Bytes came, of whatever page: the fetch is alive.
-    Progress,
+    /// So many bytes came since this was last said, of whatever page.
+    Progress {
+        /// How many.
+        bytes: u64,
+    },
     /// A page was verified and stored.
     Page {
         /// Which.

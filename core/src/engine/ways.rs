@@ -25,6 +25,16 @@ const MARGIN: Duration = Duration::from_millis(900);
 /// A pause fades by this part of the time that passes.
 const FADES: u32 = 4;
 
+/// Bytes a second below which what comes is no word: a host that drips must not hold up what others would send at once. The
+/// slowest line that is worth asking (32 kbit/s, shared by eight) brings as many.
+const DRIP: f64 = 512.0;
+/// After a longer silence no more than after this is expected: a page that waited for others is a word.
+const MOST: f64 = 2.0;
+/// Where all ways together bring little, because our own line is slow, each need bring no more than such a part of its share.
+const PART: f64 = 8.0;
+/// Half-life of what all ways brought.
+const LATELY: f64 = 3.0;
+
 /// What was idle for so long begins anew.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -70,13 +80,37 @@ impl Pauses {
     }
 }
 
+/// Bytes that came lately.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    sum: f64,
+    at: Now,
+}
+
+impl Flow {
+    fn now(self, now: Now) -> f64 {
+        self.sum * (-now.since(self.at).as_secs_f64() / LATELY).exp2()
+    }
+
+    fn add(&mut self, now: Now, bytes: u64) {
+        *self = Flow { sum: self.now(now) + bytes as f64, at: now };
+    }
+
+    /// Bytes a second.
+    fn rate(self, now: Now) -> f64 {
+        self.now(now) * std::f64::consts::LN_2 / LATELY
+    }
+}
+
 #[derive(Debug)]
 struct State {
     carrier: Option<NetKind>,
     /// Fetches under way.
     busy: u32,
-    /// When it last brought something, or after that became busy.
+    /// When it last brought something worth the name, or after that became busy.
     since: Now,
+    /// What came since and is not: when that began, and how many bytes.
+    drips: Option<(Now, u64)>,
     pauses: Pauses,
     lanes: Lanes,
     /// When it last brought something, if it ever did.
@@ -115,6 +149,7 @@ pub(super) struct Ways {
     quiet: BTreeMap<NetKind, Quiet>,
     /// When something last came, by any of them, and the pauses lately that were no standstill.
     life: Option<(Now, Pauses)>,
+    all: Flow,
 }
 
 impl Ways {
@@ -127,6 +162,7 @@ impl Ways {
             carrier: None,
             busy: 0,
             since: now,
+            drips: None,
             pauses: Pauses::default(),
             lanes: Lanes::new(now),
             heard: None,
@@ -138,7 +174,7 @@ impl Ways {
             if now.since(state.since) > IDLE {
                 state.lanes.begin(now);
             }
-            state.since = now;
+            (state.since, state.drips) = (now, None);
         }
         state.busy += 1;
     }
@@ -156,9 +192,32 @@ impl Ways {
         }
     }
 
+    /// A fetch brought so many bytes. Whether that counts: not if no more comes by this way than drips.
+    pub(super) fn came(&mut self, now: Now, way: &Way, bytes: u64) -> bool {
+        self.all.add(now, bytes);
+        let Some(s) = self.states.get_mut(way) else { return false };
+        let (began, before) = s.drips.unwrap_or((now, 0));
+        let bytes = before.saturating_add(bytes);
+        s.drips = Some((began, bytes));
+        let (bytes, seconds) = (bytes as f64, now.since(s.since).as_secs_f64().min(MOST));
+        let counts = bytes > 0.0 && (bytes >= DRIP * seconds || bytes >= self.least(now) * seconds);
+        if counts {
+            self.heard(now, way);
+        }
+        counts
+    }
+
+    /// Bytes a second that a way has to bring.
+    fn least(&self, now: Now) -> f64 {
+        let busy = self.states.values().filter(|s| s.busy > 0).count().max(1);
+        let all = self.all.rate(now);
+        if all < DRIP { DRIP } else { all / (PART * busy as f64) }
+    }
+
     /// A fetch brought something.
     pub(super) fn heard(&mut self, now: Now, way: &Way) {
         let Some(s) = self.states.get_mut(way) else { return };
+        s.drips = None;
         s.pauses.passed(now.since(s.since));
         (s.since, s.heard) = (now, Some(now));
         let (last, mut pauses) = self.life.unwrap_or((now, Pauses::default()));
@@ -206,7 +265,9 @@ impl Ways {
         if s.heard.is_some() {
             return Some(moved + least.max(s.pauses.patience()));
         }
-        self.still(moved, least)
+        // It has begun to send, so nothing else is before us; and this is all.
+        let drips = s.drips.map(|(began, _)| began + least);
+        drips.into_iter().chain(self.still(moved, least)).min()
     }
 
     /// It has fallen silent; so has its carrier, if nothing came over that for `least`.
@@ -249,6 +310,11 @@ impl Ways {
     /// It could not be reached.
     pub(super) fn shun(&mut self, now: Now, way: Way) {
         remember(&mut self.shunned, now, way, SHUNNED);
+    }
+
+    /// Whether anything ever came by any way.
+    pub(super) fn ever_heard(&self) -> bool {
+        self.life.is_some()
     }
 
     /// From when on somebody stands still whose fetch brought nothing since `moved`: nothing came by any way for `least`, or for

@@ -2,13 +2,16 @@
 
 use iceshare::driver::OpenOptions;
 use iceshare::store::Target;
+use std::time::{Duration, Instant};
+
 use iceshare_tests::{Network, media, same};
 use icet::IcetUrl;
 use icet::message::Intent;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
-use super::liar::{Liar, Lie};
+use super::dripper;
+use super::liar::{Drops, Liar, Lie};
 use super::stranger::{eventually, get, port_of_host, read, runtime};
 use iceshare_transport_http as _;
 
@@ -152,4 +155,88 @@ fn a_page_map_that_lies_stops_nobody() {
     eprintln!("three receivers asked the liar {asked} times, a fourth {more} times");
     assert!(more <= asked / 3, "the liar is used as before: {asked} by three, {more} by one more");
     let _ = eventually("the tracker lists the liar", || Some(trust(&s.net, &s.liar)));
+}
+
+/// Two honest hosts of 300 kB/s each for 3 MB, and perhaps a host that drips: how long a receiver takes.
+struct Drought {
+    net: Network,
+    file: std::path::PathBuf,
+    url: String,
+    _hosts: [iceshare_tests::Proc; 2],
+}
+
+impl Drought {
+    fn new(protocol: &str) -> Drought {
+        let net = Network::new();
+        let file = net.path("song.opus");
+        media::opus_like(&file, 3_000_000, 4200, 47).expect("a file");
+        let more = ["--transport", protocol, "--up", "300kB"];
+        let (publisher, url) = net.publish("publisher", &file, &more);
+        let (other, _) = net.get("other", &url, &[&more[..], &["--share-for", "10m"]].concat());
+        other.error_line("that it is complete and shares", |l| l.contains("sharing").then_some(()));
+        Drought { net, file, url, _hosts: [publisher, other] }
+    }
+
+    fn receive(&self, who: &str, protocol: &str) -> Duration {
+        let began = Instant::now();
+        let (mut get, out) = self.net.get(who, &self.url, &["--transport", protocol, "--json", "-vvv"]);
+        get.ends_with(0);
+        assert!(same(&self.file, &out));
+        began.elapsed()
+    }
+}
+
+/// Near the time that it takes without the one who drips: a second or two until that one is left, and the machine's moods.
+fn is_near(with: Duration, without: Duration) -> bool {
+    with < without.mul_f64(1.5) + Duration::from_secs(3)
+}
+
+fn a_dripping_host_holds_nobody_up(drops: Drops) {
+    let scene = Drought::new("http");
+    let without = scene.receive("before", "http");
+    let rt = runtime();
+    let liar = rt.block_on(Liar::join(&scene.net.tracker.url, "song.opus", &scene.file, Lie::Drip(drops)));
+    for who in ["first", "second"] {
+        let before = liar.asked();
+        let with = scene.receive(who, "http");
+        eprintln!("{drops:?}: {who} {with:?}, without {without:?}, asked {} times", liar.asked() - before);
+        assert!(is_near(with, without), "{who}: {with:?} with a host that drips, {without:?} without");
+    }
+    assert!(liar.asked() > 0, "nobody asked it, so that nothing was tested");
+}
+
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_host_that_drips_from_the_first_byte_holds_nobody_up() {
+    a_dripping_host_holds_nobody_up(Drops { free: 0, each: 1, every: HALF_A_SECOND, head: false });
+}
+
+#[test]
+fn nor_one_that_drips_after_half_of_a_page() {
+    a_dripping_host_holds_nobody_up(Drops { free: 2100, each: 1, every: HALF_A_SECOND, head: false });
+}
+
+#[test]
+fn nor_one_that_drips_just_so_much_that_it_counts() {
+    a_dripping_host_holds_nobody_up(Drops { free: 0, each: 270, every: HALF_A_SECOND, head: false });
+}
+
+#[test]
+fn nor_one_whose_head_drips() {
+    a_dripping_host_holds_nobody_up(Drops { free: 0, each: 1, every: HALF_A_SECOND, head: true });
+}
+
+#[test]
+fn nor_one_that_drips_over_streams_of_quic() {
+    let scene = Drought::new("quic");
+    let without = scene.receive("before", "quic");
+    let rt = runtime();
+    let dripper = rt.block_on(dripper::join(&scene.net, &scene.url));
+    for who in ["first", "second"] {
+        let with = scene.receive(who, "quic");
+        eprintln!("quic: {who} {with:?}, without {without:?}");
+        assert!(is_near(with, without), "{who}: {with:?} with a host that drips, {without:?} without");
+    }
+    rt.block_on(dripper.shutdown());
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use iceshare::net::Net;
 use iceshare::ogg::page;
@@ -25,6 +26,20 @@ pub(super) enum Lie {
     BreakOff,
     /// Holds nothing at all.
     Absent,
+    /// Sends what it is asked for, unaltered, by drops.
+    Drip(Drops),
+}
+
+/// How a host drips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drops {
+    /// Bytes of pages that it sends at once.
+    pub(super) free: usize,
+    /// Then so many at a time, so often.
+    pub(super) each: usize,
+    pub(super) every: Duration,
+    /// Whether the head of the answer drips, too.
+    pub(super) head: bool,
 }
 
 /// What it serves, and what it was asked for.
@@ -113,9 +128,22 @@ async fn serve(wares: Arc<Wares>, mut stream: TcpStream) -> Option<()> {
         let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
         buffer.drain(..end);
         wares.asked.fetch_add(1, Ordering::Relaxed);
-        stream.write_all(&wares.answer(&head)).await.ok()?;
-        if wares.lie == Lie::BreakOff {
-            return None;
+        let answer = wares.answer(&head);
+        let Lie::Drip(drops) = wares.lie else {
+            stream.write_all(&answer).await.ok()?;
+            if wares.lie == Lie::BreakOff {
+                return None;
+            }
+            continue;
+        };
+        let body = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(0, |i| i + 4);
+        let (free, rest) =
+            answer.split_at(if drops.head { 0 } else { (body + drops.free).min(answer.len()) });
+        stream.write_all(free).await.ok()?;
+        let mut pace = tokio::time::interval(drops.every);
+        for drop in rest.chunks(drops.each) {
+            pace.tick().await;
+            stream.write_all(drop).await.ok()?;
         }
     }
 }
@@ -146,7 +174,7 @@ impl Wares {
         }
         for (n, range) in self.pages.iter().enumerate().take(last + 1).skip(first) {
             let mut page = self.file[range.clone()].to_vec();
-            if n % 3 == 1 {
+            if n % 3 == 1 && !matches!(self.lie, Lie::Drip(_)) {
                 self.altered.fetch_add(1, Ordering::Relaxed);
                 let end = page.len() - 1;
                 page[end] ^= 1;

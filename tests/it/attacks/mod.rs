@@ -1,6 +1,7 @@
 //! Attacks: peers, trackers and web pages that mean harm, against the real programs and the real driver.
 
 mod aim;
+mod dripper;
 mod fake_tracker;
 mod floods;
 mod gateway;

@@ -385,9 +385,12 @@ impl Net {
             }
             NetEvent::Progress(id) => {
                 let t = self.get(id)?;
-                let (node, fetch) = (t.receiver, t.fetch);
+                let (node, fetch, host) = (t.receiver, t.fetch, t.host);
+                // In range: lines bring less than 2^53 bytes a second.
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let bytes = (self.nodes[host].line.up * PROGRESS.as_secs_f64()) as u64;
                 let wanted = self.nodes[node].fetches.contains_key(&fetch);
-                wanted.then_some(Told { node, fetch, first: false, event: FetchEvent::Progress })
+                wanted.then_some(Told { node, fetch, first: false, event: FetchEvent::Progress { bytes } })
             }
             NetEvent::End(id) => {
                 let t = self.get(id)?;

@@ -329,6 +329,13 @@ impl Board {
         h.offered(proto).is_some_and(|o| !o.tried) && h.offers.iter().any(|o| o.tried)
     }
 
+    /// Whether something is ordered from `host` to `receiver` over this protocol.
+    fn is_under_way(&self, host: PeerIx, receiver: PeerIx, proto: ProtoIx) -> bool {
+        let runs = self.peers.get(&host).map(|h| h.serving.as_slice()).unwrap_or_default();
+        let runs = runs.iter().filter_map(|id| self.runs.get(id)).filter(|r| r.receiver == receiver);
+        runs.map(|r| r.hosts.get(r.with)).any(|t| t.is_some_and(|t| t.proto == proto))
+    }
+
     /// The best way from `host` to `receiver` that did not just fail it, if there is one; of bulk, one that was never tried but
     /// promises well, and now and then another one.
     pub(crate) fn route(
@@ -344,7 +351,10 @@ impl Board {
         const PROMISING: f64 = 0.5;
         let mut ways = self.ways(now, host, receiver, need, bytes);
         let r = self.peers.get(&receiver)?;
-        ways.retain(|(_, route)| !r.avoids(host, route.proto, now));
+        ways.retain(|(_, route)| {
+            let trial = || r.is_on_trial(host, route.proto) && self.is_under_way(host, receiver, route.proto);
+            !r.avoids(host, route.proto, now) && !trial()
+        });
         ways.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (most, best) = *ways.first()?;
         // Beside something else that is under way, so that nobody waits for what may turn out badly.

@@ -254,6 +254,8 @@ impl Fading {
 
 /// Ways that one receiver is kept from at once, at most.
 const MOST_AVOIDED: usize = 64;
+/// How long it is remembered that one was kept from a way, after that.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Half-life of distrust.
 pub(crate) const DISTRUST: Duration = Duration::from_secs(600);
@@ -276,6 +278,8 @@ pub(crate) struct Avoided {
     /// When it failed last.
     pub(crate) since: Now,
     pub(crate) until: Now,
+    /// It did so again when it was tried anew, or dripped: after that time it is tried with one small order.
+    pub(crate) again: bool,
 }
 
 /// A peer whose session said hello, or that did so a short while ago.
@@ -382,16 +386,40 @@ impl Peer {
         self.avoid.iter().any(|a| (a.host, a.proto) == (host, proto) && a.until > now)
     }
 
+    /// Whether this way is to be tried with one small order before more is ordered over it.
+    pub(crate) fn is_on_trial(&self, host: PeerIx, proto: ProtoIx) -> bool {
+        self.avoid.iter().any(|a| (a.host, a.proto) == (host, proto) && a.again)
+    }
+
+    /// Something came from `host` over this protocol.
+    pub(crate) fn got_from(&mut self, now: Now, host: PeerIx, proto: ProtoIx) {
+        self.avoid.retain(|a| (a.host, a.proto) != (host, proto) || a.until > now);
+    }
+
     /// Nothing speaks against sending it to `host`.
     pub(crate) fn forgive(&mut self, host: PeerIx) {
         self.avoid.retain(|a| a.host != host);
     }
 
-    /// Sends it to `host` over this protocol no more before `until`.
-    pub(crate) fn avoid(&mut self, host: PeerIx, proto: ProtoIx, now: Now, until: Now) {
-        self.avoid.retain(|a| (a.host, a.proto) != (host, proto) && a.until > now);
+    /// Sends it to `host` over this protocol no more before `until`; if it `drips`, or was avoided before and has sent nothing
+    /// since, not before `long`.
+    pub(crate) fn avoid(
+        &mut self,
+        (host, proto): (PeerIx, ProtoIx),
+        now: Now,
+        until: Now,
+        long: Now,
+        drips: bool,
+    ) {
+        let before = self.avoid.iter().find(|a| (a.host, a.proto) == (host, proto)).copied();
+        let again = drips || before.is_some_and(|a| a.again || a.until <= now);
+        self.avoid.retain(|a| (a.host, a.proto) != (host, proto) && now.since(a.until) < REMEMBERED);
+        if self.avoid.len() >= MOST_AVOIDED {
+            self.avoid.retain(|a| a.until > now);
+        }
         if self.avoid.len() < MOST_AVOIDED {
-            self.avoid.push(Avoided { host, proto, since: now, until });
+            let until = if again { until.max(long) } else { until };
+            self.avoid.push(Avoided { host, proto, since: now, until, again });
         }
     }
 }

@@ -18,6 +18,12 @@ use super::schedule::Event;
 const ENDLESS: Duration = Duration::from_secs(60);
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
+/// The same if it dripped, or failed again when it was tried anew.
+const AVOID_DRIPS: Duration = Duration::from_secs(60);
+/// Bytes a second below which a host drips, and seconds after which that can be told.
+const DRIP: (f64, f64) = (512.0, 0.9);
+/// Who was overtaken had so many seconds to send something.
+const OVERTAKEN: f64 = 2.0;
 /// The same of a publisher, who may be the only one to have the pages.
 const AVOID_PUBLISHER: Duration = Duration::from_secs(2);
 /// The same if all that was sent may have been lost on the way.
@@ -130,6 +136,9 @@ impl Board {
         let (host, receiver, media, state) = (run.host(), run.receiver, run.media, run.state);
         let need = run.need;
         let proto = run.hosts.get(run.with).map(|t| t.proto);
+        if let (Some(r), Some(proto)) = (self.peers.get_mut(&receiver), proto) {
+            r.got_from(now, host, proto);
+        }
         self.totals.acked_pages += pages;
         self.totals.acked_bytes += bytes;
         if let Some(h) = self.peers.get_mut(&host) {
@@ -398,7 +407,9 @@ impl Board {
         report: &Report,
         bytes: u64,
     ) {
-        let failed = report.outcome.is_failure();
+        let drips = self.drips(now, media, host, report);
+        let outcome = if drips { Outcome::Stalled } else { report.outcome };
+        let failed = outcome.is_failure();
         let Some(reporter) = self.peers.get_mut(&by) else { return };
         let mut weight = reporter.trust(now);
         if failed {
@@ -411,9 +422,9 @@ impl Board {
         // Little that came in little time says nothing of a rate; what took long was slow, however little it was.
         let tells = bytes >= TELLS.0 || bytes > 0 && seconds >= TELLS.1;
         // Who was overtaken by somebody else did not fail, but if that took long it was slow.
-        if (report.outcome != Outcome::Stopped || seconds >= TELLS.1 && tells) && weight > 0.0 {
+        if (outcome != Outcome::Stopped || seconds >= TELLS.1 && tells) && weight > 0.0 {
             let sample = Sample {
-                ok: (report.outcome != Outcome::Stopped).then_some(!failed),
+                ok: (outcome != Outcome::Stopped).then_some(!failed),
                 weight,
                 rate: tells.then(|| bytes as f64 / seconds),
                 first: report.first_byte.map(|ms| f64::from(ms) / 1000.0),
@@ -426,6 +437,9 @@ impl Board {
                 .map(|o| &mut o.arm);
             self.protocols.learn(now, proto, near, arm, sample);
         }
+        if let Some(h) = self.peers.get_mut(&host).filter(|_| drips && weight > 0.1) {
+            h.up.disappoint(now);
+        }
         // A protocol without order loses some on the way, and that says little of what the host holds: the rest is
         // worth another request there, at once as long as each brings something.
         let lossy = report.outcome == Outcome::Incomplete && !self.is_ordered(host, proto);
@@ -435,9 +449,9 @@ impl Board {
             _ if lossy => AVOID_LOSSY,
             _ => self.pause(media, host),
         };
-        if matches!(report.outcome, Outcome::Unreachable | Outcome::Broken | Outcome::Stalled) {
-            self.avoid_way(now, media, by, host, proto);
-            self.suspect(now, host, by, report.outcome);
+        if matches!(outcome, Outcome::Unreachable | Outcome::Broken | Outcome::Stalled) {
+            self.avoid_way(now, media, by, (host, proto), drips);
+            self.suspect(now, host, by, outcome);
         } else if failed
             && !pause.is_zero()
             && let Some(m) = self.member_mut(media, by)
@@ -456,6 +470,26 @@ impl Board {
         }
     }
 
+    /// Whether a host began to send and then brought next to nothing, nor anything to anybody else meanwhile; also one that was
+    /// overtaken before it was given up.
+    fn drips(&self, now: Now, media: MediaIx, host: PeerIx, report: &Report) -> bool {
+        // Live pages come at the pace of their source.
+        if self.media.get(&media).is_none_or(|m| m.live.is_some()) {
+            return false;
+        }
+        let Some(first) = report.first_byte else { return false };
+        let seconds = f64::from(report.total.saturating_sub(first)) / 1000.0;
+        let least = match report.outcome {
+            Outcome::Stalled => DRIP.1,
+            Outcome::Stopped => OVERTAKEN,
+            _ => return false,
+        };
+        let sent = self.peers.get(&host).and_then(|h| h.sent);
+        seconds >= least
+            && (report.bytes as f64) < DRIP.0 * seconds
+            && sent.is_none_or(|at| now.since(at).as_secs_f64() >= least)
+    }
+
     fn nearness(&self, a: PeerIx, b: PeerIx) -> Nearness {
         match (self.peers.get(&a), self.peers.get(&b)) {
             (Some(a), Some(b)) => Nearness::of(a.ip(), b.ip()),
@@ -469,16 +503,18 @@ impl Board {
         now: Now,
         media: MediaIx,
         receiver: PeerIx,
-        host: PeerIx,
-        proto: super::learn::ProtoIx,
+        (host, proto): (PeerIx, super::learn::ProtoIx),
+        drips: bool,
     ) {
         let least = self.pause(media, host);
+        let long = if least < AVOID { least } else { AVOID_DRIPS };
         let Some(r) = self.peers.get_mut(&receiver) else { return };
-        r.avoid(host, proto, now, now + least);
+        r.avoid((host, proto), now, now + least, now + long, drips);
         if self.route(now, host, receiver, Need::Urgent, 64 << 10).is_none() {
             self.try_again(now, receiver, host, proto);
         } else if least < AVOID {
-            self.peers.get_mut(&receiver).into_iter().for_each(|r| r.avoid(host, proto, now, now + AVOID));
+            let r = self.peers.get_mut(&receiver);
+            r.into_iter().for_each(|r| r.avoid((host, proto), now, now + AVOID, now + AVOID, drips));
         }
     }
 
@@ -616,7 +652,7 @@ impl Board {
             self.suspect(now, host, receiver, Outcome::Stalled);
         }
         if let Some(proto) = proto.filter(|_| !silent) {
-            self.avoid_way(now, media, receiver, host, proto);
+            self.avoid_way(now, media, receiver, (host, proto), false);
         }
         // Nothing came by the others of the same way either: they would fare no better.
         let running = self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default();

@@ -26,12 +26,12 @@ fn on_a_slow_line_the_tracker_hears_that_something_comes() {
     r.assign(vec![assignment(1, PageSet::range(0, 9), Need::Bulk, &[1])]);
     let id = r.one_started();
     for _ in 0..4 {
-        r.event(id, FetchEvent::Progress);
+        r.event(id, FetchEvent::Progress { bytes: 4000 });
         r.millis(250);
     }
     assert_eq!(r.acked(), [(1, vec![]), (1, vec![])], "twice a second");
     r.clear();
-    r.event(id, FetchEvent::Progress);
+    r.event(id, FetchEvent::Progress { bytes: 4000 });
     r.pages(id, 0..=0);
     r.millis(1000);
     assert_eq!(r.acked(), [(1, vec![(0, 0)])], "a page says so too");

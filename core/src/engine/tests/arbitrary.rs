@@ -367,7 +367,7 @@ impl World {
                     self.r.event(s.id, FetchEvent::Duplicate { page });
                 }
             }
-            Kind::Progress => self.r.event(s.id, FetchEvent::Progress),
+            Kind::Progress => self.r.event(s.id, FetchEvent::Progress { bytes: 1500 }),
             Kind::FirstByte => self.r.event(s.id, FetchEvent::FirstByte),
             Kind::Altered => self.r.event(s.id, FetchEvent::Altered),
             Kind::Ended(o) => {

@@ -120,7 +120,7 @@ fn failures_go_to_the_stand_ins_with_what_is_missing() {
 
 #[test]
 fn a_fetch_that_moves_does_not_stall_and_urgent_ones_stall_sooner() {
-    let mut r = Rig::joined(100);
+    let mut r = Rig::joined_with(Config { fetches: 2, ..config() }, 100);
     r.assign(vec![
         assignment(1, PageSet::range(0, 15), B, &[1, 2]),
         assignment(2, PageSet::range(20, 35), U, &[3, 4]),
@@ -129,8 +129,8 @@ fn a_fetch_that_moves_does_not_stall_and_urgent_ones_stall_sooner() {
     let (urgent, bulk) = (started[0].0, started[1].0);
     for _ in 0..10 {
         r.pass(Duration::from_millis(1900));
-        r.event(urgent, FetchEvent::Progress);
-        r.event(bulk, FetchEvent::Progress);
+        r.event(urgent, FetchEvent::Progress { bytes: 4000 });
+        r.event(bulk, FetchEvent::Progress { bytes: 4000 });
     }
     assert!(r.stops.is_empty());
     r.pass(Duration::from_millis(2000));

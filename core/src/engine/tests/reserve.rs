@@ -14,7 +14,7 @@ fn fetching() -> (Rig, FetchId) {
     r.tell(reserve(&[2, 3]));
     r.millis(5000);
     assert!(r.started().is_empty(), "while the tracker speaks it is not used");
-    r.event(ordered, FetchEvent::Progress);
+    r.event(ordered, FetchEvent::Progress { bytes: 4000 });
     (r, ordered)
 }
 

@@ -114,7 +114,8 @@ fn patience_is_with_those_who_pause() {
     let mut r = Rig::joined(1000);
     r.assign(vec![ordered(1, (0, 99), vec![over(1, NetKind::Tcp)])]);
     let id = r.one_started();
-    for page in 0..5 {
+    r.page(id, 0);
+    for page in 1..6 {
         r.millis(900);
         r.page(id, page);
     }
@@ -414,4 +415,108 @@ fn of_requests_with_a_connection_each_few_are_made_at_once_and_urgent_ones() {
     let mut r = few(1000);
     r.assign((0..8).map(|i| ordered(i + 1, (i * 10, i * 10 + 9), Vec::new())).collect());
     assert_eq!(r.started().len(), 6);
+}
+
+/// What comes of a fetch, so many bytes at a time.
+fn drips(r: &mut Rig, id: FetchId, bytes: u64, every: u64, times: usize) {
+    for _ in 0..times {
+        r.millis(every);
+        r.event(id, FetchEvent::Progress { bytes });
+    }
+}
+
+#[test]
+fn a_host_that_drips_is_left_within_two_seconds_however_it_began() {
+    for (first, each, every) in [(1, 1, 500), (2000, 1, 500), (200_000, 1, 100), (1, 10, 100)] {
+        let mut r = Rig::joined_with(Config { per_host: 4, ..config() }, 1000);
+        let others = || vec![over(2, NetKind::Udp)];
+        let mut orders = vec![ordered(1, (0, 99), others()), ordered(2, (100, 199), others())];
+        orders.push(Assignment { source: over(3, NetKind::Udp), ..ordered(3, (200, 299), others()) });
+        r.assign(orders);
+        let started = r.started();
+        // Somebody else sends as ever.
+        steadily(&mut r, started[2].0, 200..=201);
+        r.event(started[0].0, FetchEvent::FirstByte);
+        r.event(started[0].0, FetchEvent::Progress { bytes: first });
+        r.millis(50);
+        r.clear();
+        let mut left = 0;
+        for page in 202..222 {
+            drips(&mut r, started[0].0, each, every, usize::try_from(500 / every).unwrap());
+            r.page(started[2].0, page);
+            left = page;
+            if !r.stops.is_empty() {
+                break;
+            }
+        }
+        let about = format!("{first} and then {each} bytes every {every} ms");
+        assert!(left < 207, "{about}: {} ms", 500 * (left - 201));
+        assert_eq!(r.stops.len(), 2, "{about}: both of its orders");
+        assert!(r.started().iter().all(|s| s.3 == 2), "{about}");
+        let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome)).collect();
+        assert_eq!(told, vec![(1, Outcome::Stalled); 2], "{about}");
+        // What came first may be said to come, but no drip is.
+        let said = r.acked().iter().filter(|(id, _)| *id == 1).count();
+        assert!(said <= usize::from(first > 1), "{about}: {said} times");
+    }
+}
+
+#[test]
+fn a_slow_line_is_no_drip_and_a_drip_is_better_than_nothing() {
+    // 32 kbit/s, and pages of 64 KiB: the first is whole after 16 s.
+    let mut r = Rig::joined(1000);
+    r.assign(vec![ordered(1, (0, 9), vec![over(2, NetKind::Udp)])]);
+    let id = r.one_started();
+    r.event(id, FetchEvent::FirstByte);
+    drips(&mut r, id, 800, 200, 80);
+    assert!(r.stops.is_empty());
+    // A packet now and then, of a host that has many to send to.
+    drips(&mut r, id, 1_400, 900, 20);
+    assert!(r.stops.is_empty());
+    // Nobody else is there.
+    let mut r = Rig::joined(1000);
+    r.assign(vec![ordered(1, (0, 9), Vec::new())]);
+    let id = r.one_started();
+    r.event(id, FetchEvent::FirstByte);
+    drips(&mut r, id, 1, 500, 60);
+    assert!(r.stops.is_empty());
+    assert!(r.acked().len() > 10, "the tracker hears that something comes");
+}
+
+#[test]
+fn where_our_own_line_is_slow_each_way_need_bring_only_part_of_its_share() {
+    let mut r = Rig::joined_with(Config { fetches: 8, ..config() }, 1000);
+    let order = |n: u8| Assignment {
+        source: over(n, NetKind::Udp),
+        stand_ins: vec![over(n + 10, NetKind::Udp)],
+        ..ordered(u64::from(n), (u64::from(n) * 100, u64::from(n) * 100 + 9), Vec::new())
+    };
+    r.assign((1..=8).map(order).collect());
+    let started = r.started();
+    assert_eq!(started.len(), 8);
+    started.iter().for_each(|s| r.page(s.0, s.1));
+    // 200 bytes a second each.
+    for _ in 0..100 {
+        r.millis(200);
+        started.iter().for_each(|s| r.event(s.0, FetchEvent::Progress { bytes: 40 }));
+    }
+    assert!(r.stops.is_empty());
+}
+
+#[test]
+fn a_newcomer_does_not_wait_for_a_first_host_that_may_be_dead() {
+    let mut r = Rig::joined_with(Config { per_host: 4, ..config() }, 1000);
+    let others = || vec![over(2, NetKind::Udp)];
+    r.assign(vec![ordered(1, (0, 99), others()), ordered(2, (100, 199), others())]);
+    r.clear();
+    r.millis(490);
+    assert!(r.started().is_empty());
+    r.millis(20);
+    let help = r.started();
+    assert_eq!(help.iter().map(|s| (s.1, s.3)).collect::<Vec<_>>(), [(0, 2)], "one order, at the stand-in");
+    assert!(r.stops.is_empty() && r.reports().is_empty(), "nothing is said against the first");
+    // It helps; and who was late is left as soon as it is known that others send.
+    steadily(&mut r, help[0].0, 0..=99);
+    r.ended(help[0].0, Outcome::Done);
+    assert_eq!(r.outcomes().iter().filter(|o| o.1 == 2).count(), 1);
 }

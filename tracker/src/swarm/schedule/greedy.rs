@@ -265,8 +265,9 @@ fn order_bulk(
     let Some(proto) = proto.or_else(|| Some(board.route(now, host, receiver, need, 64 << 10)?.proto)) else {
         return false;
     };
-    // Little is risked to learn of a protocol: a unit.
-    if board.is_untried(host, proto) {
+    // Little is risked to learn of a protocol, or of a host that was slow to death: a unit.
+    let trial = board.peers.get(&receiver).is_some_and(|r| r.is_on_trial(host, proto));
+    if trial || board.is_untried(host, proto) {
         last = last.min(first + unit - 1);
     }
     let bytes = board.media.get(&media).map_or(0, |m| m.table.bytes_of(first, last));

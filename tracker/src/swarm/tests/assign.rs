@@ -688,3 +688,58 @@ fn pages_that_are_lost_are_ordered_again() {
     w.done(r, &got[0]);
     assert_eq!(w.swarm.media_list(0, 1)[0].complete, 2);
 }
+
+#[test]
+fn who_drips_is_left_alone_for_a_minute_and_then_tried_with_one_small_order() {
+    for (outcome, total) in [(Outcome::Stalled, 1100), (Outcome::Stopped, 2500)] {
+        let mut w = World::new();
+        film(&mut w, 20_000);
+        for n in [2, 3] {
+            let host = w.peer(n);
+            w.say(host, Join { version: 1, have: PageRanges::one(0, 19_999), ..join("film", Intent::Share) });
+        }
+        let r = w.peer(4);
+        let theirs = |all: &[Assignment]| -> Vec<Assignment> {
+            all.iter().filter(|a| a.source.host.key == identity(2).key()).cloned().collect()
+        };
+        w.join(r, "film", Intent::Whole);
+        let orders = w.assigned(r);
+        let dripping = theirs(&orders);
+        assert!(!dripping.is_empty() && dripping.len() < orders.len(), "{outcome:?}");
+        let unit = dripping.iter().map(|a| a.pages.count(u64::MAX)).min().unwrap();
+        w.pass(Duration::from_millis(u64::from(total)));
+        for a in &dripping {
+            let told = Report { bytes: 0, pages: 0, first_byte: Some(10), total, ..report(a, outcome) };
+            w.say(r, told);
+        }
+        let at = |w: &mut World, seconds| {
+            w.heard(r);
+            w.say(r, Leave { media: orders[0].media });
+            w.pass(Duration::from_secs(seconds));
+            w.join(r, "film", Intent::Whole);
+            let mut got = w.assigned(r);
+            w.pass(Duration::from_millis(600));
+            got.extend(w.assigned(r));
+            assert!(!got.is_empty(), "others send");
+            theirs(&got)
+        };
+        assert_eq!(at(&mut w, 20).len(), 0, "{outcome:?}: not after 20 s");
+        assert_eq!(at(&mut w, 30).len(), 0, "{outcome:?}: not after 50 s");
+        let trial = at(&mut w, 15);
+        assert_eq!(trial.len(), 1, "{outcome:?}: one order");
+        assert!(trial[0].pages.count(u64::MAX) <= unit, "{outcome:?}: a small one");
+        // It does well: nothing is against it any more.
+        w.done(r, &trial[0]);
+        // Orders come one after the other, and soon there is more than one of its under way.
+        let mut running = Vec::new();
+        for _ in 0..10 {
+            let more = w.assigned(r);
+            let (its, others): (Vec<_>, Vec<_>) =
+                more.into_iter().partition(|a| a.source.host.key == identity(2).key());
+            running.extend(its);
+            others.into_iter().for_each(|a| w.done(r, &a));
+            w.pass(Duration::from_millis(100));
+        }
+        assert!(running.len() > 1, "{outcome:?}: {}", running.len());
+    }
+}
