@@ -14,6 +14,9 @@ use super::{
     CANDIDATES, HEARD, LAPSE_MS, LIFE_MS, LOOKED_AT, Live, LiveRun, PATIENCE, RATE, STAND_INS, USEFUL_MS,
 };
 
+/// A host, and over what.
+type Way = (PeerIx, ProtoIx);
+
 impl Board {
     /// The protocol over which `host` can send live pages to `receiver`, the best first.
     fn live_way(&self, now: Now, host: PeerIx, receiver: PeerIx) -> Option<ProtoIx> {
@@ -60,11 +63,11 @@ impl Board {
         ix: MediaIx,
         receiver: PeerIx,
         start: PageNo,
-        host: Option<(PeerIx, ProtoIx)>,
-    ) -> Option<((PeerIx, ProtoIx), Vec<(PeerIx, ProtoIx)>)> {
+        host: Option<Way>,
+    ) -> Option<(Way, Vec<Way>)> {
         let live = self.live(ix)?;
         let ip = self.peers.get(&receiver)?.ip();
-        let mut found: Vec<(PeerIx, ProtoIx)> = live
+        let mut found: Vec<Way> = live
             .tree
             .spare()
             .take(CANDIDATES.0)
@@ -140,13 +143,7 @@ impl Board {
     }
 
     /// Orders everything from now on from a host, and the setup for a newcomer. Whether it could.
-    pub(super) fn live_order(
-        &mut self,
-        now: Now,
-        ix: MediaIx,
-        peer: PeerIx,
-        host: (PeerIx, ProtoIx),
-    ) -> bool {
+    pub(super) fn live_order(&mut self, now: Now, ix: MediaIx, peer: PeerIx, host: Way) -> bool {
         let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn) else { return false };
         let Some(live) = self.live(ix) else { return false };
         let Some((head, place)) = live.head.as_ref().zip(live.tree.get(peer)) else { return false };
@@ -184,13 +181,7 @@ impl Board {
 
     /// Orders the same once more from another host (the best, if none is named): the older order ends when something came of the
     /// newer one. Whether it could.
-    pub(super) fn live_move(
-        &mut self,
-        now: Now,
-        ix: MediaIx,
-        peer: PeerIx,
-        to: Option<(PeerIx, ProtoIx)>,
-    ) -> bool {
+    pub(super) fn live_move(&mut self, now: Now, ix: MediaIx, peer: PeerIx, to: Option<Way>) -> bool {
         let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn) else { return false };
         let Some(place) = self.live(ix).and_then(|l| l.tree.get(peer)) else { return false };
         if place.run.is_none() || place.moving.is_some() || place.high == 0 {
@@ -305,8 +296,8 @@ impl Board {
         conn: ConnId,
         pages: PageSet,
         need: Need,
-        host: (PeerIx, ProtoIx),
-        others: &[(PeerIx, ProtoIx)],
+        host: Way,
+        others: &[Way],
     ) -> Option<u64> {
         let rate = self.live(ix)?.rate().saturating_mul(RATE.0).max(RATE.1);
         let id = self.next_run();
