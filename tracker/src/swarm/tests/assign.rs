@@ -730,16 +730,13 @@ fn who_drips_is_left_alone_for_a_minute_and_then_tried_with_one_small_order() {
         assert!(trial[0].pages.count(u64::MAX) <= unit, "{outcome:?}: a small one");
         // It does well: nothing is against it any more.
         w.done(r, &trial[0]);
-        // Orders come one after the other, and soon there is more than one of its under way.
-        let mut running = Vec::new();
-        for _ in 0..10 {
-            let more = w.assigned(r);
-            let (its, others): (Vec<_>, Vec<_>) =
-                more.into_iter().partition(|a| a.source.host.key == identity(2).key());
-            running.extend(its);
-            others.into_iter().for_each(|a| w.done(r, &a));
+        let (mut next, mut most) = (theirs(&w.assigned(r)), 0);
+        for _ in 0..40 {
+            next.into_iter().for_each(|a| w.done(r, &a));
             w.pass(Duration::from_millis(100));
+            next = theirs(&w.assigned(r));
+            most = most.max(next.iter().map(|a| a.pages.count(u64::MAX)).sum());
         }
-        assert!(running.len() > 1, "{outcome:?}: {}", running.len());
+        assert!(most > unit, "{outcome:?}: {most} pages at once, where a small order has {unit}");
     }
 }
