@@ -142,7 +142,7 @@ impl House {
                 answer(&mut stream, UNSUPPORTED, "", &why).await
             }
             What::Source { continues } => {
-                let Ok(_seat) = self.seat.try_acquire() else {
+                let Ok(seat) = self.seat.try_acquire() else {
                     note(format!("a second source from {from} was refused"));
                     return answer(&mut stream, "403 Forbidden", "", "another source is on the air").await;
                 };
@@ -157,6 +157,8 @@ impl House {
                     return Ok(());
                 }
                 let whole = body(&mut stream, begun, head.chunked, &to).await?;
+                // Who hears that it is over may come again at once.
+                drop(seat);
                 match refused.try_recv() {
                     // Who was told 200 already can only be cut off.
                     Ok(_) if !continues => Ok(()),
@@ -235,11 +237,12 @@ const UNSUPPORTED: &str = "415 Unsupported Media Type";
 pub(crate) const OGG_ONLY: &str =
     "set the encoder to Ogg with Opus, Vorbis or FLAC (content type audio/ogg or application/ogg)";
 
-/// Whether a stream that is announced so may be Ogg. What says nothing of it may: the bytes tell.
+/// Whether a stream that is announced so may be Ogg. What says nothing of it may: the bytes tell. So may MP3, since ffmpeg calls all
+/// that it sends audio/mpeg unless it is told otherwise.
 fn may_be_ogg(content: &str) -> bool {
     let kind = content.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let Some((class, name)) = kind.split_once('/') else { return true };
-    let ogg = ["ogg", "opus", "vorbis", "flac", "speex", "theora"];
+    let ogg = ["ogg", "opus", "vorbis", "flac", "speex", "theora", "mpeg"];
     !matches!(class, "audio" | "video") || ogg.iter().any(|o| name.contains(o))
 }
 
@@ -511,7 +514,7 @@ mod tests {
             assert!(may_be_ogg(good), "{good}");
         }
         assert!(may_be_ogg("application/octet-stream") && may_be_ogg("audio/flac") && may_be_ogg("ogg"));
-        for bad in ["audio/mpeg", "audio/aacp", "AUDIO/MPEG;x", "video/webm", "audio/x-matroska"] {
+        for bad in ["audio/aac", "audio/aacp", "AUDIO/AAC;x", "video/webm", "audio/x-matroska"] {
             assert!(!may_be_ogg(bad), "{bad}");
         }
     }

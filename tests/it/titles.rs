@@ -6,6 +6,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use iceshare::live::Titles;
+use iceshare::ogg::page::seal;
 use iceshare::ogg::{SplitEvent, Splitter, Timeline};
 use iceshare_tests::{Network, have};
 
@@ -15,13 +16,20 @@ use crate::source::{SECRET, encoder, link, say, station, tone};
 fn with_titles(from: &Path, to: &Path, titles: &[usize]) {
     let mut splitter = Splitter::new();
     splitter.push(std::fs::read(from).expect("a file").into());
-    let (mut t, mut out, mut number) = (Titles::default(), Vec::new(), 0);
+    let (mut t, mut out, mut number, mut links) = (Titles::default(), Vec::new(), 0, 0_u32);
     while let Some(event) = splitter.next() {
         let SplitEvent::Page { header, bytes } = event else { panic!("{event:?}") };
         if titles.contains(&number) {
             t.set(vec![("TITLE".to_owned(), format!("before page {number}"))]).expect("a title");
         }
-        t.page(&header, bytes).iter().for_each(|(_, b)| out.extend_from_slice(b));
+        for (header, page) in t.page(&header, bytes) {
+            // A broadcast gives each link a serial number of its own.
+            links += u32::from(header.bos);
+            let mut page = page.to_vec();
+            page[14..18].copy_from_slice(&links.to_le_bytes());
+            seal(&mut page);
+            out.extend_from_slice(&page);
+        }
         number += 1;
     }
     std::fs::write(to, out).expect("written");
@@ -77,7 +85,7 @@ fn difference(network: &Network, codec: &str, hear: Decoder) -> i32 {
         (network.path(&format!("plain.{codec}.ogg")), network.path(&format!("titled.{codec}.ogg")));
     let rising = "aevalsrc=0.4*sin(2*PI*(200+30*t)*t)|0.3*sin(2*PI*(300+50*t)*t):d=12:s=48000";
     let mut c = Command::new("ffmpeg");
-    c.args(["-v", "error", "-f", "lavfi", "-i", rising, "-c:a", codec, "-page_duration", "200000"]);
+    c.args(["-v", "error", "-y", "-f", "lavfi", "-i", rising, "-c:a", codec, "-page_duration", "200000"]);
     assert!(c.arg(&plain).status().is_ok_and(|s| s.success()));
     let at = [9, 10, 20, 31, 42];
     with_titles(&plain, &titled, &at);
