@@ -519,7 +519,8 @@ impl Engine {
         match e {
             FetchEvent::Progress { .. } => {
                 let number = a.credited();
-                if moves {
+                // Of drips the tracker hears nothing: it may know somebody else, where we do not.
+                if speaks {
                     self.coming(now, handle, number);
                 }
             }

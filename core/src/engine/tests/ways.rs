@@ -473,14 +473,14 @@ fn a_slow_line_is_no_drip_and_a_drip_is_better_than_nothing() {
     // A packet now and then, of a host that has many to send to.
     drips(&mut r, id, 1_400, 900, 20);
     assert!(r.stops.is_empty());
-    // Nobody else is there.
+    // We know nobody else, and go on; but perhaps the tracker does.
     let mut r = Rig::joined(1000);
     r.assign(vec![ordered(1, (0, 9), Vec::new())]);
     let id = r.one_started();
     r.event(id, FetchEvent::FirstByte);
     drips(&mut r, id, 1, 500, 60);
     assert!(r.stops.is_empty());
-    assert!(r.acked().len() > 10, "the tracker hears that something comes");
+    assert!(r.acked().is_empty(), "the tracker hears that something comes");
 }
 
 #[test]
