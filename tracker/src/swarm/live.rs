@@ -309,9 +309,10 @@ impl Board {
         let Some(live) = self.live_mut(ix) else { return };
         let known = live.tree.get(peer).is_some();
         let (first, end) = have.runs().last().map_or((0, 0), |(a, b)| (a, b + 1));
+        // Who hears it has the setup, also where the head is not there yet: after a tracker's restart members may come before it.
+        let ready = publisher || end > 0;
         let end = live.head.as_ref().map_or(0, |h| end.min(h.next));
         let high = if publisher { live.head.as_ref().map_or(0, |h| h.next) } else { end };
-        let ready = publisher || high > 0;
         let place =
             Place { ready, run: still, start: first, high, heard: now, root: publisher, ..Place::default() };
         live.tree.insert(peer, place);

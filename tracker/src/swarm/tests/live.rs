@@ -5,7 +5,7 @@ use std::time::Duration;
 use icet::key::Hash;
 use icet::live::{Head, NO_BATCH, SignedHead};
 use icet::message::{
-    Assignment, ErrorCode, Got, Have, Intent, Leave, Need, Outcome, Publish, ServedItem, ToPeer,
+    Assignment, ErrorCode, Got, Have, Intent, Join, Leave, Need, Outcome, Publish, ServedItem, ToPeer,
 };
 use icet::{
     Abilities, Kind, Limits, Manifest, MediaId, PageFlags, PageRanges, PageRecord, PageSet, SignedManifest,
@@ -567,4 +567,32 @@ fn who_fell_behind_the_window_of_its_hosts_begins_anew() {
     // From there on as ever.
     s.goes_on(5, &mut [(conn, run)]);
     assert!(s.w.assigned(conn).is_empty());
+}
+
+#[test]
+fn after_the_tracker_s_restart_who_listened_before_feeds_newcomers() {
+    let mut w = World::new();
+    // The source can send once.
+    let publisher = peer(&mut w, 1, Some(RATE.1 * 3 / 2));
+    w.say(publisher, Publish { request: 1, manifest: manifest(1).signed().clone(), slices: Vec::new() });
+    assert!(w.answer(publisher).is_some());
+    // What it hears comes by an order of the tracker before; and no head is here yet.
+    let old = peer(&mut w, 2, Some(10 * RATE.1));
+    w.say(old, Join { version: 1, have: PageRanges::one(2, 21), ..join("radio", Intent::Whole) });
+    let mut s = Station { w, publisher, media: manifest(1).id(), second: 4 };
+    let listens = |s: &mut Station| {
+        for _ in 0..3 {
+            let last = head_at(s.second).next;
+            s.goes_on(1, &mut []);
+            let pages = PageRanges::one(last, head_at(s.second).next - 1);
+            let got = vec![Got { assignment: 0, pages }];
+            s.w.say(old, Have { media: s.media, got, lost: PageRanges::new() });
+        }
+    };
+    listens(&mut s);
+    let newcomer = s.joins(3, None);
+    let mut orders = s.w.assigned(newcomer);
+    listens(&mut s);
+    orders.extend(s.w.assigned(newcomer));
+    assert_eq!(standing(&orders).1, identity(2).key());
 }
