@@ -6,7 +6,7 @@ use iceshare_tests::Network;
 use iceshare_tests::media::opus_like;
 use iceshare_tests::process::same;
 
-use crate::live::broadcast;
+use crate::live::{broadcast, is_a_stretch, until};
 
 #[test]
 fn a_broadcast_that_ends_becomes_a_file_under_its_link() {
@@ -39,6 +39,41 @@ fn a_broadcast_that_ends_becomes_a_file_under_its_link() {
     again.ends_with(1);
     assert!(again.stderr().contains("kept.opus"), "{}", again.stderr());
     assert!(same(&source, &kept));
+}
+
+#[test]
+fn the_same_command_goes_on_with_the_same_file() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 33).expect("a source");
+    let kept = network.path("kept.opus");
+    let name = kept.to_string_lossy().into_owned();
+    let args = ["--loop", "--keep", name.as_str()];
+    let size = || std::fs::metadata(&kept).map_or(0, |m| m.len());
+    let mut last = 0;
+    for end in ["KILL", "TERM"] {
+        let (mut station, _) = broadcast(&network, "station", &source, &args);
+        until("more is kept", || size() > last + 8_000);
+        station.signal(end);
+        station.end();
+        last = size();
+    }
+    // What a kill leaves of a page.
+    let mut torn = std::fs::read(&kept).expect("kept");
+    torn.extend_from_slice(b"OggS and half of a page");
+    std::fs::write(&kept, torn).expect("written");
+    let (mut station, url) = broadcast(&network, "station", &source, &args);
+    until("more is kept", || size() > last + 8_000);
+    station.signal("INT");
+    station
+        .error_line_within(Duration::from_secs(60), "a file", |l| l.contains("sharing 1 file").then_some(()));
+    let out = network.path("file");
+    let text = out.to_string_lossy().into_owned();
+    network.run("newcomer", &["get", &url, "-o", &text]).ends_with(0);
+    assert!(same(&kept, &out));
+    assert!(is_a_stretch(&source, &out, 2) > 15);
+    station.signal("INT");
+    station.end();
 }
 
 #[test]

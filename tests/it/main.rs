@@ -14,7 +14,6 @@ mod keep;
 mod lab;
 mod libp2p;
 mod live;
-mod live_crowd;
 mod lockstep;
 mod main_job;
 mod mixed;

@@ -76,6 +76,15 @@ async fn on_air(
     let run = async {
         let broadcast = peer.broadcast(&tracker, options, &source.first).await.map_err(failure)?;
         let media = broadcast.media().clone();
+        if let Some(keep) = keep.as_mut()
+            && let Err(why) = keep.goes_on(&media).await
+        {
+            // Nothing of it was heard yet.
+            if !broadcast.resumed() {
+                media.withdraw(false);
+            }
+            return Err(why);
+        }
         output::result(media.url().to_string())?;
         let begins =
             if broadcast.resumed() { "the broadcast goes on where it stopped" } else { "broadcasting" };

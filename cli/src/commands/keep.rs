@@ -1,17 +1,18 @@
 //! `iceshare broadcast --keep`: the broadcast as a file, which is shared under the same link once it has ended.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use iceshare::icet::{IcetUrl, Identity, MediaPath};
-use iceshare::store::StoreError;
+use iceshare::ogg::{SplitEvent, Splitter};
 use iceshare::{Media, Peer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::escape::printable;
-use crate::failure::{FAILED, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 use crate::output::note;
 use crate::peer;
 use crate::share::{Sharer, Strictness, Wanted};
@@ -20,22 +21,79 @@ use crate::share::{Sharer, Strictness, Wanted};
 pub(super) struct Keep {
     file: PathBuf,
     out: tokio::fs::File,
+    /// It was there before: what of this broadcast is in it, by an earlier run.
+    before: bool,
+    /// The page that comes next in it.
+    next: u64,
+}
+
+/// Whole pages at the beginning of a file: how many, how many bytes, and the last one.
+fn whole(file: &std::fs::File) -> io::Result<(u64, u64, Bytes)> {
+    let (mut file, mut splitter) = (io::BufReader::new(file), Splitter::new());
+    let (mut pages, mut len, mut last) = (0, 0, Bytes::new());
+    let mut block = vec![0; 64 << 10];
+    loop {
+        let n = file.read(&mut block)?;
+        splitter.push(Bytes::copy_from_slice(block.get(..n).unwrap_or_default()));
+        while let Some(event) = splitter.next() {
+            let SplitEvent::Page { bytes, .. } = event else { return Ok((pages, len, last)) };
+            (pages, len, last) = (pages + 1, len + bytes.len() as u64, bytes);
+        }
+        if n == 0 {
+            return Ok((pages, len, last));
+        }
+    }
 }
 
 impl Keep {
-    /// Makes the file, which must not exist.
+    /// Makes the file, or takes one that an earlier run of this broadcast may have begun.
     pub(super) fn new(file: &Path) -> Result<Keep, Failure> {
-        let out = std::fs::File::options().write(true).create_new(true).open(file);
-        let out = out.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Failure::from_error(FAILED, &StoreError::Exists(file.to_owned())),
-            _ => Failure::failed(format!("cannot write {}: {e}", file.display())),
-        })?;
-        Ok(Keep { file: file.to_owned(), out: tokio::fs::File::from_std(out) })
+        let mut options = std::fs::File::options();
+        options.read(true).write(true);
+        let (out, before) = match options.clone().create_new(true).open(file) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => (options.open(file), true),
+            new => (new, false),
+        };
+        let out = out.map_err(|e| Failure::failed(format!("cannot write {}: {e}", file.display())))?;
+        Ok(Keep { file: file.to_owned(), out: tokio::fs::File::from_std(out), before, next: 0 })
+    }
+
+    /// Goes on behind what is in the file, if that is the beginning of this broadcast.
+    pub(super) async fn goes_on(&mut self, media: &Media) -> Outcome {
+        if !self.before {
+            return Ok(());
+        }
+        let file = self.out.try_clone().await.map_err(|e| self.broken(&e))?.into_std().await;
+        let store = media.store().clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let (pages, len, last) = whole(&file)?;
+            let known = pages.checked_sub(1).and_then(|p| store.span(p).filter(|_| store.has(p)));
+            let same = known.is_some_and(|s| {
+                s.record.len as usize == last.len()
+                    && store.read(s.offset, last.len()).is_ok_and(|page| page == last)
+            });
+            // What a kill left of a page is none.
+            if same {
+                file.set_len(len)?;
+            }
+            Ok::<_, io::Error>(same.then_some((pages, len)))
+        });
+        let found = found.await.map_err(|e| Failure::failed(format!("internal error: {e}")))?;
+        let Some((pages, len)) = found.map_err(|e| self.broken(&e))? else {
+            return Err(Failure::failed(format!(
+                "{} exists, and is not the beginning of this broadcast: move it away, or choose another name with --keep",
+                self.file.display()
+            )));
+        };
+        self.out.seek(io::SeekFrom::Start(len)).await.map_err(|e| self.broken(&e))?;
+        self.next = pages;
+        Ok(())
     }
 
     /// Writes what is broadcast, up to its end.
     pub(super) async fn all(&mut self, media: &Media) -> Outcome {
-        let mut reader = media.live_reader();
+        let reader = media.live_reader();
+        let mut reader = if self.next > 0 { reader.from_page(self.next) } else { reader };
         while let Some(page) = reader.next().await.map_err(peer::opened)? {
             self.out.write_all(&page.bytes).await.map_err(|e| self.broken(&e))?;
         }

@@ -194,6 +194,12 @@ impl LiveReader {
         LiveReader { quiet: true, ..self }
     }
 
+    /// The same, from this page on, and without setup in front: for who has what is before it.
+    #[must_use]
+    pub fn from_page(self, page: PageNo) -> LiveReader {
+        LiveReader { next: Some(page), ..self }
+    }
+
     /// The next page; none when the broadcast has ended.
     ///
     /// # Errors
