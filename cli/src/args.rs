@@ -183,7 +183,7 @@ pub(crate) struct Broadcast {
     /// End with code 1 if the URL has nothing yet, instead of waiting for it
     #[arg(long, requires = "from")]
     pub(crate) no_wait: bool,
-    /// Write all of it to this file, too, which must not exist; when the broadcast ends, the file is shared under the same link
+    /// Write all of it to this file, too (a new one, or that of a broadcast that goes on); when the broadcast ends, the file is shared under the same link
     #[arg(long, value_name = "FILE")]
     pub(crate) keep: Option<PathBuf>,
 }

@@ -123,7 +123,7 @@ impl Keep {
 
     /// Removes the file if nothing came into it: it would be in the way of the next attempt.
     pub(super) fn drop_if_empty(&self) {
-        if self.file.metadata().is_ok_and(|m| m.len() == 0) {
+        if !self.before && self.file.metadata().is_ok_and(|m| m.len() == 0) {
             let _ = std::fs::remove_file(&self.file);
         }
     }
