@@ -6,6 +6,7 @@
 pub mod driver;
 pub mod engine;
 pub mod hash;
+pub mod html;
 pub mod keyring;
 pub mod live;
 pub mod net;
