@@ -2,18 +2,24 @@
 //! [`store`](crate::store), moved by [`driver`](crate::driver).
 //!
 //! - [`Broadcaster`]: pages in, signed batches of their records and heads out.
+//! - [`Repage`]: pages of an encoder in shorter ones.
 //! - [`Titles`]: titles that come beside the stream, as links of it.
+//! - [`Flat`]: a chain as one logical stream, for players that stop where a link ends.
 //! - [`Chain`]: batches that follow each other.
 //!
 //! The protocol: `proto-spec/spec/icet.md`, section 16.
 
 mod broadcaster;
 mod chain;
+mod flat;
 mod relabel;
+mod repage;
 #[cfg(test)]
 pub(crate) mod tests;
 mod titles;
 
 pub use broadcaster::{Broadcaster, DELAY, Signed, SourceError};
 pub use chain::{Chain, ChainError, Place, Taken};
+pub use flat::{Flat, FlatError};
+pub use repage::Repage;
 pub use titles::{TitleError, Titles};

@@ -107,6 +107,34 @@ impl Clock {
         })
     }
 
+    /// What a granule position (not a negative one) counts without any bias: samples, or frames.
+    pub(super) fn units(self, granule: i64) -> i64 {
+        match self {
+            Self::Samples { .. } => granule,
+            Self::Frames { shift, .. } => (granule >> shift).saturating_add(granule & ((1 << shift) - 1)),
+        }
+    }
+
+    /// The last keyframe's part of a granule position, of video.
+    pub(super) fn key(self, granule: i64) -> Option<i64> {
+        match self {
+            Self::Samples { .. } => None,
+            Self::Frames { shift, .. } => Some(granule >> shift),
+        }
+    }
+
+    /// The granule position of so many [`units`](Self::units), where the last keyframe was at `key`; none if there is no such one.
+    pub(super) fn granule(self, units: i64, key: Option<i64>) -> Option<i64> {
+        match self {
+            Self::Samples { .. } => Some(units),
+            Self::Frames { shift, .. } => {
+                let (key, since) = (key?, units.checked_sub(key?)?);
+                let fits = (0..1 << shift).contains(&since) && (0..=i64::MAX >> shift).contains(&key);
+                fits.then_some((key << shift) | since)
+            }
+        }
+    }
+
     /// How long `position` samples or frames last, in microseconds, rounded down.
     pub(super) fn micros(self, position: i64) -> i64 {
         let (units, seconds) = match self {
@@ -143,6 +171,34 @@ impl Format {
                 Self::unknown()
             }
         })
+    }
+
+    /// Samples at its beginning that are decoded but not played.
+    pub(crate) fn pre_skip(&self) -> u64 {
+        self.clock.map_or(0, |clock| u64::try_from(clock.pre_skip()).unwrap_or(0))
+    }
+
+    /// Whether these are all of its setup packets; of Skeleton that cannot be told.
+    pub(crate) fn is_set_up_by(&self, packets: &[bytes::Bytes]) -> bool {
+        let count = u32::try_from(packets.len()).unwrap_or(u32::MAX);
+        match self.setup {
+            SetupEnd::Packets(needed) => count >= needed,
+            SetupEnd::FlacLast { at_most } => {
+                let last = packets.last().filter(|_| count > 1).and_then(|p| p.first());
+                last.is_some_and(|kind| kind & 0x80 != 0) || at_most.is_some_and(|most| count >= most)
+            }
+            SetupEnd::FirstData => false,
+        }
+    }
+
+    /// The granule position behind one more frame that is no keyframe, of video; where there is no such one, the same.
+    pub(crate) fn next_frame(&self, granule: i64) -> i64 {
+        match self.clock {
+            Some(Clock::Frames { shift, .. }) if !granule & ((1 << shift) - 1) != 0 => {
+                granule.saturating_add(1)
+            }
+            _ => granule,
+        }
     }
 
     pub(super) fn unknown() -> Self {

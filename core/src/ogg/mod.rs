@@ -7,11 +7,14 @@
 //! - [`comment`]: titles and tags.
 //! - [`time`]: the media time, link and logical stream of every page.
 //!
+//! - `ends`: where each packet of a page ends, and at what position.
+//!
 //! Everything here is sans-IO, except [`scan::scan_reader`]. Pages are never altered: what comes out is what stood in
 //! the source, byte for byte.
 
 pub mod codec;
 pub mod comment;
+pub(crate) mod ends;
 pub(crate) mod packet;
 pub mod page;
 pub mod scan;
@@ -29,4 +32,4 @@ pub use time::{Link, LogicalStream, PagePlace, Timeline};
 pub use walk::Damage;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -123,6 +123,11 @@ impl Counter {
         Self { durations, modes, count: 0, open: None, previous: None, known }
     }
 
+    /// The same, of packets that come behind others.
+    pub(super) fn behind(self, before: Option<Counter>) -> Counter {
+        Counter { previous: before.and_then(|b| b.previous), ..self }
+    }
+
     pub(super) fn part(&mut self, part: PacketPart<'_>) {
         if part.starts {
             self.open = self.samples(part.data);
@@ -135,7 +140,8 @@ impl Counter {
         }
     }
 
-    fn samples(&mut self, packet: &[u8]) -> Option<u64> {
+    /// Those of the next packet, of which this is the beginning.
+    pub(super) fn samples(&mut self, packet: &[u8]) -> Option<u64> {
         match self.durations {
             Durations::Unknown => None,
             Durations::Fixed(samples) => Some(samples),

@@ -18,7 +18,8 @@ pub const MAX_PAGE_LEN: usize = MAX_HEADER_LEN + 255 * 255;
 const FLAG_CONTINUED: u8 = 0x01;
 const FLAG_BOS: u8 = 0x02;
 const FLAG_EOS: u8 = 0x04;
-/// Where a page has the serial number of its logical stream, and where its number in there, both least significant byte first.
+/// Where a page has its position, the serial number of its logical stream, and its number in there, each least significant byte first.
+pub(crate) const GRANULE: Range<usize> = 6..14;
 pub(crate) const SERIAL: Range<usize> = 14..18;
 pub(crate) const SEQUENCE: Range<usize> = 18..22;
 const CRC_AT: usize = 22;

@@ -67,6 +67,11 @@ impl Stream {
         self.format.clock
     }
 
+    /// A counter of what its packets hold, for the first one behind its setup.
+    pub(super) fn counter(&self) -> Counter {
+        Counter::new(self.format.durations, self.modes)
+    }
+
     /// The comments, once, when they are complete.
     pub(super) fn take_comments(&mut self) -> Option<Comments> {
         self.comments.take()
