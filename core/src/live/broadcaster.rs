@@ -150,7 +150,22 @@ impl Broadcaster {
         if self.timeline.pages() == 0 && !header.bos {
             return Err(SourceError::NoBeginning);
         }
+        if header.bos && self.relabel.is_in_a_link() {
+            self.close(Some(now));
+        }
         let (header, bytes) = self.relabel.page(self.next + self.pending.len() as u64, header, bytes);
+        self.take(Some(now), header, bytes)
+    }
+
+    /// Ends the link of a source that broke off in the middle.
+    fn close(&mut self, now: Option<Now>) {
+        for (header, bytes) in self.relabel.close() {
+            // A link that was taken so far has no more setup by it.
+            let _ = self.take(now, header, bytes);
+        }
+    }
+
+    fn take(&mut self, now: Option<Now>, header: PageHeader, bytes: Bytes) -> Result<(), SourceError> {
         let place = self.timeline.page(&header, &bytes);
         let begins_link = self.link_no.replace(place.link) != Some(place.link);
         let record = PageRecord {
@@ -167,7 +182,7 @@ impl Broadcaster {
         let streams = self.timeline.link().map(|l| l.streams.as_slice()).unwrap_or_default();
         let key =
             place.keyframe && (streams.get(place.stream).is_some_and(theora) || !streams.iter().any(theora));
-        self.since.get_or_insert(now);
+        self.since = self.since.or(now);
         self.pending_bytes += bytes.len() as u64;
         self.pending.push(Pending { record, bytes, begins_link, key });
         Ok(())
@@ -175,6 +190,9 @@ impl Broadcaster {
 
     /// No page comes any more: the last batch says so.
     pub fn end(&mut self) {
+        if !self.ended {
+            self.close(None);
+        }
         self.ending = true;
     }
 

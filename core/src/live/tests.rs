@@ -112,7 +112,13 @@ fn pages_wait_for_a_signature_as_long_as_was_said_and_no_longer() {
     let pages = opus(7, 100);
     let (signed, head) = sign(broadcaster(), &pages, Duration::from_millis(20), true);
     let out: Vec<Bytes> = signed.iter().flat_map(|s| s.pages.clone()).collect();
-    assert_eq!(out, pages, "all pages, in order");
+    let (last, rest) = out.split_last().unwrap();
+    assert_eq!(rest, pages, "all pages, in order");
+    let last = crate::ogg::PageHeader::parse(last).unwrap();
+    assert!(
+        last.eos && last.segments == 1 && last.sequence == 102 && last.granule == Some(312 + 960 * 100),
+        "an end that the source did not give: {last:?}"
+    );
     // 250 ms at 20 ms a page.
     assert!(
         signed.iter().rev().skip(1).all(|s| s.batch.records.len() == 13),
@@ -120,9 +126,10 @@ fn pages_wait_for_a_signature_as_long_as_was_said_and_no_longer() {
         signed.iter().map(|s| s.batch.records.len()).collect::<Vec<_>>()
     );
     let chain = chain_of(&signed);
-    assert!(chain.ended() && chain.records() == pages.len());
+    assert!(chain.ended() && chain.records() == pages.len() + 1);
     let head = head.unwrap();
-    assert_eq!((head.next, head.link, head.setup.len(), head.key), (102, 0, 2, 101));
+    assert_eq!((head.next, head.link, head.setup.len()), (103, 0, 2));
+    assert!((101..=102).contains(&head.key), "{}", head.key);
     assert_eq!(head.last, signed.last().unwrap().batch.hash());
     assert!(chain.place(1).unwrap().record.flags.has(PageFlags::SETUP));
     let sounds = chain.page_at_time(1_000_000).unwrap();
@@ -147,10 +154,10 @@ fn a_source_that_comes_back_is_another_link_and_time_goes_on() {
         }
     }
     let (chain, head) = (chain_of(&signed), b.head(0).unwrap().unwrap());
-    assert_eq!((head.link, head.setup.len(), head.next), (52, 2, 84));
-    let times: Vec<_> = (0..84).map(|p| chain.place(p).unwrap().time).collect();
+    assert_eq!((head.link, head.setup.len(), head.next), (53, 2, 85), "the first link has an end now");
+    let times: Vec<_> = (0..85).map(|p| chain.place(p).unwrap().time).collect();
     assert!(times.is_sorted(), "{times:?}");
-    assert_eq!(chain.place(52).unwrap().offset, head.link_offset);
+    assert_eq!(chain.place(53).unwrap().offset, head.link_offset);
     // What is no beginning is none.
     let middle = opus(9, 1).pop().unwrap();
     let header = crate::ogg::PageHeader::parse(&middle).unwrap();
@@ -174,16 +181,18 @@ fn links_of_a_broadcast_have_serial_numbers_of_their_own() {
     let over_and_over = [pages.clone(), pages.clone(), pages.clone()].concat();
     let (mut signed, head) = sign(broadcaster(), &over_and_over, Duration::from_millis(20), false);
     let all = labels(&signed);
-    let links: Vec<_> = all.chunks(12).map(|link| link[0].0).collect();
+    // Each but the last has an end that the source did not give.
+    let links: Vec<_> = all.chunks(13).map(|link| link[0].0).collect();
     assert!(links[0] == 7 && links[1] != 7 && links[2] != 7 && links[1] != links[2], "{links:?}");
-    for (link, serial) in all.chunks(12).zip(&links) {
-        assert_eq!(link, (0..12).map(|i| (*serial, i)).collect::<Vec<_>>());
+    for (link, serial) in all.chunks(13).zip(&links) {
+        let count = u32::try_from(link.len()).unwrap();
+        assert_eq!(link, (0..count).map(|i| (*serial, i)).collect::<Vec<_>>());
     }
     let out: Vec<Bytes> = signed.iter().flat_map(|s| s.pages.clone()).collect();
     assert_eq!(out[..12], pages, "the first one is as it was");
     let audio = |p: &Bytes| p.slice(27..);
-    assert!(out[24..].iter().map(audio).eq(pages.iter().map(audio)), "and so is all that is in the others");
-    assert_eq!(head.unwrap().link, 24);
+    assert!(out[26..].iter().map(audio).eq(pages.iter().map(audio)), "and so is all that is in the others");
+    assert_eq!(head.unwrap().link, 26);
 
     // After a crash nobody knows what was used; and the mount gives setup pages, and then pages from the middle.
     let last = signed.last().unwrap().batch.clone();
@@ -194,7 +203,7 @@ fn links_of_a_broadcast_have_serial_numbers_of_their_own() {
     assert!(!links.contains(&back[0].0), "{back:?}");
     assert_eq!(
         back,
-        (0..7).map(|i| (back[0].0, i)).collect::<Vec<_>>(),
+        (0..8).map(|i| (back[0].0, i)).collect::<Vec<_>>(),
         "numbered as if nothing were missing"
     );
     signed.extend(more);

@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::ogg::packet::opus_samples;
-use crate::ogg::page::{MIN_PAGE_LEN, SEQUENCE, packet_parts, seal};
+use crate::ogg::page::{GRANULE, MIN_PAGE_LEN, SEQUENCE, packet_parts, seal, segment_table};
 use crate::ogg::{Codec, Format, PageHeader};
 
 /// Samples (of 48 kHz) of Opus that are decoded before those that are heard.
@@ -23,12 +23,11 @@ const SETUP: usize = 1 << 20;
 const PACKET: usize = 1 << 16;
 /// Segments of a page.
 const SEGMENTS: usize = 255;
-/// Flags of a page.
+/// Where a page has its flags, and what they are.
+const FLAGS: usize = 5;
 const CONTINUED: u8 = 1;
 const BOS: u8 = 2;
 const EOS: u8 = 4;
-/// Where a page has its position.
-const GRANULE: std::ops::Range<usize> = 6..14;
 /// A tag with its value has so many bytes at most.
 const TAG: usize = 4096;
 
@@ -65,6 +64,8 @@ struct Link {
     granule: Option<i64>,
     /// What is added to positions.
     shift: i64,
+    /// What is decoded and not heard at the beginning of the next page (Vorbis).
+    roll: Vec<Vec<u8>>,
     /// Number of the next page that goes out; none: as they come.
     next: u32,
     changed: bool,
@@ -80,8 +81,8 @@ pub struct Titles {
 }
 
 impl Titles {
-    /// Sets tags, in place of those that have their names: from the next page on that begins with a packet. A title or an artist
-    /// that is not among them is left out, for it was that of something else.
+    /// Sets tags, in place of those that have their names: from behind the next page on with whose end a packet ends, which is the last
+    /// one of its link. A title or an artist that is not among them is left out, for it was that of something else.
     ///
     /// # Errors
     /// [`TitleError`]; nothing changes then.
@@ -113,14 +114,13 @@ impl Titles {
         let Some(link) = self.link.as_mut().filter(|l| l.serial == header.serial && !l.several) else {
             return vec![(*header, bytes)];
         };
+        link.note(header, &bytes);
+        let tags = if link.may_change(header) { self.tags.take() } else { None };
         let mut out = Vec::new();
-        if link.may_change(header)
-            && let Some(tags) = self.tags.take()
-        {
+        link.relabelled(header, bytes, tags.is_some(), &mut out);
+        if let Some(tags) = tags {
             link.change(&tags, &mut out);
         }
-        link.note(header, &bytes);
-        out.push(link.relabelled(header, bytes));
         out
     }
 }
@@ -140,19 +140,19 @@ impl Link {
             samples: 0,
             granule: None,
             shift: 0,
+            roll: Vec::new(),
             next: 0,
             changed: false,
         }
     }
 
-    /// Whether another link can begin before this page: sound has come, and no packet goes on.
+    /// Whether another link can begin behind this page, which was noted: it has sound, and no packet goes on.
     fn may_change(&self, header: &PageHeader) -> bool {
         self.ready
             && !self.ended
-            && !header.bos
-            && !header.continued
+            && header.granule.is_some_and(|g| g > 0)
             && self.open.is_empty()
-            && self.granule.is_some()
+            && self.granule == header.granule
             && !self.last.is_empty()
     }
 
@@ -220,27 +220,44 @@ impl Link {
         }
     }
 
-    /// The page under its link's position and number.
-    fn relabelled(&mut self, header: &PageHeader, bytes: Bytes) -> (PageHeader, Bytes) {
-        if !self.changed {
+    /// The page under its link's position and number; `ends`: it is the link's last one.
+    fn relabelled(
+        &mut self,
+        header: &PageHeader,
+        bytes: Bytes,
+        ends: bool,
+        out: &mut Vec<(PageHeader, Bytes)>,
+    ) {
+        if !self.changed && !ends {
             self.next = header.sequence.wrapping_add(1);
-            return (*header, bytes);
+            out.push((*header, bytes));
+            return;
         }
         let granule = header.granule.map(|g| g.saturating_add(self.shift).max(0));
+        if !self.changed {
+            self.next = header.sequence;
+        }
+        let roll = std::mem::take(&mut self.roll);
+        let mut page = behind(&roll, header, &bytes).unwrap_or_else(|| {
+            self.lay(&roll, 0, 0, out);
+            BytesMut::from(&bytes[..])
+        });
         let sequence = self.number();
-        let mut page = BytesMut::from(&bytes[..]);
         let fields = [
             (GRANULE, granule.unwrap_or(-1).to_le_bytes().to_vec()),
             (SEQUENCE, sequence.to_le_bytes().to_vec()),
         ];
         for (at, value) in fields {
-            let Some(field) = page.get_mut(at) else { return (*header, bytes) };
-            field.copy_from_slice(&value);
+            if let Some(field) = page.get_mut(at) {
+                field.copy_from_slice(&value);
+            }
+        }
+        if ends && let Some(flags) = page.get_mut(FLAGS) {
+            *flags |= EOS;
         }
         seal(&mut page);
         // It was one before, and has only other numbers now.
-        let header = PageHeader::parse(&page).unwrap_or(*header);
-        (header, page.freeze())
+        out.push((PageHeader::parse(&page).unwrap_or(*header), page.freeze()));
     }
 
     fn number(&mut self) -> u32 {
@@ -249,10 +266,9 @@ impl Link {
         number
     }
 
-    /// Ends the link and begins the next one.
+    /// Begins the next link.
     fn change(&mut self, tags: &[(String, String)], out: &mut Vec<(PageHeader, Bytes)>) {
         let Some(granule) = self.granule else { return };
-        self.lay(&[], EOS, granule.saturating_add(self.shift).max(0), out);
         let (packets, roll) = (self.packets(tags), self.roll());
         let skipped = roll.iter().map(|(_, samples)| *samples).sum::<u64>();
         let skipped = if self.codec == Codec::Opus { i64::try_from(skipped).unwrap_or(0) } else { 0 };
@@ -262,7 +278,10 @@ impl Link {
             self.lay(rest, 0, 0, out);
         }
         let roll: Vec<Vec<u8>> = roll.into_iter().map(|(packet, _)| packet).collect();
-        if !roll.is_empty() {
+        if self.codec == Codec::Vorbis {
+            // On a page of its own its position would be zero, which some take for a mistake.
+            self.roll = roll;
+        } else {
             self.lay(&roll, 0, skipped, out);
         }
     }
@@ -312,7 +331,7 @@ impl Link {
         all
     }
 
-    /// Lays packets onto pages, the last of which has this position; none: onto an empty page.
+    /// Lays packets onto pages, the last of which has this position.
     fn lay(&mut self, packets: &[Vec<u8>], flags: u8, granule: i64, out: &mut Vec<(PageHeader, Bytes)>) {
         // Segments, and whether a packet ends with each.
         let mut segments: Vec<&[u8]> = Vec::new();
@@ -323,12 +342,8 @@ impl Link {
             }
         }
         let mut continued = false;
-        let mut pages: Vec<&[&[u8]]> = segments.chunks(SEGMENTS).collect();
-        if pages.is_empty() {
-            pages.push(&[]);
-        }
-        for part in pages {
-            let ends = part.is_empty() || part.iter().any(|s| s.len() < 255);
+        for part in segments.chunks(SEGMENTS) {
+            let ends = part.iter().any(|s| s.len() < 255);
             let mut page = BytesMut::with_capacity(MIN_PAGE_LEN + part.len() * 256);
             page.put_slice(b"OggS\0");
             page.put_u8(flags | if continued { CONTINUED } else { 0 });
@@ -346,6 +361,22 @@ impl Link {
             }
         }
     }
+}
+
+/// A page with packets in front of its own, if it has room for them, unsealed.
+fn behind(packets: &[Vec<u8>], header: &PageHeader, page: &[u8]) -> Option<BytesMut> {
+    let mut laces = Vec::new();
+    for packet in packets {
+        laces.extend(std::iter::repeat_n(255, packet.len() / 255));
+        laces.push(u8::try_from(packet.len() % 255).ok()?);
+    }
+    laces.extend_from_slice(segment_table(page));
+    let mut out = BytesMut::from(page.get(..MIN_PAGE_LEN)?);
+    *out.get_mut(MIN_PAGE_LEN - 1)? = u8::try_from(laces.len()).ok()?;
+    out.extend_from_slice(&laces);
+    packets.iter().for_each(|p| out.extend_from_slice(p));
+    out.extend_from_slice(page.get(header.header_len()..)?);
+    Some(out)
 }
 
 /// A list of comments with other tags: vendor and what else it has are kept, but for a title and an artist.
