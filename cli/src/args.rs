@@ -153,7 +153,7 @@ pub(crate) struct Broadcast {
     #[arg(long = "as", value_name = "PATH")]
     pub(crate) path: MediaPath,
     /// Where the Ogg pages come from: an http:// URL, a file (as fast as it sounds), or - for standard input (as fast as they come)
-    #[arg(long, value_name = "URL|FILE|-", required_unless_present = "listen_source")]
+    #[arg(long, value_name = "URL|FILE|-")]
     pub(crate) from: Option<crate::source::From>,
     /// Instead: take the stream of an encoder that speaks Icecast's source protocol (ffmpeg, liquidsoap, ices2, ezstream,
     /// BUTT, Mixxx), at this address and port; any mount will do
@@ -177,6 +177,9 @@ pub(crate) struct Broadcast {
     /// How long a page may wait for the signature that it shares with those behind it
     #[arg(long, value_name = "TIME", value_parser = parse_delay, default_value = "250ms")]
     pub(crate) delay: Duration,
+    /// Cut longer pages of the source into pages of so long, packets untouched: what is passed on in small pieces is heard sooner
+    #[arg(long, value_name = "TIME", value_parser = parse_page_time)]
+    pub(crate) page_time: Option<Duration>,
     /// How much is kept for those who come late; on disk it may be 4 MiB more
     #[arg(long, value_name = "TIME", value_parser = parse_window, default_value = "30m")]
     pub(crate) window: Duration,
@@ -252,7 +255,8 @@ pub(crate) struct Get {
 pub(crate) enum ProgressKind {
     /// A bar, if standard error is a terminal
     Bar,
-    /// A line whenever pages came, at most five a second: `progress held=N pages=N bytes=N hosts=N over=NAME:PAGES,…`
+    /// A line whenever pages came, at most five a second: `progress held=N pages=N bytes=N hosts=N over=NAME:PAGES,…`, of live media
+    /// without held and pages
     Lines,
 }
 
@@ -417,6 +421,16 @@ fn parse_delay(s: &str) -> Result<Duration, String> {
         return Err("listeners would hear everything that much later: 10s at most".to_owned());
     }
     Ok(delay)
+}
+
+fn parse_page_time(s: &str) -> Result<Duration, String> {
+    let time = parse_time(s)?;
+    if time < Duration::from_millis(20) {
+        return Err(
+            "each page costs some 80 bytes besides its packets: 20ms at least, 200ms is usual".to_owned()
+        );
+    }
+    Ok(time)
 }
 
 /// A link to a tracker, without a path.

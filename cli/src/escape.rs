@@ -16,6 +16,19 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
+/// The same of its beginning, if it is longer than a line.
+pub(crate) fn brief(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut out: String = chars.by_ref().take(LINE).collect();
+    if chars.next().is_some() {
+        out.push('…');
+    }
+    printable(&out)
+}
+
+/// Characters of a line.
+const LINE: usize = 120;
+
 /// Not a control character by its class, and yet no text. Joiners (U+200C, U+200D) stay: scripts need them.
 fn is_deceptive(c: char) -> bool {
     matches!(c,
@@ -26,6 +39,12 @@ fn is_deceptive(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_is_cut() {
+        assert_eq!(brief(&"ü".repeat(120)), "ü".repeat(120));
+        assert_eq!(brief(&"ü\n".repeat(70)), "ü\\n".repeat(60) + "…");
+    }
 
     #[test]
     fn what_steers_a_terminal_is_made_visible() {

@@ -25,7 +25,7 @@ use crate::output::note;
 const HEAD: usize = 16 << 10;
 const CHUNK_HEAD: usize = 128;
 /// How long a head may take, and a source be silent (as Icecast's `source-timeout`).
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at once: one source, and strangers.
 const PLACES: SlotLimits = SlotLimits { all: 32, each: 8 };
 /// Bytes read at once, and pieces in hand.
@@ -115,7 +115,7 @@ impl House {
         };
         let method = match head.what {
             What::Other => {
-                let more = "Allow: SOURCE, PUT, GET, OPTIONS\r\n";
+                let more = "Allow: SOURCE, PUT, OPTIONS\r\n";
                 let why = "this takes streams of sources, over PUT or SOURCE; listeners use the icet:// link";
                 let status = if head.method == "OPTIONS" { "200 OK" } else { "405 Method Not Allowed" };
                 return answer(&mut stream, status, more, why).await;

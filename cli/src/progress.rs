@@ -50,19 +50,19 @@ fn hosts(p: &Progress) -> usize {
 pub(crate) async fn tell(media: &Media) {
     let mut tick = tokio::time::interval(TICK);
     let mut told = None;
+    let live = media.is_live();
     loop {
         tick.tick().await;
         let p = media.progress();
-        if told.replace(p.held) != Some(p.held) {
+        if told.replace((p.held, p.bytes)) != Some((p.held, p.bytes)) {
             let hosts = hosts(&p);
             let mut over: BTreeMap<&str, u64> = BTreeMap::new();
             p.flows.iter().for_each(|((_, by), f)| *over.entry(by.as_str()).or_default() += f.pages);
             let over: Vec<_> = over.iter().map(|(by, pages)| format!("{by}:{pages}")).collect();
             let (held, over) = (p.held, over.join(","));
-            note(format!(
-                "progress held={held} pages={} bytes={} hosts={hosts} over={over}",
-                p.pages, p.bytes
-            ));
+            // Of live media nobody knows how many pages there will be.
+            let pages = if live { String::new() } else { format!(" held={held} pages={}", p.pages) };
+            note(format!("progress{pages} bytes={} hosts={hosts} over={over}", p.bytes));
         }
     }
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use iceshare::live::Titles;
+use iceshare::live::{Repage, Titles};
 use iceshare::ogg::{Damage, PageHeader, SplitEvent, Splitter, Timeline};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::escape::printable;
+use crate::escape::brief;
 use crate::failure::Failure;
 use crate::listen_source::{self, Arrived, Door, Title};
 use crate::output::note;
@@ -27,8 +27,11 @@ const BLOCK: usize = 32 * 1024;
 const NO_OGG: &str = "this is no Ogg: set the encoder to Ogg with Opus, Vorbis or FLAC";
 /// What a page begins with.
 const OGG: &[u8] = b"OggS";
-/// The first page of a source comes within so many bytes, or it is something else than Ogg.
-const SEARCH: u64 = 256 * 1024;
+/// The first page of a source comes within so many bytes, which are more than a page has, or it is something else than Ogg. Icecast sends
+/// as many at once.
+const SEARCH: u64 = 64 * 1024;
+/// An encoder that sends nothing for so long is spoken of.
+const QUIET: Duration = Duration::from_secs(3);
 /// Pages in hand between the source and the broadcast.
 const QUEUE: usize = 256;
 /// Setup pages that are looked for a page of sound.
@@ -93,6 +96,19 @@ impl FromStr for From {
     }
 }
 
+/// How a source is read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct How {
+    /// What messages about it begin with, where there are several.
+    pub(crate) named: Option<String>,
+    /// A file begins anew when it ends.
+    pub(crate) again: bool,
+    /// A URL that is not there yet is asked again until it is.
+    pub(crate) waits: bool,
+    /// Longer pages are cut into shorter ones.
+    pub(crate) page_time: Option<Duration>,
+}
+
 /// Pages on their way from a source.
 pub(crate) type Pages = mpsc::Receiver<(PageHeader, Bytes)>;
 
@@ -104,12 +120,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens it and waits for its first pages. `again`: a file begins anew when it ends; `waits`: a URL that is not there yet is
-    /// asked again until it is.
-    pub(crate) async fn open(from: &From, again: bool, waits: bool) -> Result<Source, Failure> {
+    /// Opens it and waits for its first pages.
+    pub(crate) async fn open(from: &From, how: How) -> Result<Source, Failure> {
         let (out, mut pages) = mpsc::channel(QUEUE);
         let (failed, mut failure) = mpsc::channel(1);
         let from = from.clone();
+        let named = how.named.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
         let name = match &from {
             From::Stdin => "standard input".to_owned(),
             From::File(path) => path.display().to_string(),
@@ -118,15 +134,15 @@ impl Source {
         };
         tokio::spawn(async move {
             let read = match &from {
-                From::Stdin => stdin(out).await,
-                From::File(path) => file(path, again, out).await,
-                From::Http { .. } => http(&from, waits, out).await,
-                From::Listen(door) => listen(door.clone(), out).await,
+                From::Stdin => stdin(how, out).await,
+                From::File(path) => file(path, how, out).await,
+                From::Http { .. } => http(&from, how, out).await,
+                From::Listen(door) => listen(door.clone(), how, out).await,
             };
             if let Err(why) = read
                 && let Err(why) = failed.send(why).await
             {
-                note(format!("iceshare: the source has failed: {}", why.0));
+                note(format!("iceshare: {named}the source has failed: {}", why.0));
             }
         });
         let (mut first, mut timeline) = (Vec::new(), Timeline::new());
@@ -156,6 +172,7 @@ struct Reading {
     seen: u64,
     pages: u64,
     recent: Option<Recent>,
+    repage: Option<Repage>,
     titles: Titles,
 }
 
@@ -211,15 +228,15 @@ impl Recent {
 }
 
 impl Reading {
-    fn new(out: mpsc::Sender<(PageHeader, Bytes)>, paced: bool) -> Reading {
-        let pace = paced.then(|| Paced { began: Instant::now(), timeline: Timeline::new() });
+    fn new(out: mpsc::Sender<(PageHeader, Bytes)>, how: &How) -> Reading {
         Reading {
             out,
             splitter: Splitter::new(),
-            pace,
+            pace: None,
             seen: 0,
             pages: 0,
             recent: None,
+            repage: how.page_time.map(Repage::new),
             titles: Titles::default(),
         }
     }
@@ -243,7 +260,7 @@ impl Reading {
         self.seen += bytes.len() as u64;
         self.splitter.push(bytes);
         let goes_on = self.cut().await?;
-        if self.pages == 0 && self.seen > SEARCH {
+        if self.pages == 0 && self.seen >= SEARCH {
             return Err("it is not Ogg".to_owned());
         }
         Ok(goes_on)
@@ -255,17 +272,23 @@ impl Reading {
             match event {
                 SplitEvent::Page { header, bytes } => {
                     self.pages += 1;
-                    if let Some(pace) = &mut self.pace {
-                        let place = pace.timeline.page(&header, &bytes);
-                        let due = Duration::from_micros(u64::try_from(place.time).unwrap_or(0));
-                        sleep_until(pace.began + due).await;
-                    }
                     if self.recent.as_mut().is_some_and(|r| !r.is_new(Instant::now(), &header, &bytes)) {
                         continue;
                     }
-                    for page in self.titles.page(&header, bytes) {
-                        if self.out.send(page).await.is_err() {
-                            return Ok(false);
+                    let parts = match &mut self.repage {
+                        Some(repage) => repage.page(&header, bytes),
+                        None => vec![(header, bytes)],
+                    };
+                    for (header, bytes) in parts {
+                        if let Some(pace) = &mut self.pace {
+                            let place = pace.timeline.page(&header, &bytes);
+                            let due = Duration::from_micros(u64::try_from(place.time).unwrap_or(0));
+                            sleep_until(pace.began + due).await;
+                        }
+                        for page in self.titles.page(&header, bytes) {
+                            if self.out.send(page).await.is_err() {
+                                return Ok(false);
+                            }
                         }
                     }
                 }
@@ -280,18 +303,19 @@ fn skipped(damage: &Damage) {
     tracing::warn!(%damage, "left out of the broadcast");
 }
 
-async fn stdin(out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
+async fn stdin(how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let stdin =
         std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("it cannot be read: {e}"))?;
-    Reading::new(out, false).all(tokio::fs::File::from_std(stdin.into())).await.map(drop)
+    Reading::new(out, &how).all(tokio::fs::File::from_std(stdin.into())).await.map(drop)
 }
 
-async fn file(path: &PathBuf, again: bool, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
-    let mut reading = Reading::new(out, true);
+async fn file(path: &PathBuf, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
+    let mut reading = Reading::new(out, &how);
+    reading.pace = Some(Paced { began: Instant::now(), timeline: Timeline::new() });
     loop {
         let before = reading.pages;
         let file = tokio::fs::File::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
-        if !reading.all(file).await? || !again {
+        if !reading.all(file).await? || !how.again {
             return Ok(());
         }
         if reading.pages == before {
@@ -300,10 +324,11 @@ async fn file(path: &PathBuf, again: bool, out: mpsc::Sender<(PageHeader, Bytes)
     }
 }
 
-/// Follows a URL, and asks again when it breaks off, and before it is there if `waits`.
-async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
-    let mut reading = Reading::new(out, false);
+/// Follows a URL, and asks again when it breaks off, and before it is there if it is to wait.
+async fn http(from: &From, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
+    let mut reading = Reading::new(out, &how);
     reading.recent = Some(Recent::default());
+    let named = how.named.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     let mut pause = PAUSE.0;
     // What is told of a source that is not there, or not any more.
     let mut told = false;
@@ -319,7 +344,8 @@ async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) 
                             }
                             if told && reading.pages > before {
                                 told = false;
-                                note(if before == 0 { "the source is there" } else { "the source is back" });
+                                let what = if before == 0 { "there" } else { "back" };
+                                note(format!("{named}the source is {what}"));
                             }
                         }
                     }
@@ -330,7 +356,7 @@ async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) 
             },
             Err(why) => why,
         };
-        if reading.pages == 0 && !waits {
+        if reading.pages == 0 && !how.waits {
             return Err(why);
         }
         // Nobody takes its pages any more.
@@ -341,9 +367,9 @@ async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) 
         if !std::mem::replace(&mut told, true) {
             note(match reading.pages {
                 0 => format!(
-                    "waiting for the source, which is not there yet ({why}); it is asked again and again"
+                    "{named}waiting for the source, which is not there yet ({why}); it is asked again and again"
                 ),
-                _ => format!("the source broke off ({why}); it is asked again until it is back"),
+                _ => format!("{named}the source broke off ({why}); it is asked again until it is back"),
             });
         }
         reading.seen = 0;
@@ -354,16 +380,16 @@ async fn http(from: &From, waits: bool, out: mpsc::Sender<(PageHeader, Bytes)>) 
 }
 
 /// Takes one encoder's stream after the other.
-async fn listen(door: Door, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
+async fn listen(door: Door, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let url = format!("icecast://source:{}@{{}}/live", door.password);
     let (address, mut sources, mut titles) =
         listen_source::open(door).await.map_err(|e| format!("sources cannot come there: {e}"))?;
     note(format!("waiting for an encoder that streams Ogg to {}", url.replace("{}", &address.to_string())));
-    let mut reading = Reading::new(out, false);
+    let mut reading = Reading::new(out, &how);
     while let Some(Arrived { who, mut bytes, refuse }) = sources.recv().await {
         let mut refuse = Some(refuse);
         (reading.splitter, reading.seen, reading.pages) = (Splitter::new(), 0, 0);
-        let mut begun = false;
+        let (mut begun, mut gone, mut quiet) = (false, false, false);
         loop {
             let piece = tokio::select! {
                 biased;
@@ -372,13 +398,26 @@ async fn listen(door: Door, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<()
                     set_title(&mut reading.titles, title);
                     continue;
                 }
-                piece = bytes.recv() => piece,
+                piece = timeout(QUIET, bytes.recv()) => piece,
+            };
+            let Ok(piece) = piece else {
+                if !std::mem::replace(&mut quiet, true) {
+                    note(format!(
+                        "nothing comes of {who}, which has the place; when it is silent for {} s, the place is free",
+                        listen_source::PATIENCE.as_secs()
+                    ));
+                }
+                continue;
             };
             let Some(piece) = piece else { break };
+            if std::mem::take(&mut quiet) {
+                note(format!("it comes again of {who}"));
+            }
             if !begun && !piece.starts_with(OGG.get(..piece.len()).unwrap_or(OGG)) {
                 note(format!("{who} was sent away, for it sends no Ogg: {}", listen_source::OGG_ONLY));
                 // Gone already: then nobody need be told.
                 refuse.take().map(|refuse| refuse.send(NO_OGG));
+                gone = true;
                 break;
             }
             if !std::mem::replace(&mut begun, true) {
@@ -393,24 +432,30 @@ async fn listen(door: Door, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<()
                         listen_source::OGG_ONLY
                     ));
                     refuse.take().map(|refuse| refuse.send(NO_OGG));
-                    begun = false;
+                    gone = true;
                     break;
                 }
             }
         }
-        if begun {
-            reading.splitter.gap();
-            if !reading.cut().await? {
-                return Ok(());
-            }
-            note("the encoder has ended its stream; the broadcast goes on when it, or another, comes again");
+        if gone {
+            continue;
         }
+        reading.splitter.gap();
+        if !reading.cut().await? {
+            return Ok(());
+        }
+        let what = match (begun, quiet) {
+            (_, true) => format!("nothing came of {who} any more, and its place is free"),
+            (true, false) => "the encoder has ended its stream".to_owned(),
+            (false, false) => format!("{who} went away before it sent anything"),
+        };
+        note(format!("{what}; the broadcast goes on when it, or another, comes again"));
     }
     Ok(())
 }
 
 fn set_title(titles: &mut Titles, title: Title) {
-    let what = title.tags.iter().map(|(_, value)| printable(value)).collect::<Vec<_>>().join(" - ");
+    let what = brief(&title.tags.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(" - "));
     let set = titles.set(title.tags);
     note(match &set {
         Ok(()) => format!("now: {what}"),

@@ -3,7 +3,7 @@
 use iceshare::Media;
 use iceshare::ogg::{Comments, PageHeader, Timeline};
 
-use crate::escape::printable;
+use crate::escape::brief;
 use crate::output::note;
 
 /// Follows the pages of live media, and says when another title is on.
@@ -20,7 +20,7 @@ impl Now {
         self.timeline.page(&header, bytes);
         let Some(title) = self.timeline.link_comments().and_then(title) else { return };
         if self.told.as_ref() != Some(&title) {
-            note(format!("now: {}", printable(&title)));
+            note(format!("now: {}", brief(&title)));
             self.told = Some(title);
         }
     }

@@ -15,6 +15,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use iceshare::html::escaped;
 use iceshare::net::{SlotLimits, Slots, Standing};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -64,6 +65,8 @@ pub struct Station {
     pub link: Option<String>,
     /// Where the server says that it is listened to.
     pub url: String,
+    /// Why it is not in the swarm, if so.
+    pub trouble: Option<String>,
     /// Places at the server; none: as many as come.
     pub limit: Option<usize>,
     /// What the tracker says; none: nothing, just now.
@@ -145,7 +148,7 @@ impl State {
     pub fn json(&self) -> Value {
         let station = |(name, s): (&String, &Station)| {
             json!({
-                "mount": name, "link": s.link, "url": s.url, "limit": s.limit, "guided": s.swarm.is_some(),
+                "mount": name, "link": s.link, "url": s.url, "trouble": s.trouble, "limit": s.limit, "guided": s.swarm.is_some(),
                 "listeners": s.here() + s.in_swarm(), "listeners_icecast": s.here(), "listeners_swarm": s.in_swarm(),
                 "hits_swarm": s.swarm.as_ref().map(|w| w.hits), "sent_away": s.sent_away,
                 "decisions": s.decisions.iter().map(row).collect::<Vec<_>>(),
@@ -241,6 +244,9 @@ impl State {
                 s.in_swarm(),
                 s.sent_away
             );
+            if let Some(trouble) = &s.trouble {
+                let _ = write!(out, "<p class=trouble role=alert>Not in the swarm: {}</p>", escaped(trouble));
+            }
             if let Some(link) = &s.link {
                 let _ = write!(out, "<p class=link>{}</p>", escaped(link));
             }
@@ -285,23 +291,6 @@ dt{color:light-dark(#53616e,#9db0c0);font-size:.9rem}dd{margin:0;font-size:1.4re
 border-bottom:1px solid light-dark(#d8e0e7,#2b3947);overflow-wrap:anywhere}.away td{color:light-dark(#a02622,#ff9d97)}\
 .link{overflow-wrap:anywhere;font-family:ui-monospace,monospace;font-size:.85rem}\
 .trouble{padding:.6rem;border:2px solid light-dark(#a02622,#ff9d97);border-radius:.4rem}</style></head><body><main>";
-
-/// Text in HTML.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -477,6 +466,7 @@ mod tests {
         let station = Station {
             link: Some("icet://t/radio".to_owned()),
             url: "http://radio.example:8000/live.oga".to_owned(),
+            trouble: None,
             limit: Some(1),
             swarm: Some(swarm),
             decisions,

@@ -8,7 +8,7 @@ use iceshare_tests::process::http_get;
 use iceshare_tests::{Network, PATIENCE, Proc, binary, have};
 use serde_json::Value;
 
-use crate::source::{encoder, icecast, link};
+use crate::source::{encoder, icecast, told_link};
 
 struct Stage {
     network: Network,
@@ -40,7 +40,7 @@ impl Stage {
         };
         let at = |what: &str| at(what).trim_start_matches("http://").to_owned();
         let (web, door) = (at("what becomes of whom, and why"), at("door for listeners"));
-        let link = link(&agent);
+        let link = told_link(&agent);
         (agent, link, web, door)
     }
 

@@ -19,6 +19,7 @@ mod main_job;
 mod mixed;
 mod players;
 mod quic;
+mod repage;
 mod sizes;
 mod source;
 mod standing;

@@ -15,9 +15,13 @@ pub(crate) const SECRET: &str = "c291cmNlOnMzY3JldA=="; // source:s3cret
 
 /// A broadcast that waits for its encoder, and where that may come.
 pub(crate) fn station(network: &Network) -> (Proc, String) {
+    station_with(network, &[])
+}
+
+pub(crate) fn station_with(network: &Network, more: &[&str]) -> (Proc, String) {
     let tracker = network.tracker.url.as_str();
     let args = ["broadcast", "--tracker", tracker, "--as", "radio/one", "--listen-source", "127.0.0.1:0"];
-    let station = network.run("station", &[&args[..], &["--source-password", "s3cret"]].concat());
+    let station = network.run("station", &[&args[..], &["--source-password", "s3cret"], more].concat());
     let door = station.error_line("where encoders may come", |l| {
         let (_, rest) = l.split_once("icecast://source:s3cret@")?;
         Some(rest.split('/').next()?.to_owned())
@@ -25,7 +29,14 @@ pub(crate) fn station(network: &Network) -> (Proc, String) {
     (station, door)
 }
 
+/// The link of a broadcast that is on the air.
 pub(crate) fn link(station: &Proc) -> String {
+    station.error_line("that it is on the air", |l| l.contains("Ctrl-C ends it").then_some(()));
+    told_link(station)
+}
+
+/// The first link that a command tells.
+pub(crate) fn told_link(station: &Proc) -> String {
     station.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()))
 }
 
@@ -176,7 +187,7 @@ pub(crate) fn tone(network: &Network) -> std::path::PathBuf {
 }
 
 /// Checks that `seconds` of the tone were recorded, without a gap or a repeat.
-fn is_of_the_tone(network: &Network, recorded: &Path, seconds: usize) {
+pub(crate) fn is_of_the_tone(network: &Network, recorded: &Path, seconds: usize) {
     let sound = crate::live::decoded(recorded);
     let whole = crate::live::decoded(&tone(network));
     assert!(sound.len() >= seconds * 16_000 * 2, "{} bytes", sound.len());

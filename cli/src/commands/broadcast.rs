@@ -15,8 +15,8 @@ use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::listen_source::Door;
 use crate::output::{self, note};
-use crate::peer::{self, Role};
-use crate::source::{From, Pages, Source};
+use crate::peer::{self, Kept, Role};
+use crate::source::{From, How, Pages, Source};
 
 /// When a source has ended, those who listen may fetch the rest for as long as something is sent in so long.
 const LINGER: Duration = Duration::from_secs(5);
@@ -34,35 +34,54 @@ pub(crate) async fn broadcast(
             From::Listen(Door { listen, password })
         }
         (None, None) => {
-            return Err(Failure::usage("where do the pages come from? --from or --listen-source"));
+            return Err(Failure::usage(
+                "where do the pages come from? --from URL, FILE or - (standard input); or --listen-source ADDR:PORT, \
+                 to which an encoder streams as to an Icecast server",
+            ));
         }
     };
     if args.again && !matches!(from, From::File(_)) {
         return Err(Failure::usage("--loop is for a file"));
     }
     crate::transports::for_live(settings)?;
+    let how = How { again: args.again, waits: !args.no_wait, page_time: args.page_time, named: None };
+    let (peer, kept) = peer::start(settings, Role::Publisher).await?;
+    // Encoders may come much later than who wants to know the link.
+    let told = matches!(from, From::Listen(_));
+    if told {
+        let key = Some(peer.key());
+        output::result(IcetUrl { path: Some(args.path.clone()), key, ..tracker.clone() }.to_string())?;
+        note("this link can be heard once an encoder streams to us");
+    }
     // A source that is none is found before anything is announced.
     let source = tokio::select! {
-        () = stop.cancelled() => return Err(Failure::interrupted()),
-        source = Source::open(&from, args.again, !args.no_wait) => source?,
+        () = stop.cancelled() => Err(Failure::interrupted()),
+        source = Source::open(&from, how) => source,
     };
-    let mut keep = args.keep.as_deref().map(Keep::new).transpose()?;
-    let outcome = on_air(args, settings, stop, tracker, source, &mut keep).await;
-    if let Some(keep) = keep {
-        keep.drop_if_empty();
-    }
+    let begun = source.and_then(|source| Ok((source, args.keep.as_deref().map(Keep::new).transpose()?)));
+    let outcome = match begun {
+        Ok((source, mut keep)) => {
+            let outcome = on_air(args, stop, (&peer, &kept), (tracker, told), source, &mut keep).await;
+            if let Some(keep) = keep {
+                keep.drop_if_empty();
+            }
+            outcome
+        }
+        Err(e) => Err(e),
+    };
+    peer.shutdown().await;
     outcome
 }
 
+/// `told`: its link was told already.
 async fn on_air(
     args: &args::Broadcast,
-    settings: &Settings,
     stop: &CancellationToken,
-    tracker: IcetUrl,
+    (peer, kept): (&Peer, &Kept),
+    (tracker, told): (IcetUrl, bool),
     source: Source,
     keep: &mut Option<Keep>,
 ) -> Outcome {
-    let (peer, kept) = peer::start(settings, Role::Publisher).await?;
     let options = BroadcastOptions {
         title: args.title.clone(),
         delay: args.delay,
@@ -76,16 +95,21 @@ async fn on_air(
     let run = async {
         let broadcast = peer.broadcast(&tracker, options, &source.first).await.map_err(failure)?;
         let media = broadcast.media().clone();
-        if let Some(keep) = keep.as_mut()
-            && let Err(why) = keep.goes_on(&media).await
-        {
-            // Nothing of it was heard yet.
-            if !broadcast.resumed() {
-                media.withdraw(false);
+        if let Some(keep) = keep.as_mut() {
+            if let Err(why) = keep.goes_on(&media).await {
+                // Nothing of it was heard yet.
+                if !broadcast.resumed() {
+                    media.withdraw(false);
+                }
+                return Err(why);
             }
-            return Err(why);
+            if broadcast.resumed() {
+                keep.say_what_lacks();
+            }
         }
-        output::result(media.url().to_string())?;
+        if !told {
+            output::result(media.url().to_string())?;
+        }
         let begins =
             if broadcast.resumed() { "the broadcast goes on where it stopped" } else { "broadcasting" };
         note(format!(
@@ -120,7 +144,7 @@ async fn on_air(
         enough.cancel();
         std::future::pending().await
     };
-    let outcome = tokio::select! {
+    tokio::select! {
         () = asked => Err(Failure::interrupted()),
         ended = run => match ended {
             // Who asked for the end asks once more to leave at once.
@@ -130,20 +154,18 @@ async fn on_air(
                 } else {
                     ("the source has ended", stop)
                 };
-                over(&peer, &media, why, stop).await;
+                over(peer, &media, why, stop).await;
                 match (written, keep.take()) {
                     (Ok(()), Some(keep)) => {
                         let what = (args.path.clone(), args.title.clone());
-                        Err(keep.share(&peer, &kept.claim.key.identity, tracker, what, stop).await)
+                        Err(keep.share(peer, &kept.claim.key.identity, tracker, what, stop).await)
                     }
                     (written, _) => written,
                 }
             }
             Err(e) => Err(e),
         },
-    };
-    peer.shutdown().await;
-    outcome
+    }
 }
 
 /// A password for encoders, of letters and digits that go into a URL.

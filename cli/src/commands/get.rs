@@ -141,6 +141,7 @@ async fn live(
     };
     tokio::select! {
         recorded = recording => recorded,
+        () = tell(media), if args.progress == ProgressKind::Lines => Ok(()),
         () = say_when_quiet(media, &protocols, true) => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use iceshare::icet::{IcetUrl, MediaPath, Now};
@@ -22,7 +22,7 @@ use crate::escape::printable;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, note};
 use crate::peer::{self, Role};
-use crate::source::{self, Source};
+use crate::source::{self, How, Source};
 
 /// How often the server and the tracker are asked.
 const EVERY: Duration = Duration::from_secs(2);
@@ -109,8 +109,22 @@ async fn open(at: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), F
 
 /// A mount that is broadcast.
 struct Mirror {
-    media: Arc<OnceLock<Media>>,
+    told: Arc<Told>,
     task: AbortOnDropHandle<()>,
+}
+
+/// What a mirror tells of itself.
+#[derive(Default)]
+struct Told {
+    media: OnceLock<Media>,
+    /// Why it is not broadcast, if so.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Told {
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Agent<'a> {
@@ -186,19 +200,20 @@ impl Agent<'_> {
     fn mirror(&mut self, name: &str) {
         let path = name.trim_start_matches('/');
         let path = self.args.prefix.as_ref().map_or(path.to_owned(), |p| format!("{p}/{path}"));
-        let media = Arc::new(OnceLock::new());
+        let told = Arc::new(Told::default());
         let task = match path.parse::<MediaPath>() {
             Ok(path) => {
-                let url = self.server.url(name);
-                let (peer, tracker, media) = (self.peer.clone(), self.tracker.clone(), media.clone());
-                tokio::spawn(async move { mirror(&peer, &tracker, path, &url, &media).await })
+                let (url, name) = (self.server.url(name), printable(name));
+                let (peer, tracker, told) = (self.peer.clone(), self.tracker.clone(), told.clone());
+                tokio::spawn(async move { mirror(&peer, &tracker, path, (&url, &name), &told).await })
             }
             Err(e) => {
                 note(format!("iceshare: {} is not broadcast: {e}", printable(name)));
+                *told.trouble() = Some(e.to_string());
                 tokio::spawn(async {})
             }
         };
-        self.mirrors.insert(name.to_owned(), Mirror { media, task: AbortOnDropHandle::new(task) });
+        self.mirrors.insert(name.to_owned(), Mirror { told, task: AbortOnDropHandle::new(task) });
     }
 
     /// Decides on the listeners of a mount.
@@ -206,7 +221,8 @@ impl Agent<'_> {
         let ours = |l: &Listener| l.agent == *source::AGENT;
         let listeners: Vec<_> =
             self.server.listeners(&mount.name).await?.into_iter().filter(|l| !ours(l)).collect();
-        let media = self.mirrors.get(&mount.name).and_then(|m| m.media.get());
+        let told = self.mirrors.get(&mount.name).map(|m| m.told.clone());
+        let media = told.as_ref().and_then(|t| t.media.get());
         let mut addresses = guide::addresses(&listeners);
         addresses.extend(knocks.iter().filter(|ip| !listeners.iter().any(|l| l.ip == **ip)));
         addresses.truncate(iceshare::icet::limits::ITEMS);
@@ -217,6 +233,7 @@ impl Agent<'_> {
         let station = self.state.stations.entry(mount.name.clone()).or_default();
         station.link = media.map(|m| m.url().to_string());
         station.url.clone_from(&mount.url);
+        station.trouble = told.as_ref().and_then(|t| t.trouble().clone());
         station.limit = limit(&self.args.limit, &mount.name);
         let now = Now::from_origin(self.began.elapsed());
         station.decisions = station.guide.decide(now, station.limit, swarm.as_ref(), &listeners);
@@ -248,11 +265,15 @@ fn limit(limits: &[(Option<String>, usize)], mount: &str) -> Option<usize> {
     own.or_else(|| limits.iter().rfind(|(m, _)| m.is_none())).map(|(_, n)| *n)
 }
 
-/// Broadcasts a mount for as long as the agent runs.
-async fn mirror(peer: &Peer, tracker: &IcetUrl, path: MediaPath, url: &str, media: &OnceLock<Media>) {
+/// Broadcasts a mount, at this URL and by this name, for as long as the agent runs.
+async fn mirror(peer: &Peer, tracker: &IcetUrl, path: MediaPath, (url, name): (&str, &str), told: &Told) {
     loop {
-        if let Err(why) = broadcast(peer, tracker, &path, url, media).await {
-            note(format!("iceshare: {}: {}; trying again", printable(url), why.text().unwrap_or_default()));
+        if let Err(why) = broadcast(peer, tracker, &path, (url, name), told).await {
+            let why = why.text().unwrap_or_default().to_owned();
+            // Once is enough, until it is something else.
+            if told.trouble().replace(why.clone()).as_ref() != Some(&why) {
+                note(format!("iceshare: {name} is not broadcast: {why}; trying again"));
+            }
         }
         sleep(AGAIN).await;
     }
@@ -262,15 +283,19 @@ async fn broadcast(
     peer: &Peer,
     tracker: &IcetUrl,
     path: &MediaPath,
-    url: &str,
-    media: &OnceLock<Media>,
+    (url, name): (&str, &str),
+    told: &Told,
 ) -> Outcome {
     let from: source::From = url.parse().map_err(|e: String| Failure::failed(e))?;
-    let source = Source::open(&from, false, false).await?;
+    let how = How { named: Some(name.to_owned()), ..How::default() };
+    let source = Source::open(&from, how).await?;
     let options = BroadcastOptions::new(path.clone());
     let broadcast =
         peer.broadcast(tracker, options, &source.first).await.map_err(super::broadcast::failure)?;
-    if media.set(broadcast.media().clone()).is_ok() {
+    if told.trouble().take().is_some() {
+        note(format!("{name} is broadcast"));
+    }
+    if told.media.set(broadcast.media().clone()).is_ok() {
         output::result(broadcast.media().url().to_string())?;
     }
     broadcast.run(source.first, source.pages).await.map_err(super::broadcast::failure)?;

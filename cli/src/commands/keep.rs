@@ -90,6 +90,16 @@ impl Keep {
         Ok(())
     }
 
+    /// Of a broadcast that goes on, a new file has not what was heard before.
+    pub(super) fn say_what_lacks(&self) {
+        if !self.before {
+            note(format!(
+                "{} is new: it gets what comes from now on, not what this broadcast had before (to go on with a file, name it)",
+                printable(&self.file.display().to_string())
+            ));
+        }
+    }
+
     /// Writes what is broadcast, up to its end.
     pub(super) async fn all(&mut self, media: &Media) -> Outcome {
         let reader = media.live_reader();
