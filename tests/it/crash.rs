@@ -98,6 +98,37 @@ fn a_swarm_outlives_its_tracker_and_comes_back_to_it_by_itself() {
 }
 
 #[test]
+fn receivers_that_are_killed_take_nothing_from_who_comes_next() {
+    let cases: &[&str] = if iceshare_tests::long() { &["quic", "udp", "libp2p", "http"] } else { &["quic"] };
+    for protocol in cases {
+        let net = Network::new();
+        let file = net.path("long.opus");
+        media::opus_like(&file, 30_000_000, 4200, 12).unwrap_or_else(|e| panic!("{e}"));
+        let (_publisher, url) = net.publish("publisher", &file, &["--up", "2MB"]);
+        let more = ["--transport", protocol, "--progress", "lines"];
+        let held = |get: &Proc, more: u64| {
+            get.error_line("more pages", |l| figure(l, "held").filter(|n| *n > more));
+        };
+        let mut crowd: Vec<_> = (0..8).map(|i| net.get(&format!("receiver-{i}"), &url, &more).0).collect();
+        crowd.iter().for_each(|get| held(get, 0));
+        crowd.iter_mut().for_each(Proc::kill);
+        let from = Instant::now();
+        let (get, _) = net.get("next", &url, &more);
+        held(&get, 0);
+        let first = from.elapsed();
+        // About 4 MB: what all eight were ordered, and did not take, is no more than that.
+        held(&get, 1000);
+        let after = from.elapsed();
+        eprintln!("{protocol}: its first page after {first:?}, 1000 pages after {after:?}");
+        // About 0.6 and 2.7 s; a busy machine takes its time.
+        assert!(
+            first < Duration::from_secs(3) && after < Duration::from_secs(8),
+            "{protocol}: {first:?}, {after:?}"
+        );
+    }
+}
+
+#[test]
 fn pages_of_a_host_that_dies_or_stalls_come_from_others() {
     // Over everything, and where there is only one protocol, so that nobody can go over to another carrier.
     const ALL: &str = "http,libp2p,quic,udp";

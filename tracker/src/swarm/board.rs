@@ -57,8 +57,10 @@ pub(crate) enum Timer {
     Purge(PeerIx),
     /// A session that said no hello.
     Hello(ConnId),
-    /// A host that was knocked at.
+    /// A peer that was knocked at.
     Knock(PeerIx),
+    /// A newcomer to whom nothing may have come since it joined then, and how often that was looked at.
+    Newcomer(MediaIx, PeerIx, Now, u32),
     /// Addresses to be dialed.
     Dial(PeerIx),
     /// Write totals, sweep.
@@ -83,7 +85,7 @@ pub(crate) struct Tried {
 pub(crate) enum State {
     /// It runs.
     Runs,
-    /// Its receiver's session is gone, it may run on.
+    /// Its receiver's session is gone, or does not answer; it may run on.
     Detached,
     /// It is over; remembered for what comes late.
     Ended,
@@ -114,6 +116,10 @@ pub(crate) struct Run {
     pub(crate) lapse: Duration,
     pub(crate) deadline: Option<Now>,
     pub(crate) state: State,
+    /// Its receiver does not answer: it does not count as what its host has to send.
+    pub(crate) aside: bool,
+    /// Its host does not answer: it does not count as what its receiver has under way.
+    pub(crate) apart: bool,
     /// It repeats pages that are under way from elsewhere.
     pub(crate) hedge: bool,
     /// The receiver reported its end; until when acknowledgements may still come.
@@ -312,7 +318,7 @@ impl Board {
                 p.missed_up.insert(media);
             }
         }
-        let lacks = p.conn.is_some() && m.members.get(&peer).is_some_and(Member::has_open);
+        let lacks = p.conn.is_some() && p.is_there() && m.members.get(&peer).is_some_and(Member::has_open);
         if lacks && p.down.room() > 0 {
             m.hungry.insert(peer);
         } else {
@@ -422,7 +428,7 @@ impl Board {
     ) -> Vec<(f64, Route)> {
         let mut ways: Vec<(f64, Route)> = Vec::new();
         let (Some(h), Some(r)) = (self.peers.get(&host), self.peers.get(&receiver)) else { return ways };
-        if !h.gives_to(r) || h.is_doubted(now, receiver) {
+        if !h.gives_to(r) || h.is_silent(now, receiver) {
             return ways;
         }
         for o in h.offers.iter().filter(|o| o.offer.serves) {
@@ -575,6 +581,8 @@ impl Board {
             lapse,
             deadline: order.deadline,
             state: State::Runs,
+            aside: false,
+            apart: false,
             hedge: order.hedge,
             done: None,
             chased_by: None,

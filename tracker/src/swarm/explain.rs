@@ -442,7 +442,7 @@ impl Swarm {
             Reason::Gone
         } else if now < member.hold_until {
             Reason::EarlierOrders
-        } else if now < member.refuses_until {
+        } else if now < member.refuses_until || !r.is_there() {
             Reason::Paused
         } else {
             match in_their_way(&hosts) {

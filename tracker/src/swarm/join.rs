@@ -163,6 +163,9 @@ impl Swarm {
             }
         }
         self.board.end_detached(now, ix, peer);
+        if !again && m.intent != Intent::Share {
+            self.board.look_after_newcomer(now, ix, peer, now, 0);
+        }
         if unknown && let Some(x) = self.board.member_mut(ix, peer) {
             x.hold_until = now + EARLIER;
             self.board.at(now + EARLIER, super::board::Timer::Tick(ix));

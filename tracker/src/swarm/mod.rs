@@ -200,6 +200,9 @@ impl Swarm {
                 }
                 Timer::Dial(peer) => self.dial(now, peer),
                 Timer::Knock(peer) => self.look_for(now, peer),
+                Timer::Newcomer(media, peer, joined, times) => {
+                    self.board.look_after_newcomer(now, media, peer, joined, times);
+                }
                 Timer::Flush => self.flush(now),
             }
         }

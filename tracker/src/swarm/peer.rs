@@ -201,6 +201,12 @@ impl Meter {
         }
     }
 
+    /// An assignment counts no longer, through no fault of this end: the time that it took says nothing of the line.
+    pub(crate) fn excuse(&mut self, now: Now, bytes: u64, need: Need) {
+        self.end(now, bytes, need);
+        (self.since, self.acked, self.fresh, self.was_full) = (now, 0, true, false);
+    }
+
     fn settle(&mut self, bytes: u64, need: Need) {
         self.bytes = self.bytes.saturating_sub(bytes);
         if need == Need::Urgent {
@@ -282,6 +288,17 @@ pub(crate) struct Avoided {
     pub(crate) again: bool,
 }
 
+/// Whether a peer is there, as far as it has said since it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// Nothing speaks against it.
+    There,
+    /// It has not answered yet. Nothing is ordered from it, and what it was ordered counts for nobody; nothing is taken back.
+    Silent,
+    /// It did not answer at all: its orders are over.
+    Away,
+}
+
 /// A peer whose session said hello, or that did so a short while ago.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -308,8 +325,8 @@ pub(crate) struct Peer {
     pub(crate) suspected: bool,
     /// Receivers that nothing came to from it, and from when on nothing more is ordered for them until it answers.
     pub(crate) doubted: BTreeMap<PeerIx, Now>,
-    /// It did not answer, and has said nothing since.
-    pub(crate) away: bool,
+    /// Whether it answers.
+    pub(crate) presence: Presence,
     /// Whether it gives only to receivers in its own network.
     pub(crate) near: bool,
     /// Media of which it gives nothing.
@@ -363,7 +380,12 @@ impl Peer {
 
     /// Whether it does not answer, as far as `receiver` is concerned.
     pub(crate) fn is_silent(&self, now: Now, receiver: PeerIx) -> bool {
-        self.away || self.is_doubted(now, receiver)
+        !self.is_there() || self.is_doubted(now, receiver)
+    }
+
+    /// Whether nothing speaks against its being there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.presence == Presence::There
     }
 
     /// Whether nothing came from it to `receiver` a moment ago, and it has not said or sent anything since it was asked.
@@ -453,6 +475,22 @@ mod tests {
             let learned = m.rate.unwrap();
             assert!((0.7..1.5).contains(&(learned / rate)), "learned {learned} of {rate}");
         }
+    }
+
+    #[test]
+    fn what_receivers_that_are_gone_did_not_take_says_nothing_of_a_line() {
+        let mut m = Meter { rate: Some(1e6), rising: false, ..Meter::new(MOST_SERVED) };
+        for _ in 0..4 {
+            m.begin(ms(0), 500_000, Need::Bulk);
+        }
+        // For three seconds next to nothing comes of what three of them were to take.
+        m.progress(ms(100), 100, Need::Bulk);
+        for _ in 0..3 {
+            m.excuse(ms(3000), 500_000, Need::Bulk);
+        }
+        m.progress(ms(3100), 100_000, Need::Bulk);
+        m.progress(ms(3500), 399_000, Need::Bulk);
+        assert!(m.rate.unwrap() > 0.9e6, "{:?}", m.rate);
     }
 
     #[test]

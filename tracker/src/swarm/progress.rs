@@ -8,6 +8,7 @@ use icet::{Abilities, Now, PageNo, PageRanges, Scope};
 use super::Nearness;
 use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, Run, State, Timer, Tried};
 use super::conduct::{ACCUSATIONS, COMPLAINTS, MINUTE, REMEMBERED};
+use super::knock::HUSH;
 use super::learn::Sample;
 use super::media::Voice;
 use super::peer::{Avoided, DISTRUST};
@@ -28,8 +29,6 @@ const OVERTAKEN: f64 = 2.0;
 const AVOID_PUBLISHER: Duration = Duration::from_secs(2);
 /// The same if all that was sent may have been lost on the way.
 const AVOID_LOSSY: Duration = Duration::from_secs(1);
-/// Pause for a receiver that said nothing while its assignments lapsed.
-const SILENT: Duration = Duration::from_secs(3);
 /// Pause for a receiver that gave an order back.
 const GIVEN_BACK: Duration = Duration::from_millis(500);
 /// The same after an altered page.
@@ -129,6 +128,7 @@ impl Board {
     }
 
     fn acknowledged(&mut self, now: Now, id: u64, bytes: u64, pages: u64) {
+        self.put_together(now, id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         let bytes = bytes.min(run.left());
         run.acked += bytes;
@@ -215,6 +215,7 @@ impl Board {
         let Some(run) = self.runs.get_mut(&id).filter(|r| r.state != State::Ended) else { return };
         let attached = run.state == State::Runs;
         let detached = run.state == State::Detached;
+        let (aside, apart) = (std::mem::take(&mut run.aside), std::mem::take(&mut run.apart));
         run.state = State::Ended;
         let (media, host, receiver) = (run.media, run.host(), run.receiver);
         let (first, last, left, need) = (run.first, run.last, run.left(), run.need);
@@ -231,11 +232,15 @@ impl Board {
         }
         self.give(now, receiver, -(left as f64));
         if let Some(h) = self.peers.get_mut(&host) {
-            h.up.end(now, left, need);
+            if !aside {
+                h.up.end(now, left, need);
+            }
             h.serving.retain(|r| *r != id);
         }
         if let Some(r) = self.peers.get_mut(&receiver) {
-            r.down.end(now, left, need);
+            if !apart {
+                r.down.end(now, left, need);
+            }
             if detached {
                 r.detached.retain(|d| *d != id);
             }
@@ -297,6 +302,69 @@ impl Board {
         }
     }
 
+    /// Nothing is heard of a host: what was ordered from it counts for its receivers no longer, so that others may send them
+    /// something, but may run on.
+    pub(crate) fn set_apart(&mut self, now: Now, host: PeerIx) {
+        for id in self.peers.get(&host).map(|h| h.serving.clone()).unwrap_or_default() {
+            let Some(run) = self.runs.get_mut(&id).filter(|r| !r.apart) else { continue };
+            run.apart = true;
+            let (media, receiver, left, need) = (run.media, run.receiver, run.left(), run.need);
+            if let Some(r) = self.peers.get_mut(&receiver) {
+                r.down.excuse(now, left, need);
+            }
+            self.refresh(now, media, receiver);
+            self.events.push(Event::Slow { run: id });
+            self.events.push(Event::Room { media, host, receiver });
+        }
+    }
+
+    /// Something comes by it, or somebody else sends it now: it counts.
+    fn put_together(&mut self, now: Now, id: u64) {
+        let Some(run) = self.runs.get_mut(&id).filter(|r| r.apart && r.state != State::Ended) else { return };
+        run.apart = false;
+        let (receiver, left, need) = (run.receiver, run.left(), run.need);
+        if let Some(r) = self.peers.get_mut(&receiver) {
+            r.down.begin(now, left, need);
+        }
+    }
+
+    /// A host speaks again.
+    pub(crate) fn put_all_together(&mut self, now: Now, host: PeerIx) {
+        for id in self.peers.get(&host).map(|h| h.serving.clone()).unwrap_or_default() {
+            self.put_together(now, id);
+        }
+    }
+
+    /// Nothing is heard of a receiver: what it was ordered counts for its hosts no longer, but may run on.
+    pub(crate) fn set_aside(&mut self, now: Now, receiver: PeerIx) {
+        for media in self.peers.get(&receiver).map(|r| r.media.clone()).unwrap_or_default() {
+            self.detach_all(media, receiver);
+            self.refresh(now, media, receiver);
+        }
+        for id in self.peers.get(&receiver).map(|r| r.detached.clone()).unwrap_or_default() {
+            let Some(run) = self.runs.get_mut(&id).filter(|r| !r.aside) else { continue };
+            run.aside = true;
+            let (media, host, left, need) = (run.media, run.host(), run.left(), run.need);
+            if let Some(h) = self.peers.get_mut(&host) {
+                h.up.excuse(now, left, need);
+            }
+            self.refresh(now, media, host);
+            self.events.push(Event::Room { media, host, receiver });
+        }
+    }
+
+    /// It speaks again: what was set aside goes on.
+    pub(crate) fn take_up(&mut self, now: Now, receiver: PeerIx) {
+        for id in self.peers.get(&receiver).map(|r| r.detached.clone()).unwrap_or_default() {
+            let Some(media) = self.runs.get(&id).filter(|r| r.aside).map(|r| r.media) else { continue };
+            if self.member(media, receiver).is_some() {
+                self.reattach(now, media, receiver, id);
+            } else {
+                self.end(now, id);
+            }
+        }
+    }
+
     /// A receiver that came back says that `id` still runs. False if we know nothing of it.
     pub(crate) fn reattach(&mut self, now: Now, media: MediaIx, receiver: PeerIx, id: u64) -> bool {
         let Some(run) = self.runs.get_mut(&id) else { return false };
@@ -305,7 +373,13 @@ impl Board {
         }
         run.state = State::Runs;
         run.progress = Some(now);
+        let aside = std::mem::take(&mut run.aside);
+        let (host, left, need) = (run.host(), run.left(), run.need);
         let (first, last) = (run.first, run.last);
+        if let Some(h) = self.peers.get_mut(&host).filter(|_| aside) {
+            h.up.begin(now, left, need);
+            self.refresh(now, media, host);
+        }
         if let Some(r) = self.peers.get_mut(&receiver) {
             r.detached.retain(|d| *d != id);
         }
@@ -316,7 +390,9 @@ impl Board {
                 member.running.push(id);
             }
         }
-        self.at(now + LOOK, Timer::Look(id));
+        if !aside {
+            self.at(now + LOOK, Timer::Look(id));
+        }
         true
     }
 
@@ -390,6 +466,9 @@ impl Board {
         if let Some(h) = self.peers.get_mut(&after) {
             h.up.begin(now, left, need);
             h.serving.push(id);
+        }
+        if self.peers.get(&after).is_some_and(super::peer::Peer::is_there) {
+            self.put_together(now, id);
         }
         self.refresh(now, media, before);
         self.refresh(now, media, after);
@@ -593,6 +672,11 @@ impl Board {
         let Some(run) = self.runs.get(&id).filter(|r| r.state != State::Ended) else { return };
         let (media, receiver, host) = (run.media, run.receiver, run.host());
         let (made, lapse) = (run.made, run.lapse);
+        if run.aside && self.peers.get(&receiver).is_some_and(|r| r.conn.is_some() && !r.is_there()) {
+            // It is decided when its receiver is: see `knock`.
+            self.at(now + LOOK, Timer::Look(id));
+            return;
+        }
         if run.done.is_some_and(|d| d <= now)
             || (run.state == State::Detached && now.since(run.made) > run.lapse)
         {
@@ -609,7 +693,12 @@ impl Board {
             moved = siblings.filter_map(|r| r.progress.max(r.coming)).chain([moved]).max().unwrap_or(moved);
         }
         if old || now.since(moved) >= lapse {
-            self.lapsed(now, id, moved);
+            if self.is_unheard(now, receiver) {
+                // Who may be gone says nothing of the host.
+                self.at(now + HUSH, Timer::Look(id));
+            } else {
+                self.lapsed(now, id, moved);
+            }
             return;
         }
         self.at(now + LOOK, Timer::Look(id));
@@ -622,22 +711,13 @@ impl Board {
         let (media, receiver, host, made) = (run.media, run.receiver, run.host(), run.made);
         let proto = run.hosts.get(run.with).map(|t| t.proto);
         let dead = now.since(moved) >= run.lapse;
-        let (ignored, silent) = self
-            .peers
-            .get(&receiver)
-            .map_or((true, true), |r| (r.acked < made, r.heard < moved + run.lapse / 4));
+        let ignored = self.peers.get(&receiver).is_none_or(|r| r.acked < made);
         if ignored && let Some(r) = self.peers.get_mut(&receiver) {
             // It took nothing up, from nobody: that is its own doing, or its line is dead.
             r.conduct.distrust.add(now, DISTRUST, 0.02);
             r.conduct.unheeded.add(now, DISTRUST, 1.0);
         }
-        if silent {
-            // It may be gone without a word, and says nothing of the host.
-            if let Some(m) = self.member_mut(media, receiver) {
-                m.refuses_until = now + SILENT;
-            }
-            self.at(now + SILENT, Timer::Tick(media));
-        } else if !ignored && let Some(proto) = proto {
+        if !ignored && let Some(proto) = proto {
             let near = self.nearness(host, receiver);
             let arm = self
                 .peers
@@ -651,14 +731,14 @@ impl Board {
             }
             self.suspect(now, host, receiver, Outcome::Stalled);
         }
-        if let Some(proto) = proto.filter(|_| !silent) {
+        if let Some(proto) = proto {
             self.avoid_way(now, media, receiver, (host, proto), false);
         }
         // Nothing came by the others of the same way either: they would fare no better.
         let running = self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default();
         let fares_so = |r: &Run| r.host() == host && r.hosts.get(r.with).map(|t| t.proto) == proto;
         let others = running.into_iter().filter(|r| self.runs.get(r).is_some_and(fares_so));
-        let all: Vec<_> = if dead && !silent { others.chain([id]).collect() } else { vec![id] };
+        let all: Vec<_> = if dead { others.chain([id]).collect() } else { vec![id] };
         for id in all {
             self.cancel(id);
             self.end(now, id);

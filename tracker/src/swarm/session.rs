@@ -7,7 +7,7 @@ use icet::message::{Allow, ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, 
 use icet::{Abilities, MediaId, NetAddr, NetKind, Now, Offer, PeerKey, TicketKey};
 
 use super::board::{PeerIx, Timer};
-use super::peer::{Fading, MOST_FETCHED, MOST_SERVED, Meter, Offered, Peer};
+use super::peer::{Fading, MOST_FETCHED, MOST_SERVED, Meter, Offered, Peer, Presence};
 use super::quota::Bucket;
 use super::reach::{self, Proof, Reachable};
 use super::schedule::Event;
@@ -228,8 +228,8 @@ impl Swarm {
             p.heard = now;
             p.knocked.iter_mut().for_each(|(_, answered)| *answered = true);
             let doubted = !std::mem::take(&mut p.doubted).is_empty();
-            if std::mem::take(&mut p.away) {
-                self.set_servable(now, peer);
+            if !p.is_there() {
+                self.came_back(now, peer);
             } else if doubted {
                 self.board.events.push(Event::Ready { peer });
             }
@@ -338,7 +338,7 @@ impl Swarm {
                 knocked: None,
                 suspected: false,
                 doubted: std::collections::BTreeMap::new(),
-                away: false,
+                presence: Presence::There,
                 near: false,
                 withheld: std::collections::BTreeSet::new(),
                 up: Meter::new(MOST_SERVED),
@@ -378,7 +378,7 @@ impl Swarm {
             p.offers = offers;
             p.up.limit = hello.limits.up;
             p.down.limit = hello.limits.down;
-            (p.knocked, p.away) = (None, false);
+            (p.knocked, p.presence) = (None, Presence::There);
             // Who goes on with a session names the epoch of the one before.
             p.fresh = hello.epoch.is_none();
             p.doubted.clear();
@@ -522,7 +522,7 @@ impl Swarm {
         let Some(p) = self.board.peers.get_mut(&ix) else { return };
         let proved = |kind| p.reach.iter().any(|r| r.addr.kind == kind && r.proof == Proof::Proved);
         let reachable = |o: &Offer| o.abilities.has(Abilities::RELAYED) || o.dials.is_none_or(proved);
-        let gives = p.up.limit != Some(0) && !p.away;
+        let gives = p.up.limit != Some(0) && p.presence != Presence::Away;
         let servable = gives && p.offers.iter().any(|o| o.offer.serves && reachable(&o.offer));
         let before = std::mem::replace(&mut p.servable, servable);
         if servable != before {

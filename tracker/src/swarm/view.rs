@@ -4,6 +4,7 @@ use icet::MediaId;
 
 use super::board::MediaIx;
 use super::media::{Holds, Media};
+use super::peer::Presence;
 use super::reach::Proof;
 use super::{
     Availability, FlowView, MediaDetail, MediaView, MemberView, NearView, Nearness, PeerView, ProtocolView,
@@ -146,7 +147,7 @@ impl Swarm {
                 up: p.up.known_rate(),
                 down: p.down.known_rate(),
                 trust: p.trust(now),
-                away: p.away,
+                away: p.presence == Presence::Away,
             })
             .collect()
     }

@@ -12,6 +12,7 @@ use icet::message::{Intent, Need};
 use super::choose::{self, Start, Use};
 use super::{Event, Scheduler, shortage, urgent};
 use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Run, State, Timer, UNKNOWN_RATE};
+use crate::swarm::peer::Peer;
 
 /// Most orders for one peer in one turn.
 const TURN: usize = 8;
@@ -136,6 +137,9 @@ fn tick(now: Now, board: &mut Board, media: MediaIx) {
 
 /// Gives a receiver what it should have under way.
 fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
+    if !board.peers.get(&receiver).is_some_and(Peer::is_there) {
+        return;
+    }
     urgent::feed(now, board, media, receiver);
     for _ in 0..TURN {
         if !choose::is_in_turn(board, now, media, receiver) {

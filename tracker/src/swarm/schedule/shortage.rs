@@ -26,7 +26,7 @@ pub(super) fn tell(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
     let (found, busy) = look(now, board, media, receiver).unzip();
     // Whoever has no room for it may be gone, and what it was ordered lies there.
     for host in busy.into_iter().flatten() {
-        board.look_after(now, host);
+        board.look_after(now, host, PATIENCE / 2);
     }
     let Some(member) = board.member_mut(media, receiver) else { return };
     member.look_at = now + PATIENCE;

@@ -7,10 +7,10 @@ use icet::message::{Intent, Need, Position};
 use icet::{Now, PageNo};
 
 use super::choose;
-use crate::swarm::board::{Board, LEAST_TRUST, MediaIx, Order, PeerIx, Run};
+use crate::swarm::board::{Board, LEAST_TRUST, MediaIx, Order, PeerIx, Run, State};
 use crate::swarm::learn::ProtoIx;
 use crate::swarm::media::{Media, Member};
-use crate::swarm::peer::{MOST_FETCHED, MOST_SERVED};
+use crate::swarm::peer::{MOST_FETCHED, MOST_SERVED, Peer};
 use crate::swarm::rarity::Rarity;
 
 /// Most pages of the first assignment after a start or a seek, and of later ones.
@@ -99,6 +99,9 @@ pub(super) fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
     let Some(member) = m.members.get(&receiver).filter(|x| x.receives() && now >= x.refuses_until) else {
         return;
     };
+    if !board.peers.get(&receiver).is_some_and(Peer::is_there) {
+        return;
+    }
     let mut spans = spans(now, m, member);
     for id in too_late(now, board, media, receiver, &spans) {
         board.cancel(id);
@@ -223,6 +226,7 @@ fn flight(
     let urgent = runs.clone().filter(|r| r.need == Need::Urgent).count().max(1) as u64;
     let covers = |r: &&Run| {
         r.media == media
+            && r.state == State::Runs
             && r.receiver != receiver
             && (r.first..=r.last).contains(&page)
             && m.members.contains_key(&r.receiver)

@@ -230,8 +230,10 @@ fn a_receiver_that_vanishes_says_nothing_of_its_host() {
     }
     let learned = up(&w);
     assert!(learned > 1e6, "{learned}");
-    // It is gone without a word: its session is still there, its assignments lapse.
+    // It is gone without a word: its session is still there.
+    w.frozen.insert(a);
     w.pass(Duration::from_secs(25));
+    assert_eq!(w.swarm.totals().running, 0);
     assert_eq!(up(&w), learned);
     // The next one is given as much as if nothing had been.
     let b = w.peer(3);

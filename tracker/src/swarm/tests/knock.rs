@@ -20,8 +20,8 @@ fn of_two_protocols() -> (World, ConnId, ConnId, Vec<Assignment>) {
         conn
     };
     let (origin, host, r) = (peer(1), peer(2), peer(3));
-    w.publish(origin, &media(&identity(1), "film", 1, 20_000, 4000));
-    w.say(host, Join { version: 1, have: PageRanges::one(0, 19_999), ..join("film", Intent::Share) });
+    w.publish(origin, &media(&identity(1), "film", 1, 100_000, 4000));
+    w.say(host, Join { version: 1, have: PageRanges::one(0, 99_999), ..join("film", Intent::Share) });
     w.join(r, "film", Intent::Whole);
     let got = w.assigned(r);
     (w, host, r, got)
@@ -56,12 +56,14 @@ fn who_broke_off_is_ordered_from_over_no_other_protocol_before_it_speaks() {
         if !at_once {
             // It may be there over the other carrier.
             w.pass(Duration::from_millis(600));
-            w.heard(r);
+            let meanwhile = w.assigned(r);
+            meanwhile.iter().filter(|a| a.source.host.key != key(2)).for_each(|a| w.done(r, a));
+            running = w.assigned(r);
         }
         assert!(!away(&w, 2));
         assert_eq!(named(&mut w, r, &mut running, 10), 0, "{outcome:?}");
-        // Others lose nothing by that.
-        assert!(sent_to(&mut w, 4).contains(&key(2)), "{outcome:?}");
+        // It has said nothing to the tracker either.
+        assert!(!sent_to(&mut w, 4).contains(&key(2)), "{outcome:?}");
         w.say(host, Ping { nonce: 1 });
         assert!(named(&mut w, r, &mut running, 5) > 0, "{outcome:?}");
     }
@@ -187,4 +189,111 @@ fn a_host_that_sends_somebody_something_is_there_though_its_session_is_silent() 
     w.done(r, &others[0]);
     w.pass(Duration::from_millis(1100));
     assert!(!away(&w, 2), "it has just sent something");
+}
+
+/// A film at an origin (1), and receivers (11 to 18) that have got some of it until now, and have as much under way as it sends.
+fn crowd() -> (World, Vec<ConnId>) {
+    let mut w = World::new();
+    let origin = w.peer(1);
+    w.publish(origin, &media(&identity(1), "film", 1, 20_000, 4000));
+    let all: Vec<ConnId> = (11..19).map(|n| w.peer(n)).collect();
+    let mut running: Vec<(ConnId, Assignment)> = Vec::new();
+    for r in &all {
+        w.join(*r, "film", Intent::Whole);
+    }
+    for _ in 0..60 {
+        w.pass(Duration::from_millis(50));
+        for r in &all {
+            running.extend(w.assigned(*r).into_iter().map(|a| (*r, a)));
+        }
+        let n = running.len().min(12);
+        for (r, a) in running.drain(..n) {
+            w.done(r, &a);
+        }
+    }
+    (w, all)
+}
+
+fn up(w: &World, n: u8) -> f64 {
+    w.swarm.peers(0, 99).into_iter().find(|p| p.key == key(n)).and_then(|p| p.up).unwrap_or(0.0)
+}
+
+fn cancels(w: &mut World, conn: ConnId) -> Vec<u64> {
+    let cancelled = |m| if let ToPeer::Cancel(c) = m { c.assignments } else { Vec::new() };
+    w.heard(conn).into_iter().flat_map(cancelled).collect()
+}
+
+#[test]
+fn receivers_that_were_killed_take_nothing_from_who_comes_next() {
+    let (mut w, all) = crowd();
+    w.frozen.extend(all.iter().copied());
+    let learned = up(&w, 1);
+    assert!(learned > 0.0);
+    let r = w.peer(3);
+    w.join(r, "film", Intent::Whole);
+    let (joined, mut first, mut last) = (w.now, None, w.now);
+    let mut queue = std::collections::VecDeque::new();
+    for _ in 0..60 {
+        w.pass(Duration::from_millis(50));
+        let (origins, others): (Vec<_>, Vec<_>) =
+            w.assigned(r).into_iter().partition(|a| a.source.host.key == key(1));
+        // From others nothing comes.
+        let soon = w.now.since(joined) < Duration::from_millis(600);
+        assert!(soon || others.is_empty(), "one that is silent is named");
+        queue.extend(origins);
+        if let Some(a) = queue.pop_front() {
+            w.done(r, &a);
+            first.get_or_insert(w.now.since(joined));
+            assert!(w.now.since(last) < Duration::from_millis(600), "{last:?}, {:?}", w.now);
+            last = w.now;
+        }
+    }
+    let first = first.expect("something of the origin");
+    assert!(first < Duration::from_millis(600), "{first:?}");
+    assert!(w.now.since(last) < Duration::from_millis(600), "{last:?}, {:?}", w.now);
+    assert!(up(&w, 1) >= learned, "{} of {learned}", up(&w, 1));
+    assert!((11..19).all(|n| away(&w, n)));
+    // One of them was only frozen.
+    let back = all[4];
+    w.frozen.remove(&back);
+    w.heard(back);
+    w.say(back, Ping { nonce: 1 });
+    assert!(!away(&w, 15) && !w.assigned(back).is_empty());
+}
+
+#[test]
+fn orders_of_a_receiver_that_is_gone_without_a_word_end_though_nobody_waits() {
+    let (mut w, all) = crowd();
+    w.frozen.extend(all.iter().copied());
+    let learned = up(&w, 1);
+    assert!(w.swarm.totals().running > 0);
+    w.pass(Duration::from_secs(16));
+    assert_eq!(w.swarm.totals().running, 0);
+    assert!((11..19).all(|n| away(&w, n)));
+    assert!(up(&w, 1) >= learned, "{} of {learned}", up(&w, 1));
+}
+
+/// A receiver's line is cut, and somebody waits for what its host sends.
+#[test]
+fn a_receiver_that_speaks_again_goes_on_with_its_orders() {
+    let (mut w, all) = crowd();
+    let (r, others) = all.split_first().expect("some");
+    w.frozen.insert(*r);
+    let running = w.swarm.totals().running;
+    let waits = w.peer(3);
+    w.join(waits, "film", Intent::Whole);
+    w.heard(*r);
+    w.pass(Duration::from_millis(1500));
+    assert!(!away(&w, 11));
+    assert!(
+        w.inbox[r].iter().any(|m| matches!(m, ToPeer::Knock(_))),
+        "nobody asked, so that nothing is tested"
+    );
+    w.frozen.remove(r);
+    w.say(*r, Ping { nonce: 1 });
+    assert_eq!(cancels(&mut w, *r), [0; 0]);
+    assert!(w.swarm.totals().running >= running);
+    for other in others {
+        assert_eq!(cancels(&mut w, *other), [0; 0], "who answers loses nothing");
+    }
 }
