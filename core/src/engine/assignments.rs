@@ -75,6 +75,8 @@ pub(super) struct Try {
     /// Times that an open-ended fetch was begun again without a page in between.
     pub(super) again: u32,
     pub(super) reported: bool,
+    /// The tracker was told that it drips, and that there is nobody else to turn to.
+    pub(super) warned: bool,
 }
 
 impl Assigned {
@@ -349,6 +351,17 @@ impl Engine {
                 self.flush_acks(a.handle);
                 self.report_try(now, &a, i, outcome, false);
             }
+        }
+        self.assigned.insert(order, a);
+    }
+
+    /// Tells the tracker that the only source that is left drips: perhaps it knows another one.
+    pub(super) fn warn(&mut self, now: Now, order: Order, source: usize) {
+        let Some(mut a) = self.assigned.remove(&order) else { return };
+        if let Some(t) = a.tries.get_mut(source) {
+            t.warned = true;
+            self.flush_acks(a.handle);
+            self.report_try(now, &a, source, Outcome::Stalled, false);
         }
         self.assigned.insert(order, a);
     }

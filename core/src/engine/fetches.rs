@@ -311,7 +311,7 @@ impl Engine {
             let patient = self.assigned.get(&order).is_none_or(|a| a.patience.is_none());
             let most = if patient { most } else { most.min(moved + LAST_LIVE) };
             let due = self.turns_at(now, order, source, moved).map_or(most, |t| t.min(most));
-            return (due, due);
+            return (self.warns_at(order, source, (moved, spoke)).map_or(due, |w| w.min(due)), due);
         };
         let moved = spoke;
         // Who stood still already when it turned to a stand-in has no time for each of them: one may be over the carrier that is
@@ -328,6 +328,14 @@ impl Engine {
         let still = self.ways.still(moved, self.config.silence * 5 / 4).filter(|_| !good);
         let due = still.map_or(due, |still| due.min(still));
         (due.min(now + self.config.silence), due)
+    }
+
+    /// When the tracker is told that nothing but drips comes from the only source that is left, if it was not.
+    fn warns_at(&self, order: Order, source: &Source, (moved, spoke): (Now, Now)) -> Option<Now> {
+        let a = self.assigned.get(&order).filter(|a| !matches!(a.need, Need::Steady | Need::Reserve))?;
+        let i = a.sources.iter().position(|s| s == source)?;
+        let unsaid = a.tries.get(i).is_some_and(|t| !t.warned);
+        (moved > spoke && unsaid).then(|| spoke + self.config.silence * 3 / 2)
     }
 
     /// When a stand-in is turned to beside the host of an open-ended set that is silent, if one is left.
@@ -453,7 +461,12 @@ impl Engine {
                 // One order is helped out, and nothing is said against anybody.
                 let order = f.order;
                 self.deadline(now, order);
+            } else if look <= now {
+                let (order, source) = (f.order, f.source);
+                self.warn(now, order, source);
             }
+            let look =
+                self.fetches.get(&id).and_then(|f| self.stalls_at(now, f)).map_or(due, |(look, _)| look);
             self.timers.set(Timer::Stall(id), look);
             return;
         }

@@ -120,6 +120,8 @@ pub(crate) struct Run {
     pub(crate) aside: bool,
     /// Its host does not answer: it does not count as what its receiver has under way.
     pub(crate) apart: bool,
+    /// Nothing but drips comes from its last host: the receiver goes on with it, as long as nobody else sends its pages.
+    pub(crate) drips: bool,
     /// It repeats pages that are under way from elsewhere.
     pub(crate) hedge: bool,
     /// The receiver reported its end; until when acknowledgements may still come.
@@ -139,6 +141,9 @@ impl Run {
 
     /// Seconds until it will be complete, going by how it went so far.
     pub(crate) fn eta(&self, now: Now) -> f64 {
+        if self.drips {
+            return f64::MAX;
+        }
         let age = now.since(self.made).as_secs_f64();
         if self.acked == 0 {
             return age + self.lapse.as_secs_f64() / 2.0;
@@ -583,6 +588,7 @@ impl Board {
             state: State::Runs,
             aside: false,
             apart: false,
+            drips: false,
             hedge: order.hedge,
             done: None,
             chased_by: None,

@@ -415,7 +415,12 @@ impl Board {
         let proto = self.protocols.find(&report.protocol);
         let named = |t: &Tried| t.key == report.host && Some(t.proto) == proto && !t.reported;
         let Some(i) = run.hosts.iter().position(named) else { return };
-        run.hosts[i].reported = true;
+        // With the last one it goes on all the same.
+        let warns = !report.last && i + 1 == run.hosts.len();
+        if warns && std::mem::replace(&mut run.drips, true) {
+            return;
+        }
+        run.hosts[i].reported = !warns;
         let (host, proto, media) = (run.hosts[i].peer, run.hosts[i].proto, run.media);
         let (believable, state) = (report.bytes.min(run.bytes + run.bytes / 4), run.state);
         let id = report.assignment;
@@ -425,6 +430,8 @@ impl Board {
         }
         if report.last {
             self.reported_end(now, id, report.outcome);
+        } else if warns {
+            self.events.push(Event::Slow { run: id });
         } else {
             self.pass_on(now, id, i + 1);
         }

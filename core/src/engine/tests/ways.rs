@@ -478,9 +478,24 @@ fn a_slow_line_is_no_drip_and_a_drip_is_better_than_nothing() {
     r.assign(vec![ordered(1, (0, 9), Vec::new())]);
     let id = r.one_started();
     r.event(id, FetchEvent::FirstByte);
+    r.clear();
+    drips(&mut r, id, 1, 500, 4);
+    let said = |r: &Rig| r.reports().iter().map(|r| (r.outcome, r.last)).collect::<Vec<_>>();
+    assert_eq!(said(&r), [(Outcome::Stalled, false)], "it is told soon");
     drips(&mut r, id, 1, 500, 60);
     assert!(r.stops.is_empty());
+    assert_eq!(said(&r).len(), 1, "and once");
     assert!(r.acked().is_empty(), "the tracker hears that something comes");
+    // It does know somebody else.
+    r.assign(
+        vec![ordered(2, (0, 9), Vec::new())]
+            .into_iter()
+            .map(|a| Assignment { source: over(2, NetKind::Udp), ..a })
+            .collect(),
+    );
+    let other = r.one_started();
+    r.pages(other, 0..=9);
+    assert!(r.stops.contains(&id));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod allow;
 mod assign;
+mod drips;
 mod fair;
 pub(crate) mod fixture;
 mod knock;
