@@ -95,7 +95,9 @@ impl Known {
             None if failures.is_empty() && self.live => {
                 "nothing is on the air yet: the tracker has heard nothing of the broadcaster".to_owned()
             }
-            None if failures.is_empty() => "the tracker names nobody who has the missing pages".to_owned(),
+            None if failures.is_empty() => {
+                "the tracker has ordered nothing more for us yet, and has not said why".to_owned()
+            }
             None => format!("who was asked could not send: {failures}"),
             Some(s) if s.hosts == 0 && self.live => {
                 "neither the broadcaster nor anybody else who has it is connected to the tracker now"
@@ -251,7 +253,7 @@ mod tests {
             said(shortage(0, 0, 0, 0, &[]), vec![]),
             "nobody who has the missing pages is connected to the tracker now"
         );
-        assert!(said(None, vec![]).contains("names nobody"));
+        assert!(said(None, vec![]).contains("has not said why"));
         assert!(said(None, vec![failure()]).ends_with("refused\\u{1b}[1m"));
         let away = Known { tracker_is_away: true, ..Known::default() };
         assert!(away.text(&Protocols::default()).contains("tracker does not answer"));
