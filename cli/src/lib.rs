@@ -14,6 +14,7 @@ mod args;
 mod commands;
 mod config;
 mod demo;
+mod doors;
 mod escape;
 mod failure;
 mod figures;

@@ -10,6 +10,7 @@ use iceshare::{Media, Peer};
 use indicatif::DecimalBytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::doors;
 use crate::escape::printable;
 use crate::failure::{FAILED, Failure};
 use crate::figures;
@@ -119,6 +120,18 @@ impl<'a> Sharer<'a> {
 
     /// `list` tells, at each look, what is to be shared. Ends with an error only before the first round is through.
     pub(crate) async fn run(
+        self,
+        list: impl FnMut() -> Result<BTreeMap<MediaPath, Wanted>, Failure>,
+        stop: &CancellationToken,
+    ) -> Failure {
+        let peer = self.peer;
+        tokio::select! {
+            end = self.share(list, stop) => end,
+            never = doors::watch(peer) => match never {},
+        }
+    }
+
+    async fn share(
         mut self,
         mut list: impl FnMut() -> Result<BTreeMap<MediaPath, Wanted>, Failure>,
         stop: &CancellationToken,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::keep::Keep;
 use crate::args;
 use crate::config::Settings;
+use crate::doors;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::listen_source::Door;
 use crate::output::{self, note};
@@ -146,6 +147,7 @@ async fn on_air(
     };
     tokio::select! {
         () = asked => Err(Failure::interrupted()),
+        never = doors::watch(&peer) => match never {},
         ended = run => match ended {
             // Who asked for the end asks once more to leave at once.
             Ok((media, written)) => {

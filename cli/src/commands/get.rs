@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::record::record;
 use crate::args::{self, ProgressKind};
 use crate::config::Settings;
+use crate::doors;
 use crate::escape::printable;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
@@ -68,7 +69,7 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
                 fetched = fetch(media, args, settings, &output, started) => fetched,
             };
             if fetched.is_ok() {
-                share(args.share_for, stop).await;
+                share(&peer, args.share_for, stop).await;
             }
             media.leave();
             finish(&peer, opened, ours, fetched.is_ok()).await;
@@ -251,12 +252,13 @@ async fn pipe(media: &Media, bytes: u64) -> Outcome {
     }
 }
 
-async fn share(share_for: Option<Duration>, stop: &CancellationToken) {
+async fn share(peer: &Peer, share_for: Option<Duration>, stop: &CancellationToken) {
     if let Some(time) = share_for {
         note(format!("sharing for {}; Ctrl-C ends it", humantime::format_duration(time)));
         tokio::select! {
             () = tokio::time::sleep(time) => {}
             () = stop.cancelled() => {}
+            never = doors::watch(peer) => match never {},
         }
     }
 }

@@ -93,6 +93,8 @@ pub struct PeerStats {
     pub key: PeerKey,
     /// Where it listens.
     pub local: Vec<NetAddr>,
+    /// What it serves over, as it says to trackers.
+    pub offers: Vec<Offer>,
     /// What trackers proved or could not.
     pub reach: Vec<ReachResult>,
     /// Where trackers see it.
@@ -378,6 +380,7 @@ impl Peer {
         PeerStats {
             key: self.key(),
             local: self.inner.net.local_addrs(),
+            offers: self.inner.hello.offers.clone(),
             reach: lock(&self.inner.reach).values().cloned().collect(),
             observed: *lock(&self.inner.observed),
             sessions: lock(&self.inner.sessions).len(),
