@@ -1,82 +1,43 @@
 //! The configuration file, and how it and the command line make the settings of a run.
 
-use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use iceshare::icet::IcetUrl;
 use iceshare::shelf::Anonymous;
-use serde::Deserialize;
 
 use crate::args::{Common, parse_anonymous, parse_tracker};
 use crate::failure::Failure;
 use crate::giving::{self, OfMedia, Rules};
 use crate::rate::Rate;
 
-/// The file, as written: the names of the options.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    transport: Option<OneOrMore>,
-    #[serde(default)]
-    set: BTreeMap<String, BTreeMap<String, toml::Value>>,
-    up: Option<TextOrNumber>,
-    down: Option<TextOrNumber>,
-    data: Option<PathBuf>,
-    key: Option<PathBuf>,
-    listen: Option<OneOrMore>,
-    anonymous: Option<TextOrNumber>,
-    tracker: Option<String>,
-    #[serde(rename = "give-hours")]
-    give_hours: Option<String>,
-    #[serde(default, rename = "give-lan")]
-    give_lan: bool,
-    #[serde(rename = "give-metered")]
-    give_metered: Option<TextOrTruth>,
-    metered: Option<TextOrTruth>,
-    #[serde(rename = "give-day")]
-    give_day: Option<TextOrNumber>,
-    #[serde(rename = "give-month")]
-    give_month: Option<TextOrNumber>,
-    #[serde(default, rename = "give-media")]
-    give_media: BTreeMap<String, TextOrNumber>,
-}
+mod keys;
 
-/// A number means what it means behind the flag.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "it takes a text, as on the command line: NAME = \"…\"")]
-enum TextOrNumber {
-    Text(String),
-    Integer(i64),
-    Float(f64),
-}
+use keys::Keys;
 
-impl TextOrNumber {
-    fn text(self) -> String {
-        match self {
-            TextOrNumber::Text(text) => text,
-            TextOrNumber::Integer(n) => n.to_string(),
-            TextOrNumber::Float(n) => n.to_string(),
-        }
-    }
-}
-
-/// In TOML a yes is a `true`, too.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "it takes true or false, or a text as on the command line: NAME = \"…\"")]
-enum TextOrTruth {
-    Text(String),
-    Truth(bool),
-}
-
-impl TextOrTruth {
-    fn text(self) -> String {
-        match self {
-            TextOrTruth::Text(text) => text,
-            TextOrTruth::Truth(yes) => if yes { "yes" } else { "no" }.to_owned(),
-        }
-    }
-}
+/// The names of the options.
+const KEYS: [&str; 16] = [
+    "transport",
+    "set",
+    "up",
+    "down",
+    "data",
+    "key",
+    "listen",
+    "anonymous",
+    "tracker",
+    "give-hours",
+    "give-lan",
+    "give-metered",
+    "metered",
+    "give-day",
+    "give-month",
+    "give-media",
+];
+/// Longest file, in bytes.
+const MOST: u64 = 1 << 20;
 
 /// One of a few words, as behind the flag.
 fn word<T: clap::ValueEnum>(s: &str) -> Result<T, String> {
@@ -85,22 +46,6 @@ fn word<T: clap::ValueEnum>(s: &str) -> Result<T, String> {
         let all: Vec<_> = all.map(|v| v.get_name().to_owned()).collect();
         format!("it is one of {}", all.join(", "))
     })
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "it takes a text or a list of texts")]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
-impl OneOrMore {
-    fn list(self) -> Vec<String> {
-        match self {
-            OneOrMore::One(one) => one.split(',').map(|s| s.trim().to_owned()).collect(),
-            OneOrMore::More(more) => more.iter().map(|s| s.trim().to_owned()).collect(),
-        }
-    }
 }
 
 /// What a run goes by.
@@ -126,7 +71,7 @@ impl Settings {
     pub(crate) fn load(flags: &Common) -> Result<Settings, Failure> {
         let file = match &flags.config {
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| {
+                let text = read_file(path).map_err(|e| {
                     Failure::usage(format!("cannot read the configuration {}: {e}", path.display()))
                 })?;
                 parse(&text, path.parent().unwrap_or(Path::new("")))
@@ -166,6 +111,16 @@ impl Settings {
     }
 }
 
+/// Not more than a configuration can have: a device may never end.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST {
+        return Err(io::Error::other(format!("it has more than {MOST} bytes")));
+    }
+    Ok(text)
+}
+
 /// `$XDG_DATA_HOME/iceshare`, or what the system has in its place.
 fn default_data() -> Result<PathBuf, Failure> {
     use etcetera::BaseStrategy;
@@ -190,13 +145,10 @@ struct Given {
 }
 
 /// A value as it would stand behind `--set`.
-fn plain(value: toml::Value) -> Option<String> {
+fn setting(value: toml::Value) -> Option<String> {
     match value {
-        toml::Value::String(s) => Some(s),
-        toml::Value::Integer(n) => Some(n.to_string()),
-        toml::Value::Float(n) => Some(n.to_string()),
         toml::Value::Boolean(b) => Some(b.to_string()),
-        _ => None,
+        value => keys::plain(value).ok(),
     }
 }
 
@@ -209,21 +161,24 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
     ) -> Result<Option<T>, String> {
         value.map(|v| parse(&v).map_err(|e| format!("{name} = {v:?}: {}", e.to_string()))).transpose()
     }
-    let file: File = toml::from_str(text).map_err(|e| {
+    let table: toml::Table = toml::from_str(text).map_err(|e| {
         let before = e.span().and_then(|s| text.get(..s.start)).unwrap_or_default();
         let number = before.split('\n').count();
         let line = text.lines().nth(number - 1).unwrap_or_default().trim();
         format!("line {number}, {line:?}: {}", e.message())
     })?;
+    let mut file = Keys::of(table, &KEYS)?;
     let mut set = Vec::new();
-    for (protocol, keys) in file.set {
-        for (key, value) in keys {
+    let mut protocols = file.table("set")?;
+    for protocol in protocols.names() {
+        let mut keys = protocols.table(&protocol)?;
+        for key in keys.names() {
             // Of several, as a list or as one text.
-            let value = match value {
-                toml::Value::Array(all) if !all.is_empty() => {
-                    all.into_iter().map(plain).collect::<Option<Vec<_>>>().map(|all| all.join(","))
+            let value = match keys.any(&key) {
+                Some(toml::Value::Array(all)) if !all.is_empty() => {
+                    all.into_iter().map(setting).collect::<Option<Vec<_>>>().map(|all| all.join(","))
                 }
-                value => plain(value),
+                value => value.and_then(setting),
             };
             let value = value.ok_or_else(|| {
                 format!(
@@ -233,7 +188,7 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
             set.push((protocol.clone(), key, value));
         }
     }
-    let listen = file.listen.map(OneOrMore::list).unwrap_or_default();
+    let listen = file.list("listen")?.unwrap_or_default();
     let listen = listen
         .iter()
         .map(|a| {
@@ -242,37 +197,37 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
             })
         })
         .collect::<Result<_, _>>()?;
-    let transport = file.transport.map(OneOrMore::list);
+    let transport = file.list("transport")?;
     if transport.as_ref().is_some_and(Vec::is_empty) {
         return Err(
             "transport = []: name at least one payload protocol, or leave the line out for all".to_owned()
         );
     }
+    let mut media = file.table("give-media")?;
+    let mut give_media = Vec::new();
+    for path in media.names() {
+        let share = media.amount(&path)?.unwrap_or_default();
+        let of_media = OfMedia::new(&path, &share);
+        give_media.push(of_media.map_err(|e| format!("give-media.{path:?} = {share:?}: {e}"))?);
+    }
     Ok(Given {
         transport: transport.unwrap_or_default(),
         set,
-        up: read("up", file.up.map(TextOrNumber::text), str::parse)?,
-        down: read("down", file.down.map(TextOrNumber::text), str::parse)?,
-        data: file.data.map(|p| folder.join(p)),
-        key: file.key.map(|p| folder.join(p)),
+        up: read("up", file.amount("up")?, str::parse)?,
+        down: read("down", file.amount("down")?, str::parse)?,
+        data: file.text("data")?.map(|p| folder.join(p)),
+        key: file.text("key")?.map(|p| folder.join(p)),
         listen,
-        anonymous: read("anonymous", file.anonymous.map(TextOrNumber::text), parse_anonymous)?,
-        tracker: read("tracker", file.tracker, parse_tracker)?,
+        anonymous: read("anonymous", file.amount("anonymous")?, parse_anonymous)?,
+        tracker: read("tracker", file.text("tracker")?, parse_tracker)?,
         give: giving::Flags {
-            give_hours: read("give-hours", file.give_hours, str::parse)?,
-            give_lan: file.give_lan,
-            give_metered: read("give-metered", file.give_metered.map(TextOrTruth::text), word)?,
-            metered: read("metered", file.metered.map(TextOrTruth::text), word)?,
-            give_day: read("give-day", file.give_day.map(TextOrNumber::text), str::parse)?,
-            give_month: read("give-month", file.give_month.map(TextOrNumber::text), str::parse)?,
-            give_media: file
-                .give_media
-                .into_iter()
-                .map(|(path, share)| {
-                    let share = share.text();
-                    OfMedia::new(&path, &share).map_err(|e| format!("give-media.{path:?} = {share:?}: {e}"))
-                })
-                .collect::<Result<_, _>>()?,
+            give_hours: read("give-hours", file.text("give-hours")?, str::parse)?,
+            give_lan: file.truth("give-lan")?,
+            give_metered: read("give-metered", file.yes("give-metered")?, word)?,
+            metered: read("metered", file.yes("metered")?, word)?,
+            give_day: read("give-day", file.amount("give-day")?, str::parse)?,
+            give_month: read("give-month", file.amount("give-month")?, str::parse)?,
+            give_media,
         },
     })
 }
@@ -338,8 +293,13 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let cases = [
-            ("upp = \"1MB\"", "upp"),
-            ("up = true", "takes a text"),
+            ("upp = \"1MB\"", "\"upp\" is none of its keys, which are transport, set, up,"),
+            ("up = true", "up = true: it takes a text"),
+            ("tracker = 5", "tracker = 5: it takes a text"),
+            ("data = [\"a\"]", "data = [\"a\"]: it takes a text"),
+            ("listen = [5]", "listen = [5]: it takes a text or a list"),
+            ("set = 3", "set = 3: it takes a table"),
+            ("[set]\nhttp = 3", "set.http = 3: it takes a table"),
             ("up = -5", "number and a unit"),
             ("anonymous = 20", "20%"),
             ("tracker = \"icet://a,icet://b\"", "one tracker"),
@@ -357,7 +317,7 @@ mod tests {
             ("give-metered = \"maybe\"", "it is one of yes, no"),
             ("metered = \"maybe\"", "it is one of yes, no, auto"),
             ("metered = 3", "true or false"),
-            ("give-lan = \"no\"", "boolean"),
+            ("give-lan = \"no\"", "give-lan = \"no\": it takes true or false"),
             ("[give-media]\ntalks = \"some\"", "none or a rate"),
             ("[give-media]\n\"../a\" = \"none\"", "give-media"),
         ];
@@ -388,6 +348,9 @@ mod tests {
         assert!(twice.text().is_some_and(|t| t.contains("--set http.name is given twice")));
         let missing = Common { config: Some(dir.path().join("none")), ..Common::default() };
         assert!(Settings::load(&missing).expect_err("no file").text().is_some_and(|t| t.contains("none")));
+        // Nor does it wait for the end of what has none.
+        let endless = Common { config: Some("/dev/zero".into()), ..Common::default() };
+        assert!(Settings::load(&endless).expect_err("endless").text().is_some_and(|t| t.contains("1048576")));
         let plain = Common { data: Some("/d".into()), ..Common::default() };
         assert_eq!(Settings::load(&plain).expect("settings").data, Path::new("/d"));
     }

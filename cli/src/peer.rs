@@ -68,6 +68,14 @@ pub(crate) struct Kept {
 /// Starts a peer by the settings.
 pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Kept), Failure> {
     let protocols = transports::chosen(settings)?;
+    // A key is made where there is none, but not the folders of a mistyped name.
+    let folder = settings.key.as_deref().and_then(Path::parent).filter(|f| !f.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|f| !f.is_dir()) {
+        return Err(Failure::usage(format!(
+            "there is no folder {} for the key: mend its name (--key, or key = … in the configuration), or make the folder first",
+            printable(&folder.display().to_string())
+        )));
+    }
     let by = settings.clone();
     let claim = tokio::task::spawn_blocking(move || claim(&by, role))
         .await

@@ -248,10 +248,10 @@ pub enum RegistryError {
         krate: &'static str,
     },
     /// Nothing of that name is linked.
-    #[error("no protocol {name:?} here; this build has: {known}")]
+    #[error("no protocol {names} here; this build has: {known}")]
     Unknown {
-        /// What was asked for.
-        name: String,
+        /// What was asked for and is not there, each in quotation marks.
+        names: String,
         /// What there is.
         known: String,
     },
@@ -328,14 +328,19 @@ impl Registry {
         names: &[String],
         settings: &[(String, String, String)],
     ) -> Result<Vec<Protocol>, RegistryError> {
-        let find = |name: &str| {
-            let known = || self.0.iter().map(|r| r.name).collect::<Vec<_>>().join(", ");
-            self.0
-                .iter()
-                .find(|r| r.name == name)
-                .ok_or_else(|| RegistryError::Unknown { name: name.to_owned(), known: known() })
-        };
-        let mut chosen = names.iter().map(|n| find(n)).collect::<Result<Vec<_>, _>>()?;
+        let find = |name: &String| self.0.iter().find(|r| r.name == *name);
+        let mut unknown: Vec<String> = Vec::new();
+        for name in names.iter().chain(settings.iter().map(|(name, _, _)| name)) {
+            let quoted = format!("{name:?}");
+            if find(name).is_none() && !unknown.contains(&quoted) {
+                unknown.push(quoted);
+            }
+        }
+        if !unknown.is_empty() {
+            let known = self.0.iter().map(|r| r.name).collect::<Vec<_>>().join(", ");
+            return Err(RegistryError::Unknown { names: unknown.join(" or "), known });
+        }
+        let mut chosen: Vec<_> = names.iter().filter_map(find).collect();
         if names.is_empty() {
             chosen = self.0.iter().collect();
         }
@@ -359,7 +364,7 @@ impl Registry {
         };
         for (name, _, _) in settings {
             // What is not used is built only to be looked at.
-            build(find(name)?)?;
+            find(name).map(build).transpose()?;
         }
         let out = chosen.into_iter().map(build).collect::<Result<Vec<_>, _>>()?;
         if out.is_empty() { Err(RegistryError::None) } else { Ok(out) }
