@@ -6,7 +6,7 @@ use iceshare::protocol::What;
 use iceshare::serve::{self, Part, Source, Unavailable, first_missing};
 use iceshare::store::{MediaStore, NoSetup};
 
-use crate::wire::{ByteRange, ContentRange, ENDLESS, Range, Unit, to_npt};
+use crate::wire::{ByteRange, ContentRange, Range, Unit, to_npt};
 
 /// A player of live media begins so many microseconds before the newest page, so that it has something in hand.
 const LIVE_BACK: u64 = 2_000_000;
@@ -200,8 +200,8 @@ fn pages(media: &MediaStore, asked: PageSet) -> Result<Plan, Refusal> {
         content_type: m.mime().to_owned(),
         content_range: Some(ContentRange {
             stripe: set.stripe,
-            // What goes on has no total, but for a range of it that ends.
-            total: (!media.is_live() || last < ENDLESS).then_some(total),
+            // What goes on has no total (RFC 9110, section 14.4).
+            total: (!media.is_live()).then_some(total),
             ..content_range(Unit::Pages, first, last, total)
         }),
         mapping: None,

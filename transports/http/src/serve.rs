@@ -41,9 +41,10 @@ const TOO_MANY: &[u8] =
 const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT "];
 
-/// Whether a connection's first bytes are an HTTP/1 request.
+/// Whether a connection's first bytes are an HTTP/1 request. Empty lines before it are ignored (RFC 9112, section 2.2), two at most.
 fn is_http(first: &[u8]) -> bool {
-    METHODS.iter().any(|m| first.starts_with(m))
+    let without = |first| <[u8]>::strip_prefix(first, b"\r\n").unwrap_or(first);
+    METHODS.iter().any(|m| without(without(first)).starts_with(m))
 }
 
 /// Begins to serve.
@@ -339,6 +340,8 @@ mod tests {
     #[test]
     fn requests_are_known_by_their_method() {
         assert!(is_http(b"GET / HTTP/1.1\r\n") && is_http(b"HEAD /a"));
+        assert!(is_http(b"\r\nGET / HTTP/1.1\r\n") && is_http(b"\r\n\r\nGET /a"));
+        assert!(!is_http(b"\r\n") && !is_http(b"\r\n\r\n\r\nGET /a"));
         assert!(!is_http(b"GE") && !is_http(b"GETX / HTTP/1") && !is_http(b"\x16\x03") && !is_http(b""));
     }
 
