@@ -2,7 +2,7 @@
 
 use iceshare::icet::{HostAddr, MediaId, NetAddr, NetKind, PageSet, PeerKey};
 use iceshare::protocol::{ErrorKind, Request, What};
-use iceshare_tests::PATIENCE;
+use iceshare_tests::{PATIENCE, media};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -176,4 +176,32 @@ async fn a_withdrawn_media_is_gone() {
     let end = receiver.fetch(host.request(&media, What::Pages(PageSet::range(0, 0)))).await.1;
     assert_eq!(end.unwrap_err().kind, ErrorKind::NoMedia);
     assert_eq!(get(host.addr(NetKind::Tcp), "/music/a%20b.opus", "").await.status, 404);
+}
+
+/// A player that stops reading has no more of an answer taken from the disk than is on its way, and little besides; else some hundreds
+/// of them take a gigabyte of the system's memory, and everybody's time.
+#[tokio::test]
+async fn who_reads_nothing_is_sent_little() {
+    const IDLE: u64 = 16;
+    let host = Host::start(1, Made::of(http())).await;
+    let file = host.dir.path().join("long.opus");
+    media::opus_like(&file, 24_000_000, 4200, 6).unwrap();
+    let long = host.publish(&file, "music/long.opus");
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let mut stream = TcpStream::connect(host.addr(NetKind::Tcp)).await.unwrap();
+        stream.write_all(b"GET /music/long.opus HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut status)).await.unwrap().unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        idle.push(stream);
+    }
+    // While somebody who reads gets all of it.
+    let receiver = Host::start(2, Made::of(http())).await;
+    let all = What::Pages(PageSet { first: 0, last: None, stripe: None });
+    let (pieces, end) = receiver.fetch(host.request(&long, all)).await;
+    assert!(end.is_ok(), "{end:?}");
+    assert_eq!(bytes(&pieces).len() as u64, long.manifest().bytes);
+    let sent = host.shelf.served_totals().anonymous - long.manifest().bytes;
+    assert!(sent >= IDLE * 1000 && sent < IDLE * 1_500_000, "{sent} bytes for {IDLE} who read nothing");
 }

@@ -13,7 +13,8 @@ use iceshare::net::Serving;
 use iceshare::serve::{Source, Supply};
 use iceshare::shelf::Admission;
 use iceshare::store::MediaStore;
-use tokio::sync::OwnedSemaphorePermit;
+
+use crate::guests::Guest;
 
 /// What hyper sends.
 pub(crate) struct Body {
@@ -24,7 +25,7 @@ pub(crate) struct Body {
 }
 
 /// Kept while an answer is sent.
-pub(crate) type WhileSent = (Serving, Option<OwnedSemaphorePermit>);
+pub(crate) type WhileSent = (Serving, Option<Guest>);
 
 impl Body {
     pub(crate) fn keeps(mut self, sending: WhileSent) -> Body {

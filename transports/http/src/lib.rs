@@ -7,6 +7,7 @@
 mod body;
 mod config;
 mod fetch;
+mod guests;
 mod plan;
 mod serve;
 mod watch;

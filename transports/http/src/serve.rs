@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,16 @@ use tokio::time::timeout;
 
 use crate::body::{self, Body};
 use crate::config::Config;
+use crate::guests::Guests;
 use crate::plan::{Refusal, plan};
 use crate::watch::Watched;
 use crate::wire::{self, MISSING, Range};
 
 /// Seconds after which what is missing here may be asked for again.
 const RETRY: &str = "2";
+/// Bytes of an answer that the system takes before it has sent them, beyond what is on its way.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 * 1024;
 /// Connections too many that are told so at once (others are just closed), and for how long.
 const GOODBYES: usize = 64;
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -50,10 +55,8 @@ fn is_http(first: &[u8]) -> bool {
 /// Begins to serve.
 pub(crate) fn start(cx: &Context, shelf: &Arc<Shelf>, config: Config) {
     let mut incoming = cx.accept_tcp(is_http);
-    // Without a ticket nobody can fill all places for good.
-    let anonymous = Arc::new(Semaphore::new(config.connections.div_ceil(2)));
-    let server =
-        Arc::new(Server { shelf: shelf.clone(), protocol: cx.protocol().clone(), config, anonymous });
+    let guests = Guests::new(config.connections, config.per_ip);
+    let server = Arc::new(Server { shelf: shelf.clone(), protocol: cx.protocol().clone(), config, guests });
     let slots = Slots::new(SlotLimits { all: config.connections, each: config.per_ip });
     let goodbyes = Arc::new(Semaphore::new(GOODBYES));
     let (cx, spawner) = (cx.clone(), cx.clone());
@@ -64,7 +67,7 @@ pub(crate) fn start(cx: &Context, shelf: &Arc<Shelf>, config: Config) {
                 () = cx.closed().cancelled() => return,
             };
             match slots.enter(from.ip()) {
-                Some(slot) => cx.spawn(connection(server.clone(), stream, Arc::new(slot), cx.clone())),
+                Some(slot) => cx.spawn(connection(server.clone(), stream, from.ip(), slot, cx.clone())),
                 None => {
                     tracing::debug!(%from, "too many HTTP connections; one was closed");
                     if let Ok(permit) = goodbyes.clone().try_acquire_owned() {
@@ -88,12 +91,16 @@ async fn say_too_many(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn connection(server: Arc<Server>, stream: TcpStream, slot: Arc<Slot>, cx: Context) {
+async fn connection(server: Arc<Server>, stream: TcpStream, ip: IpAddr, slot: Slot, cx: Context) {
     let config = server.config;
-    let place = slot.clone();
+    // Best effort. Of who reads nothing the system would else keep megabytes.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+    let at = Arc::new(At { ip, slot: Arc::new(slot) });
+    let place = at.clone();
     let service = service_fn(move |request| {
-        let (server, slot) = (server.clone(), slot.clone());
-        async move { Ok::<_, Infallible>(server.answer(&request, &slot)) }
+        let (server, at) = (server.clone(), at.clone());
+        async move { Ok::<_, Infallible>(server.answer(&request, &at)) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
@@ -102,7 +109,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, slot: Arc<Slot>, cx:
     tokio::pin!(connection);
     let result = tokio::select! {
         r = connection.as_mut() => r,
-        () = place.taken() => return tracing::debug!("a newer HTTP connection took the place of an idle one"),
+        () = place.slot.taken() => return tracing::debug!("a newer HTTP connection took the place of an idle one"),
         () = cx.closed().cancelled() => {
             // The answer under way may end; the context's grace limits it.
             connection.as_mut().graceful_shutdown();
@@ -120,7 +127,14 @@ struct Server {
     protocol: ProtocolName,
     config: Config,
     /// For requests without ticket that are being served.
-    anonymous: Arc<Semaphore>,
+    guests: Arc<Guests>,
+}
+
+/// Where a request comes from.
+#[derive(Debug)]
+struct At {
+    ip: IpAddr,
+    slot: Arc<Slot>,
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -194,8 +208,8 @@ fn no_path(e: PathError) -> Response<Body> {
 }
 
 impl Server {
-    fn answer(&self, request: &Request<Incoming>, slot: &Arc<Slot>) -> Response<Body> {
-        let mut response = self.respond(request, slot);
+    fn answer(&self, request: &Request<Incoming>, at: &At) -> Response<Body> {
+        let mut response = self.respond(request, at);
         let headers = response.headers_mut();
         set(headers, header::ACCEPT_RANGES, wire::ACCEPT_RANGES);
         set(headers, header::VARY, "Accept, Authorization");
@@ -203,7 +217,7 @@ impl Server {
         response
     }
 
-    fn respond(&self, request: &Request<Incoming>, slot: &Arc<Slot>) -> Response<Body> {
+    fn respond(&self, request: &Request<Incoming>, at: &At) -> Response<Body> {
         let headers = request.headers();
         // RFC 9112, section 3.2.
         let hosts = headers.get_all(header::HOST).iter().count();
@@ -261,7 +275,7 @@ impl Server {
                 Some(range) if fresh && !head => Range::parse(range),
                 _ => Range::Ignored,
             };
-            self.media(&media, &range, ticket.as_ref(), head, slot)
+            self.media(&media, &range, ticket.as_ref(), head, at)
         };
         set(response.headers_mut(), header::ETAG, &etag);
         response
@@ -284,7 +298,7 @@ impl Server {
         range: &Range,
         ticket: Option<&Ticket>,
         head: bool,
-        slot: &Arc<Slot>,
+        at: &At,
     ) -> Response<Body> {
         let plan = match plan(media, range, &boundary()) {
             Ok(plan) => plan,
@@ -298,11 +312,11 @@ impl Server {
             match self.shelf.admit(ask) {
                 Ok(admission) => {
                     let sending = if admission.is_ticketed() {
-                        (slot.serve(Standing::Friend), None)
+                        (at.slot.serve(Standing::Friend), None)
                     } else {
-                        match self.anonymous.clone().try_acquire_owned() {
-                            Ok(permit) => (slot.serve(Standing::Guest), Some(permit)),
-                            Err(_) => return denied(Denied::Busy),
+                        match self.guests.enter(at.ip) {
+                            Some(guest) => (at.slot.serve(Standing::Guest), Some(guest)),
+                            None => return denied(Denied::Busy),
                         }
                     };
                     let patience = self.config.stall_timeout;
