@@ -233,6 +233,29 @@ fn nor_one_whose_head_drips() {
     a_dripping_host_holds_nobody_up(Drops { free: 0, each: 1, every: HALF_A_SECOND, head: true });
 }
 
+/// The host of an order and both of its stand-ins may drip, and the receiver knows nobody else; the tracker does.
+#[test]
+fn nor_do_three_at_once() {
+    let scene = Drought::new("http");
+    let without = scene.receive("before", "http");
+    let rt = runtime();
+    let drops = Drops { free: 2100, each: 1, every: HALF_A_SECOND, head: false };
+    let join = |seed| {
+        rt.block_on(Liar::join_as(seed, &scene.net.tracker.url, "song.opus", &scene.file, Lie::Drip(drops)))
+    };
+    let liars = [0xb1, 0xb2, 0xb3].map(join);
+    for who in ["first", "second"] {
+        let with = scene.receive(who, "http");
+        let asked = liars.each_ref().map(Liar::asked);
+        eprintln!("three that drip: {who} {with:?}, without {without:?}, asked {asked:?} times");
+        assert!(
+            is_near(with, without, 1.5),
+            "{who}: {with:?} with three hosts that drip, {without:?} without"
+        );
+    }
+    assert!(liars.iter().all(|l| l.asked() > 0), "one was not asked, so that nothing was tested");
+}
+
 #[test]
 fn nor_one_that_drips_over_streams_of_quic() {
     let scene = Drought::new("quic");

@@ -74,7 +74,12 @@ pub(super) fn pages(file: &[u8]) -> Vec<Range<usize>> {
 impl Liar {
     /// Joins the swarm of `path` at the tracker, with a full page map, and waits until its address is proved.
     pub(super) async fn join(tracker: &str, path: &str, file: &Path, lie: Lie) -> Liar {
-        let net = stranger::net(0xbb).await;
+        Liar::join_as(0xbb, tracker, path, file, lie).await
+    }
+
+    /// The same with a key made of `seed`.
+    pub(super) async fn join_as(seed: u8, tracker: &str, path: &str, file: &Path, lie: Lie) -> Liar {
+        let net = stranger::net(seed).await;
         let file = read(file);
         let pages = pages(&file);
         let wares =
