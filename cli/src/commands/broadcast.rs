@@ -147,7 +147,7 @@ async fn on_air(
     };
     tokio::select! {
         () = asked => Err(Failure::interrupted()),
-        never = doors::watch(&peer) => match never {},
+        never = doors::watch(peer) => match never {},
         ended = run => match ended {
             // Who asked for the end asks once more to leave at once.
             Ok((media, written)) => {
