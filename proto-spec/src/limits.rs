@@ -14,6 +14,8 @@ pub const OFFERS: usize = 32;
 pub const REACH: usize = 16;
 /// Longest text for people (titles, tag values, error texts, agents), in bytes.
 pub const TEXT: usize = 1024;
+/// Bytes of the title in a head.
+pub const TITLE: usize = 256;
 /// Most tags of a manifest.
 pub const TAGS: usize = 64;
 /// Most logical streams that a manifest describes.

@@ -125,6 +125,9 @@ pub struct Head {
     /// When it was signed: wall clock, milliseconds since 1970. For display.
     #[n(11)]
     pub signed_at: u64,
+    /// What is on: artist and title, as the tags of the link say it.
+    #[n(12)]
+    pub title: Option<String>,
 }
 
 impl Head {
@@ -138,6 +141,7 @@ impl Head {
         let bytes: u64 = self.setup.iter().map(|r| u64::from(r.len)).sum();
         let good = self.next < limits::PAGES
             && self.offset <= limits::PAGES * 65_307
+            && self.title.as_ref().is_none_or(|t| t.len() <= limits::TITLE)
             && !self.setup.is_empty()
             && sound(&self.setup, self.link_time)
             && self.link.checked_add(self.setup.len() as u64).is_some_and(|p| p <= self.key)

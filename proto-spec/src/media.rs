@@ -266,6 +266,28 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// That of a broadcast, of version 0, which says nothing yet of what it has.
+    #[must_use]
+    pub fn live(path: MediaPath, publisher: PeerKey, broadcast: Hash) -> Manifest {
+        Manifest {
+            kind: Kind::Live,
+            path,
+            publisher,
+            version: 0,
+            pages: 0,
+            bytes: 0,
+            duration: 0,
+            root: broadcast,
+            setup: 0,
+            links: 0,
+            streams: Vec::new(),
+            title: String::new(),
+            tags: Vec::new(),
+            signed_at: 0,
+            group: None,
+        }
+    }
+
     /// The media's id.
     #[must_use]
     pub fn id(&self) -> MediaId {

@@ -72,9 +72,10 @@ fn the_limits_are_those_of_the_code() {
         format!("| marks of a standing | {} |", limits::MARKS),
         format!("| ticket body | {} bytes |", limits::TICKET),
         format!(
-            "| records of a batch or head · bytes of its body | {} · {} |",
+            "| records of a batch or head · bytes of its body · of a head's title | {} · {} · {} |",
             limits::RECORDS,
-            limits::BATCH
+            limits::BATCH,
+            limits::TITLE
         ),
     ];
     for row in rows {

@@ -146,6 +146,7 @@ batch_ = record(
 live_head = table({
     1: ("broadcast", hexed), 2: ("next", same), 3: ("offset", same), 4: ("time", same), 5: ("last", hexed), 6: ("link", same),
     7: ("link_offset", same), 8: ("link_time", same), 9: ("setup", many(page_record)), 10: ("key", same), 11: ("signed_at", same),
+    12: ("title", same),
 })
 ticket_body = table({
     1: ("tracker", hexed), 2: ("epoch", num), 3: ("assignment", num), 4: ("receiver", hexed), 5: ("host", hexed),
@@ -194,7 +195,7 @@ MESSAGES = {
     104: ("slices", slices),
     105: ("info-answer", {
         1: ("request", num), 2: ("manifest", signed), 3: ("listeners", num), 4: ("hits", num), 5: ("complete", num),
-        6: ("sent", num), 7: ("received", num), 8: ("alternatives", many(same)),
+        6: ("sent", num), 7: ("received", num), 8: ("alternatives", many(same)), 9: ("head", signed),
     }),
     106: ("error", {1: ("code", same), 2: ("request", num), 3: ("media", hexed), 4: ("text", same), 5: ("retry", same)}),
     107: ("withdrawn", {1: ("media", hexed), 2: ("moved", same), 3: ("operator", same)}),

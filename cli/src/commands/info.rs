@@ -19,6 +19,9 @@ struct Report<'a> {
     url: String,
     media: String,
     title: &'a str,
+    /// What is on, of live media that says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    now: Option<&'a str>,
     kind: &'static str,
     mime: &'static str,
     publisher: String,
@@ -86,6 +89,7 @@ fn report(info: &Info, giving: Told) -> Report<'_> {
         url: info.url.to_string(),
         media: m.id().to_string(),
         title: &m.title,
+        now: info.now.as_deref(),
         kind: match m.kind {
             iceshare::icet::Kind::File => "file",
             iceshare::icet::Kind::Live => "live",
@@ -132,6 +136,7 @@ fn show(r: &Report<'_>) -> Outcome {
     if !r.title.is_empty() {
         lines.push(("title", printable(r.title)));
     }
+    lines.extend(r.now.map(|now| ("on now", printable(now))));
     let long = r.duration_us.filter(|d| *d > 0).map(|d| format!(", {}", clock(d))).unwrap_or_default();
     let chain = r.links.filter(|n| *n > 1).map(|n| format!(", {n} links")).unwrap_or_default();
     // Live media has no length.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use icet::key::Hash;
 use icet::media::MediaError;
-use icet::{IcetUrl, Kind, Manifest, MediaId, MediaPath, Now, limits};
+use icet::{IcetUrl, Manifest, MediaId, MediaPath, Now, limits};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -105,21 +105,10 @@ impl Peer {
         let mut broadcast = [0; 32];
         getrandom::fill(&mut broadcast).map_err(|_| BroadcastError::Random)?;
         let manifest = Manifest {
-            kind: Kind::Live,
-            path: options.path.clone(),
-            publisher: identity.key(),
-            version: 0,
-            pages: 0,
-            bytes: 0,
-            duration: 0,
-            root: Hash(broadcast),
-            setup: 0,
-            links: 0,
             streams: publish::streams(&timeline),
             title: options.title.clone().or_else(tag).unwrap_or_default(),
             tags,
-            signed_at: 0,
-            group: None,
+            ..Manifest::live(options.path.clone(), identity.key(), Hash(broadcast))
         };
         let (window, delay) = (options.window, options.delay);
         let begin = |old: Option<Arc<MediaStore>>| {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use icet::live::SignedHead;
 use icet::message::{Hello, InfoAnswer, Intent, KeyProof, Position, ReachResult, Welcome};
 use icet::{IcetUrl, Identity, Limits, NetAddr, Now, Offer, PeerKey, ProtocolName, SignedManifest};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -82,6 +83,8 @@ pub struct Info {
     pub url: IcetUrl,
     /// Figures.
     pub answer: InfoAnswer,
+    /// Of live media: what is on, as its publisher signed it.
+    pub now: Option<String>,
     /// How this peer's key stands with the tracker; none if that does not tell.
     pub standing: Option<Standing>,
 }
@@ -371,7 +374,9 @@ impl Peer {
         let url = IcetUrl { path: Some(path), key: Some(manifest.publisher), ..url.clone() };
         // Asked in the same flight: a tracker that tells it has told it by now, or is about to.
         let standing = tokio::time::timeout(STANDING, standing).await.ok().and_then(Result::ok);
-        Ok(Info { manifest, url, answer, standing })
+        let head = answer.head.clone().and_then(|head| SignedHead::verify(*head, &manifest).ok());
+        let now = head.and_then(|head| head.title.clone());
+        Ok(Info { manifest, url, answer, now, standing })
     }
 
     /// Figures.

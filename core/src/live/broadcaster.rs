@@ -88,6 +88,8 @@ pub struct Broadcaster {
     time: i64,
     last: Hash,
     link: Option<LinkPlace>,
+    /// What is on.
+    title: Option<String>,
     ending: bool,
     ended: bool,
 }
@@ -112,6 +114,7 @@ impl Broadcaster {
             time: 0,
             last: NO_BATCH,
             link: None,
+            title: None,
             ending: false,
             ended: false,
         }
@@ -179,6 +182,9 @@ impl Broadcaster {
             return Err(SourceError::Setup);
         }
         let theora = |s: &crate::ogg::LogicalStream| s.format.codec == Codec::Theora;
+        if !place.setup {
+            self.title = self.timeline.link_comments().and_then(super::now::title);
+        }
         let streams = self.timeline.link().map(|l| l.streams.as_slice()).unwrap_or_default();
         let key =
             place.keyframe && (streams.get(place.stream).is_some_and(theora) || !streams.iter().any(theora));
@@ -295,6 +301,7 @@ impl Broadcaster {
             setup: link.records.get(..link.setup).unwrap_or_default().to_vec(),
             key: link.key.unwrap_or(self.next),
             signed_at: wall_ms,
+            title: self.title.clone(),
         };
         SignedHead::sign(head, &self.identity).map(Some)
     }

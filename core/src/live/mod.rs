@@ -5,6 +5,7 @@
 //! - [`Repage`]: pages of an encoder in shorter ones.
 //! - [`Titles`]: titles that come beside the stream, as links of it.
 //! - [`Flat`]: a chain as one logical stream, for players that stop where a link ends.
+//! - [`NowOn`]: which title is on.
 //! - [`Chain`]: batches that follow each other.
 //!
 //! The protocol: `proto-spec/spec/icet.md`, section 16.
@@ -12,6 +13,7 @@
 mod broadcaster;
 mod chain;
 mod flat;
+mod now;
 mod relabel;
 mod repage;
 #[cfg(test)]
@@ -21,5 +23,6 @@ mod titles;
 pub use broadcaster::{Broadcaster, DELAY, Signed, SourceError};
 pub use chain::{Chain, ChainError, Place, Taken};
 pub use flat::{Flat, FlatError};
+pub use now::NowOn;
 pub use repage::Repage;
 pub use titles::{TitleError, Titles};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use icet::key::Hash;
 use icet::live::{Batch, NO_BATCH, SignedBatch, SignedHead};
 use icet::media::MediaError;
-use icet::{Identity, Kind, Manifest, Now, PageFlags, PageNo, SignedManifest};
+use icet::{Identity, Manifest, Now, PageFlags, PageNo, SignedManifest};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,21 +19,8 @@ pub(crate) fn identity() -> Identity {
 
 pub(crate) fn manifest(broadcast: u8) -> SignedManifest {
     let manifest = Manifest {
-        kind: Kind::Live,
-        path: "radio".parse().unwrap(),
-        publisher: identity().key(),
         version: u64::from(broadcast),
-        pages: 0,
-        bytes: 0,
-        duration: 0,
-        root: Hash([broadcast; 32]),
-        setup: 0,
-        links: 0,
-        streams: Vec::new(),
-        title: String::new(),
-        tags: Vec::new(),
-        signed_at: 0,
-        group: None,
+        ..Manifest::live("radio".parse().unwrap(), identity().key(), Hash([broadcast; 32]))
     };
     SignedManifest::sign(manifest, &identity()).unwrap()
 }

@@ -50,7 +50,13 @@ pub(crate) fn head() -> Head {
         setup: (0..2).map(record).collect(),
         key: 4,
         signed_at: 1_767_225_600_123,
+        title: None,
     }
+}
+
+/// The same, that says what is on.
+pub(crate) fn titled_head() -> Head {
+    Head { title: Some("Clara Schumann - Romanze für Violine und Klavier".to_owned()), ..head() }
 }
 
 fn sign_anyway(context: &[u8], body: Vec<u8>) -> Signed {
@@ -120,6 +126,7 @@ pub(crate) fn bad_heads() -> Vec<(&'static str, Signed, MediaError)> {
         ("key-in-setup", edited(&|h| h.key = 1), impossible),
         ("key-beyond", edited(&|h| h.key = 6), impossible),
         ("link-beyond", edited(&|h| h.link_offset = h.offset), impossible),
+        ("title-too-long", edited(&|h| h.title = Some("x".repeat(257))), impossible),
     ]
 }
 
@@ -129,9 +136,10 @@ pub(crate) fn file() -> Value {
         .iter()
         .map(|b| json!({ "signed": signed(b.signed()), "hash": hex(&b.hash().0), "fields": meaning::batch(b) }))
         .collect();
-    let heads: Vec<_> = SignedHead::sign(head(), &identity(1))
-        .iter()
-        .map(|h| json!({ "signed": signed(h.signed()), "fields": meaning::head(h) }))
+    let heads: Vec<_> = [head(), titled_head()]
+        .into_iter()
+        .filter_map(|h| SignedHead::sign(h, &identity(1)).ok())
+        .map(|h| json!({ "signed": signed(h.signed()), "fields": meaning::head(&h) }))
         .collect();
     let refused = |all: Vec<(&'static str, Signed, MediaError)>| {
         let one = |(name, s, e): (_, Signed, MediaError)| json!({ "name": name, "signed": signed(&s), "error": e.to_string() });

@@ -143,7 +143,7 @@ pub(crate) fn head(h: &icet::live::Head) -> Value {
     json!({
         "broadcast": hex(&h.broadcast.0), "next": h.next, "offset": h.offset, "time": h.time, "last": hex(&h.last.0),
         "link": h.link, "link_offset": h.link_offset, "link_time": h.link_time, "setup": list(&h.setup, record),
-        "key": h.key, "signed_at": h.signed_at,
+        "key": h.key, "signed_at": h.signed_at, "title": maybe(h.title.as_ref(), |t| json!(t)),
     })
 }
 
@@ -305,7 +305,7 @@ pub(crate) fn to_peer(m: &ToPeer) -> (&'static str, Value) {
             let v = json!({
                 "request": num(m.request), "manifest": signed(&m.manifest), "listeners": num(m.listeners),
                 "hits": num(m.hits), "complete": num(m.complete), "sent": num(m.sent), "received": num(m.received),
-                "alternatives": list(&m.alternatives, |p| json!(p.as_str())),
+                "alternatives": list(&m.alternatives, |p| json!(p.as_str())), "head": maybe(m.head.as_deref(), signed),
             });
             ("info-answer", v)
         }

@@ -272,6 +272,7 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         sent: 5_000_000_000,
         received: 1_000_000,
         alternatives: vec![MediaPath::new("music/étude.flac").expect("a media path")],
+        head: None,
     };
     let error = ErrorMessage {
         code: ErrorCode::QUOTA,

@@ -278,6 +278,9 @@ pub struct InfoAnswer {
     /// Paths of the alternatives, in order of preference.
     #[n(8)]
     pub alternatives: Vec<MediaPath>,
+    /// Of live media: the last head, if there is one.
+    #[n(9)]
+    pub head: Option<Box<Signed>>,
 }
 
 impl InfoAnswer {

@@ -237,8 +237,8 @@ pub(crate) fn to_tracker() -> impl Strategy<Value = ToTracker> {
 }
 
 fn info() -> impl Strategy<Value = InfoAnswer> {
-    (any::<[u64; 6]>(), signed(), vec(path(), 0..3)).prop_map(
-        |([request, listeners, hits, complete, sent, received], manifest, alternatives)| InfoAnswer {
+    (any::<[u64; 6]>(), signed(), vec(path(), 0..3), of(signed())).prop_map(
+        |([request, listeners, hits, complete, sent, received], manifest, alternatives, head)| InfoAnswer {
             request,
             manifest,
             listeners,
@@ -247,6 +247,7 @@ fn info() -> impl Strategy<Value = InfoAnswer> {
             sent,
             received,
             alternatives,
+            head: head.map(Box::new),
         },
     )
 }

@@ -244,6 +244,7 @@ async fn talk(book: Arc<Mutex<Book>>, tracker: PeerKey, mut session: TrackerSess
                         sent: 0,
                         received: 0,
                         alternatives: Vec::new(),
+                        head: None,
                     };
                     answers.push(info.into());
                 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use iceshare::engine::io::Command;
 use icet::key::Hash;
 use icet::live::{Head, NO_BATCH, SignedHead};
-use icet::media::Kind;
 use icet::{Identity, Manifest, MediaPath, Now, PageFlags, PageMap, PageNo, PageRecord, SignedManifest};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -101,21 +100,8 @@ pub(crate) fn media(publisher: &Identity, stream: &Stream, seed: u64) -> SimMedi
         Some(*at)
     }));
     let manifest = Manifest {
-        kind: Kind::Live,
-        path: MediaPath::new("sim/live").expect("a media path"),
-        publisher: publisher.key(),
         version: 1,
-        pages: 0,
-        bytes: 0,
-        duration: 0,
-        root: Hash([9; 32]),
-        setup: 0,
-        links: 0,
-        streams: Vec::new(),
-        title: String::new(),
-        tags: Vec::new(),
-        signed_at: 0,
-        group: None,
+        ..Manifest::live(MediaPath::new("sim/live").expect("a media path"), publisher.key(), Hash([9; 32]))
     };
     let manifest = SignedManifest::sign(manifest, publisher).expect("a manifest within its limits");
     SimMedia { manifest, slices: Vec::new(), lens, offsets }
@@ -161,6 +147,7 @@ impl Live {
             setup: (0..SETUP.0).map(|_| record(SETUP.1)).collect(),
             key: (next - 1).max(SETUP.0),
             signed_at: 0,
+            title: None,
         };
         SignedHead::sign(head, &self.identity).expect("a head within its limits")
     }

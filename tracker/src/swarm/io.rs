@@ -383,6 +383,8 @@ pub struct MediaView {
     pub delivered: u64,
     /// Bytes of them that its publisher sent.
     pub delivered_by_publisher: u64,
+    /// Of live media: what is on, as its publisher says.
+    pub now: Option<String>,
 }
 
 /// One media in detail.

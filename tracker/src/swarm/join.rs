@@ -303,6 +303,7 @@ impl Swarm {
             sent: contribution.sent,
             received: contribution.received,
             alternatives: Vec::new(),
+            head: media.live.as_ref().and_then(|l| l.head()).map(|h| Box::new(h.signed().clone())),
         };
         self.send(conn, answer);
         Ok(())

@@ -111,6 +111,11 @@ pub(crate) struct LiveRun {
 }
 
 impl Live {
+    /// The last head.
+    pub(crate) fn head(&self) -> Option<&SignedHead> {
+        self.head.as_ref()
+    }
+
     /// Bytes a second, as heads tell.
     fn rate(&self) -> u64 {
         let (Some(a), Some(b)) = (self.marks.front(), self.marks.back()) else { return UNKNOWN_RATE };

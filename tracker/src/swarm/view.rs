@@ -40,6 +40,7 @@ fn view(m: &Media) -> MediaView {
         running: m.running,
         delivered: m.delivered,
         delivered_by_publisher: m.delivered_by_publisher,
+        now: m.live.as_ref().and_then(|l| l.head()).and_then(|h| h.title.clone()),
     }
 }
 

@@ -112,7 +112,7 @@ pub(super) struct Delivered {
 }
 
 /// A media's figures.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct Figures {
     pub(super) listeners: u64,
     pub(super) members: u64,
@@ -124,6 +124,9 @@ pub(super) struct Figures {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) slices_known: Option<u64>,
     pub(super) bytes_delivered: Delivered,
+    /// What is on, of live media that says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) now: Option<String>,
 }
 
 impl Figures {
@@ -140,6 +143,7 @@ impl Figures {
                 by_publisher: m.delivered_by_publisher,
                 by_peers: m.delivered.saturating_sub(m.delivered_by_publisher),
             },
+            now: m.now.clone(),
         }
     }
 }
@@ -239,7 +243,9 @@ pub(super) struct Member {
     peer: String,
     publisher: bool,
     intent: &'static str,
-    pages_held: u64,
+    /// None of live media, as all that counts pages of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages_held: Option<u64>,
     /// A digit for each part of `availability`: 0 none of its pages, 9 all. Of the first 48 members only.
     map: Option<String>,
     at_page: Option<u64>,
@@ -274,7 +280,9 @@ pub(super) struct Flow {
     to: String,
     protocol: String,
     assignments: u32,
-    bytes_left: u64,
+    /// None of live media, which goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_left: Option<u64>,
 }
 
 /// Shares as digits: only none is 0, only all is 9.
@@ -292,6 +300,9 @@ fn digits(map: &[f64]) -> Option<String> {
 impl Detail {
     pub(super) fn of(swarm: &Swarm, media: &MediaId) -> Option<Detail> {
         let detail = swarm.media_detail(media, PARTS)?;
+        let file = detail.media.manifest.kind == Kind::File;
+        // Who hears live media has all of it that there is.
+        let counted = if file { detail.availability.as_slice() } else { &[] };
         let member = |m: &MemberView| Member {
             peer: m.peer.short(),
             intent: match m.intent {
@@ -300,19 +311,15 @@ impl Detail {
                 Intent::Share => "share",
             },
             publisher: m.publisher,
-            pages_held: m.held,
-            map: digits(&m.map),
+            pages_held: file.then_some(m.held),
+            map: if file { digits(&m.map) } else { None },
             at_page: m.at,
             fetching: m.fetching,
             serving: m.serving,
         };
         Some(Detail {
             figures: Figures::of(&detail.media),
-            availability: detail
-                .availability
-                .iter()
-                .map(|a| Copies { least: a.least, mean: a.mean })
-                .collect(),
+            availability: counted.iter().map(|a| Copies { least: a.least, mean: a.mean }).collect(),
             swarm: detail.members.iter().take(MEMBERS).map(member).collect(),
             flows: detail
                 .flows
@@ -322,7 +329,7 @@ impl Detail {
                     to: f.to.short(),
                     protocol: f.protocol.to_string(),
                     assignments: f.assignments,
-                    bytes_left: f.left,
+                    bytes_left: file.then_some(f.left),
                 })
                 .collect(),
         })

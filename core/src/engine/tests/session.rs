@@ -297,6 +297,7 @@ fn info_is_answered_by_number() {
         sent: 0,
         received: 0,
         alternatives: Vec::new(),
+        head: None,
     };
     r.tell(answer.clone().into());
     assert!(matches!(r.rest.pop(), Some(Action::Info { handle: Handle(2), .. })));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use iceshare::icet::key::Hash;
-use iceshare::icet::{Kind, Manifest, Now, PageSet, SignedManifest, frame, limits};
+use iceshare::icet::{Manifest, Now, PageSet, SignedManifest, frame, limits};
 use iceshare::live::{Broadcaster, Signed};
 use iceshare::ogg::PageHeader;
 use iceshare::protocol::{ErrorKind, Piece, Request, What};
@@ -20,23 +20,7 @@ const FIRST: usize = 4;
 
 /// A broadcast of the host: its media, without a page, and what its broadcaster signed.
 fn broadcast(host: &Peer, count: usize) -> Result<(Arc<MediaStore>, Vec<Signed>), Failure> {
-    let manifest = Manifest {
-        kind: Kind::Live,
-        path: path("live/kit")?,
-        publisher: host.key(),
-        version: 1,
-        pages: 0,
-        bytes: 0,
-        duration: 0,
-        root: Hash([7; 32]),
-        setup: 0,
-        links: 0,
-        streams: Vec::new(),
-        title: String::new(),
-        tags: Vec::new(),
-        signed_at: 0,
-        group: None,
-    };
+    let manifest = Manifest { version: 1, ..Manifest::live(path("live/kit")?, host.key(), Hash([7; 32])) };
     let manifest = SignedManifest::sign(manifest, &host.identity)?;
     let mut broadcaster = Broadcaster::new(&manifest, host.identity.clone(), Duration::from_millis(250));
     let (mut now, mut signed) = (Now::ZERO, Vec::new());

@@ -8,7 +8,7 @@ use icet::message::{
     Assignment, ErrorCode, Got, Have, Intent, Join, Leave, Need, Outcome, Publish, ServedItem, ToPeer,
 };
 use icet::{
-    Abilities, Kind, Limits, Manifest, MediaId, PageFlags, PageRanges, PageRecord, PageSet, SignedManifest,
+    Abilities, Limits, Manifest, MediaId, PageFlags, PageRanges, PageRecord, PageSet, SignedManifest,
 };
 
 use super::super::ConnId;
@@ -21,21 +21,12 @@ const RATE: (u64, u64) = (5, 10_000);
 
 fn manifest(version: u64) -> SignedManifest {
     let manifest = Manifest {
-        kind: Kind::Live,
-        path: "radio".parse().unwrap(),
-        publisher: identity(1).key(),
         version,
-        pages: 0,
-        bytes: 0,
-        duration: 0,
-        root: Hash([u8::try_from(version).unwrap(); 32]),
-        setup: 0,
-        links: 0,
-        streams: Vec::new(),
-        title: String::new(),
-        tags: Vec::new(),
-        signed_at: 0,
-        group: None,
+        ..Manifest::live(
+            "radio".parse().unwrap(),
+            identity(1).key(),
+            Hash([u8::try_from(version).unwrap(); 32]),
+        )
     };
     SignedManifest::sign(manifest, &identity(1)).unwrap()
 }
@@ -55,6 +46,7 @@ fn head_at(second: u64) -> Head {
         setup: vec![record; 2],
         key: (next - 1).max(2),
         signed_at: 0,
+        title: None,
     }
 }
 

@@ -97,7 +97,8 @@ function mediaRow(m) {
   const link = element('a', 'link', element('bdi', '', m.path));
   link.href = `icet://${host}:${state.port}${m.link}`;
   link.title = 'Link for iceshare play or iceshare get';
-  name.append(show, element('br'), link);
+  if (m.now) name.append(show, element('br'), element('bdi', 'now', `♪ ${m.now}`), element('br'), link);
+  else name.append(show, element('br'), link);
   const d = m.bytes_delivered || { by_peers: 0, by_publisher: 0 };
   const figure = (n) => (n === undefined ? '–' : number.format(n));
   const codec = cell('Codec', m.streams.map((s) => s.codec).join(' + ') || '–');
@@ -208,7 +209,7 @@ function showPicture(m) {
     const share = m.pages ? x.pages_held / m.pages : 0;
     const round = 2 * Math.PI * r;
     const node = drawn('circle', { cx, cy, r, class: x.publisher ? 'node publisher' : 'node' });
-    node.append(drawn('title', {}, `${x.peer}: ${percent(x.pages_held, m.pages)} of the pages`));
+    node.append(drawn('title', {}, m.pages ? `${x.peer}: ${percent(x.pages_held, m.pages)} of the pages` : x.peer));
     const held = drawn('circle', { cx, cy, r, class: 'held', 'stroke-dasharray': `${round * share} ${round}`,
       'stroke-width': 0.3 * r, transform: `rotate(-90 ${cx} ${cy})` });
     // Names stand outside, away from the lines.
@@ -259,13 +260,13 @@ async function showSwarm() {
   if (path !== state.shown || !m.swarm) return;
   say('swarm-title', `Swarm of ${m.title || m.path}`);
   say('swarm-facts', `Members: ${number.format(m.members)}; listeners among them: ${number.format(m.listeners)}; `
-    + `whole copies: ${number.format(m.complete_holders)}. ${bytes(m.bytes_delivered.by_publisher)} came from the publisher, `
+    + (m.kind === 'live' ? `${m.now ? `on now: ${m.now}; ` : ''}` : `whole copies: ${number.format(m.complete_holders)}. `) + `${bytes(m.bytes_delivered.by_publisher)} came from the publisher, `
     + `${bytes(m.bytes_delivered.by_peers)} from peers.`);
   $('swarm').hidden = false;
   showPicture(m);
   const rows = m.swarm.filter((x) => x.map).slice(0, MOST_MAPS);
   $('maps').replaceChildren(...rows.map((x) => mapRow(m, x)));
-  const left = m.members - rows.length;
+  const left = m.kind === 'live' ? 0 : m.members - rows.length;
   say('maps-more', left > 0 ? `And ${number.format(left)} more.` : '');
 }
 
