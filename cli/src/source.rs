@@ -247,8 +247,7 @@ impl Reading {
         loop {
             let n = from.read(&mut buf).await.map_err(|e| format!("it cannot be read: {e}"))?;
             let Some(bytes) = buf.get(..n).filter(|b| !b.is_empty()) else {
-                self.splitter.gap();
-                return self.cut().await;
+                return self.end().await;
             };
             if !self.push(Bytes::copy_from_slice(bytes)).await? {
                 return Ok(false);
@@ -266,6 +265,31 @@ impl Reading {
         Ok(goes_on)
     }
 
+    /// The source has ended: hands on what is left.
+    async fn end(&mut self) -> Result<bool, String> {
+        self.splitter.gap();
+        let goes_on = self.cut().await?;
+        let rest = self.repage.as_mut().map(Repage::end).unwrap_or_default();
+        Ok(goes_on && self.hand_on(rest).await)
+    }
+
+    /// Hands pages on when they are due, with their titles. False: nobody takes them any more.
+    async fn hand_on(&mut self, pages: Vec<(PageHeader, Bytes)>) -> bool {
+        for (header, bytes) in pages {
+            if let Some(pace) = &mut self.pace {
+                let place = pace.timeline.page(&header, &bytes);
+                let due = Duration::from_micros(u64::try_from(place.time).unwrap_or(0));
+                sleep_until(pace.began + due).await;
+            }
+            for page in self.titles.page(&header, bytes) {
+                if self.out.send(page).await.is_err() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// Hands on what is whole.
     async fn cut(&mut self) -> Result<bool, String> {
         while let Some(event) = self.splitter.next() {
@@ -279,17 +303,8 @@ impl Reading {
                         Some(repage) => repage.page(&header, bytes),
                         None => vec![(header, bytes)],
                     };
-                    for (header, bytes) in parts {
-                        if let Some(pace) = &mut self.pace {
-                            let place = pace.timeline.page(&header, &bytes);
-                            let due = Duration::from_micros(u64::try_from(place.time).unwrap_or(0));
-                            sleep_until(pace.began + due).await;
-                        }
-                        for page in self.titles.page(&header, bytes) {
-                            if self.out.send(page).await.is_err() {
-                                return Ok(false);
-                            }
-                        }
+                    if !self.hand_on(parts).await {
+                        return Ok(false);
                     }
                 }
                 SplitEvent::Skipped(damage) => skipped(&damage),
@@ -440,8 +455,7 @@ async fn listen(door: Door, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) ->
         if gone {
             continue;
         }
-        reading.splitter.gap();
-        if !reading.cut().await? {
+        if !reading.end().await? {
             return Ok(());
         }
         let what = match (begun, quiet) {

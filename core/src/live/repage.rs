@@ -3,9 +3,11 @@
 //!
 //! The broadcaster is the source, so this is the one place where it may be done. Setup pages stay as they are (the mappings of Vorbis,
 //! Opus, FLAC and Theora want sound and pictures to begin on a page of their own), and so do pages of which positions within cannot be
-//! told: those of unknown codecs, and of streams that contradict themselves. Nothing waits: a page's parts go out when the page comes.
+//! told: those of unknown codecs, and of streams that contradict themselves. Of a single logical stream nothing waits: a page's parts go out
+//! when the page comes. Where several are interleaved, parts go out in the order of their ends, as pages of the source did: they wait until
+//! all streams are so far, which a player has to do as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,6 +21,9 @@ use crate::ogg::time::MAX_STREAMS;
 const FLAGS: usize = 5;
 const CONTINUED: u8 = 1;
 const EOS: u8 = 4;
+/// A part waits for other streams while they lag no more than so many microseconds, and no more parts than that wait.
+const LAG: i64 = 2_000_000;
+const WAITING: usize = 512;
 
 /// Takes pages of a source and gives shorter ones.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub struct Repage {
     page_time: i64,
     /// The logical streams of the present link, by serial number.
     streams: BTreeMap<u32, Stream>,
+    /// Parts that wait for other streams, by their ends.
+    waiting: VecDeque<(i64, (PageHeader, Bytes))>,
     /// A page came that begins no logical stream.
     body: bool,
 }
@@ -36,6 +43,9 @@ struct Stream {
     ends: Ends,
     /// How many pages there are more than the source had.
     more: u32,
+    /// End of its last page, in microseconds; none before its first page of sound or pictures.
+    end: Option<i64>,
+    ended: bool,
 }
 
 /// A part of a page: so many segments from its beginning, and the position of the last packet that ends there.
@@ -50,39 +60,93 @@ impl Repage {
     #[must_use]
     pub fn new(page_time: Duration) -> Repage {
         let page_time = i64::try_from(page_time.as_micros()).unwrap_or(i64::MAX);
-        Repage { page_time, streams: BTreeMap::new(), body: false }
+        Repage { page_time, streams: BTreeMap::new(), waiting: VecDeque::new(), body: false }
     }
 
     /// Takes the next page of the source; what is to be broadcast in its place: itself, or its parts in order.
     pub fn page(&mut self, header: &PageHeader, bytes: Bytes) -> Vec<(PageHeader, Bytes)> {
+        let mut out = Vec::new();
         if header.bos {
             if std::mem::take(&mut self.body) {
+                out = self.end();
                 self.streams.clear();
             }
             if self.streams.len() < MAX_STREAMS {
                 let ends = Ends::new(header, &bytes);
-                self.streams.insert(header.serial, Stream { ends, more: 0 });
+                self.streams.insert(header.serial, Stream { ends, more: 0, end: None, ended: false });
             }
         } else {
             self.body = true;
         }
-        let Some(stream) = self.streams.get_mut(&header.serial) else { return vec![(*header, bytes)] };
-        let ends = stream.ends.page(header, &bytes);
-        let cuts = stream.cuts(&ends, self.page_time);
-        if cuts.is_empty() && stream.more == 0 {
-            return vec![(*header, bytes)];
-        }
-        let first = header.sequence.wrapping_add(stream.more);
-        stream.more = stream.more.wrapping_add(u32::try_from(cuts.len()).unwrap_or(0));
-        match parts(header, &bytes, &cuts, first) {
-            Some(parts) => parts,
-            // Not a whole page; nobody gives us such.
+        let parts = match self.streams.get_mut(&header.serial) {
+            Some(stream) => stream.parts(header, bytes, self.page_time),
             None => vec![(*header, bytes)],
+        };
+        if self.streams.values().filter(|s| s.ends.has_clock()).count() < 2 {
+            out.extend(parts);
+        } else {
+            self.wait(header, parts);
+            out.extend(self.due());
         }
+        out
+    }
+
+    /// The source has ended: what still waits.
+    pub fn end(&mut self) -> Vec<(PageHeader, Bytes)> {
+        std::mem::take(&mut self.waiting).into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// Puts the parts of a page behind all that end no later.
+    fn wait(&mut self, header: &PageHeader, parts: Vec<(PageHeader, Bytes)>) {
+        let last = self.waiting.back().map_or(i64::MIN, |(end, _)| *end);
+        for part in parts {
+            let end = match self.streams.get_mut(&header.serial).filter(|s| s.ends.has_clock()) {
+                // Within a stream the order stays, whatever its positions say.
+                Some(stream) => {
+                    let end = part.0.granule.filter(|_| !header.bos).and_then(|g| stream.ends.time(g));
+                    stream.end = end.max(stream.end);
+                    stream.end.unwrap_or(i64::MIN)
+                }
+                None => last,
+            };
+            let at = self.waiting.partition_point(|(other, _)| *other <= end);
+            self.waiting.insert(at, (end, part));
+        }
+        if let Some(stream) = self.streams.get_mut(&header.serial) {
+            stream.ended |= header.eos;
+        }
+    }
+
+    /// The parts that no page of another stream can come before any more.
+    fn due(&mut self) -> Vec<(PageHeader, Bytes)> {
+        let running = self.streams.values().filter(|s| s.ends.has_clock() && !s.ended);
+        let (mut least, mut most) = (i64::MAX, i64::MIN);
+        for end in running.map(|s| s.end.unwrap_or(i64::MIN)) {
+            (least, most) = (least.min(end), most.max(end));
+        }
+        let until = least.max(most.saturating_sub(LAG));
+        let mut out = Vec::new();
+        while self.waiting.front().is_some_and(|(end, _)| *end <= until) || self.waiting.len() > WAITING {
+            out.extend(self.waiting.pop_front().map(|(_, part)| part));
+        }
+        out
     }
 }
 
 impl Stream {
+    /// The page, or its parts.
+    fn parts(&mut self, header: &PageHeader, bytes: Bytes, page_time: i64) -> Vec<(PageHeader, Bytes)> {
+        let ends = self.ends.page(header, &bytes);
+        let cuts = self.cuts(&ends, page_time);
+        if cuts.is_empty() && self.more == 0 {
+            return vec![(*header, bytes)];
+        }
+        let first = header.sequence.wrapping_add(self.more);
+        self.more = self.more.wrapping_add(u32::try_from(cuts.len()).unwrap_or(0));
+        // (All that comes here is whole pages.)
+        parts(header, &bytes, &cuts, first).unwrap_or_else(|| vec![(*header, bytes)])
+    }
+
     /// Where to cut: as late as a part stays within `page_time`, and before keyframes, at which listeners begin.
     fn cuts(&self, ends: &[End], page_time: i64) -> Vec<Cut> {
         let (mut cuts, mut units, mut before) = (Vec::new(), 0_u64, None);
@@ -140,7 +204,10 @@ mod tests {
 
     fn run(pages: &[Bytes], page_time: Duration) -> Vec<(PageHeader, Bytes)> {
         let mut repage = Repage::new(page_time);
-        pages.iter().flat_map(|p| repage.page(&PageHeader::parse(p).unwrap(), p.clone())).collect()
+        let mut out: Vec<_> =
+            pages.iter().flat_map(|p| repage.page(&PageHeader::parse(p).unwrap(), p.clone())).collect();
+        out.extend(repage.end());
+        out
     }
 
     fn pages_of(file: &[u8]) -> Vec<Bytes> {
@@ -390,6 +457,44 @@ mod tests {
             let most = if name.starts_with("speex") || name.starts_with("flac") { 260_000 } else { 100_000 };
             assert!(longest <= most, "{name}: a page of {longest} us");
         }
+    }
+
+    #[test]
+    fn parts_of_several_streams_come_in_the_order_of_their_ends() {
+        let before = pages_of(&crate::ogg::tests::fixtures::read("theora-vorbis.ogv"));
+        let after = run(&before, Duration::from_millis(100));
+        let (mut timeline, mut last, mut turns, mut of) = (Timeline::new(), 0, 0, 0);
+        for (header, page) in &after {
+            let place = timeline.page(header, page);
+            let end = timeline.link().unwrap().streams[place.stream].end;
+            assert!(place.setup || end >= last, "{end} behind {last}");
+            turns += usize::from(std::mem::replace(&mut of, place.stream) != place.stream);
+            last = last.max(end);
+        }
+        assert!(turns > 30, "{turns} turns in {} pages", after.len());
+    }
+
+    #[test]
+    fn a_stream_that_lags_holds_nothing_up_for_long() {
+        let file = pages_of(&crate::ogg::tests::fixtures::read("theora-vorbis.ogv"));
+        let serial = |p: &Bytes| PageHeader::parse(p).unwrap().serial;
+        let sound = serial(&file[1]);
+        // Setup, and then sound alone.
+        let pages: Vec<_> = file
+            .iter()
+            .enumerate()
+            .filter(|(i, p)| *i < 4 || serial(p) == sound)
+            .map(|(_, p)| p.clone())
+            .collect();
+        let mut repage = Repage::new(Duration::from_millis(100));
+        let mut out: Vec<_> = Vec::new();
+        for p in &pages {
+            out.extend(repage.page(&PageHeader::parse(p).unwrap(), p.clone()));
+        }
+        let rest = repage.end();
+        let whole = packets(pages.iter());
+        assert!(packets(out.iter().chain(&rest).map(|(_, p)| p)) == whole);
+        assert!(out.len() > 4 && rest.len() <= 25, "{} at once, {} in the end", out.len(), rest.len());
     }
 
     #[test]

@@ -64,6 +64,17 @@ impl Ends {
         self.stream.format().codec
     }
 
+    /// Whether its pages have times.
+    pub(crate) fn has_clock(&self) -> bool {
+        self.stream.clock().is_some()
+    }
+
+    /// When a granule position sounds, by the stream's own clock, in microseconds.
+    pub(crate) fn time(&self, granule: i64) -> Option<i64> {
+        let clock = self.stream.clock()?;
+        Some(clock.micros(clock.position(granule)?.saturating_sub(clock.pre_skip())))
+    }
+
     /// How long so many samples or frames last, in microseconds.
     pub(crate) fn micros(&self, units: u64) -> i64 {
         let units = i64::try_from(units).unwrap_or(i64::MAX);
