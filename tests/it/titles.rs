@@ -1,6 +1,7 @@
 //! Titles that come beside a stream: links of their own, through which the sound goes on as if nothing had happened.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use iceshare::live::Titles;
 use iceshare::ogg::page::seal;
 use iceshare::ogg::{SplitEvent, Splitter, Timeline};
-use iceshare_tests::{Network, have};
+use iceshare_tests::{Network, Proc, have};
 
 use crate::source::{SECRET, encoder, link, say, station, tone};
 
@@ -151,4 +152,79 @@ fn a_title_that_an_encoder_s_user_sets_is_in_the_stream() {
     assert!(sound.len() >= 6 * 16_000, "{} samples", sound.len());
     let from = whole.windows(64).position(|w| *w == sound[..64]).expect("a place in the tone");
     assert!(whole[from..].starts_with(&sound), "a gap, a repeat, or another sound");
+}
+
+#[test]
+fn a_player_that_wants_one_stream_gets_one_with_titles_beside_it() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let network = Network::new();
+    let (station, door) = station(&network);
+    let mut first = encoder("s3cret", &door);
+    let play = network.run("listener", &["play", &link(&station)]);
+    let url = play.line("its http:// link", |l| l.starts_with("http://").then(|| l.trim().to_owned()));
+    let flat = format!("{url}?chain=flat");
+    let (at, path) = flat.trim_start_matches("http://").split_once('/').expect("a path");
+    // A player that asks for titles between the bytes, and ffmpeg, which does so too.
+    let ask = format!("GET /{path} HTTP/1.0\nHost: {at}\nIcy-MetaData: 1\n\n");
+    let (mut player, head) = say(at, &ask, "\r\n\r\n");
+    assert!(head.contains("200 OK") && head.contains("icy-metaint: 16000"), "{head}");
+    let raw = network.path("heard.raw");
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i", &flat, "-t", "10", "-f", "s16le", "-y"]).arg(&raw);
+    let mut ffmpeg = Proc::start(ffmpeg);
+    let (mut all, mut block) = (Vec::new(), [0; 4096]);
+    for song in ["one", "two"] {
+        let head = format!("GET /admin/metadata?mode=updinfo&song={song} HTTP/1.0\n");
+        let (_, said) = say(&door, &format!("{head}Authorization: Basic {SECRET}\n\n"), "</iceresponse>\n");
+        assert!(said.contains("<return>1</return>"), "{said}");
+        while !String::from_utf8_lossy(&all).contains(&format!("StreamTitle='{song}';")) {
+            let n = player.read(&mut block).expect("more");
+            assert!(n > 0, "it ends before title {song}");
+            all.extend_from_slice(&block[..n]);
+        }
+    }
+    ffmpeg.ends_with(0);
+    assert_eq!(ffmpeg.stderr(), "");
+    let (heard, whole) = (samples(&std::fs::read(&raw).expect("heard")), self::ffmpeg(&tone(&network)));
+    assert!(heard.len() >= 10 * 16_000 - 4_096, "{} samples", heard.len());
+    let from = whole.windows(64).position(|w| *w == heard[..64]).expect("a place in the tone");
+    assert!(whole[from..].starts_with(&heard), "a gap, a repeat, or another sound");
+    // What else is there says it, too.
+    let page = url.rsplit_once('/').expect("a path").0.trim_start_matches("http://").to_owned();
+    let (_, token) = page.split_once('/').expect("a token");
+    let table = iceshare_tests::process::http_get(at, &format!("/{token}/table.json"));
+    assert!(table.contains("\"now\":\"two\"") && table.contains("\"live\":true"), "{table}");
+    // A head is told once a second.
+    crate::live::until("the tracker knows what is on", || {
+        let api = network.tracker.get("/api/media/radio/one");
+        assert!(!api.contains("pages_held"), "{api}");
+        api.contains("\"now\":\"two\"")
+    });
+    let info = network.run("asker", &["info", &link(&station)]);
+    info.line("what is on", |l| l.strip_prefix("on now").map(|t| assert_eq!(t.trim(), "two")));
+
+    // Another codec cannot go on in it: there it ends.
+    first.signal("INT");
+    first.end();
+    let mut other = Command::new("ffmpeg");
+    other.args([
+        "-v",
+        "error",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=330:sample_rate=48000",
+        "-c:a",
+        "libopus",
+        "-f",
+        "ogg",
+    ]);
+    other.args(["-content_type", "audio/ogg"]).arg(format!("icecast://source:s3cret@{door}/live.opus"));
+    let _other = Proc::start(other);
+    player.read_to_end(&mut all).expect("an end, not a break");
+    let text = String::from_utf8_lossy(&all);
+    assert!(!text.contains("OpusHead"));
 }

@@ -7,12 +7,15 @@
 //! | --- | --- |
 //! | `/TOKEN/NAME` | the media: GET and HEAD, single byte ranges, a true length and type |
 //! | `/TOKEN/` | a page with a player and the page table as a seek bar |
-//! | `/TOKEN/table.json` | the page table and who sends, as the page shows them |
+//! | `/TOKEN/NAME?chain=flat` | live media as one logical stream, for players that stop where a link of a chain ends, as browsers do. With
+//!   `Icy-MetaData: 1` titles come between the bytes. It ends where the codec or its setup changes |
+//! | `/TOKEN/table.json` | the page table, who sends, and what is on, as the page shows them |
 //!
 //! A page of the media that is late makes the response wait; a response never carries bytes that were not
 //! verified. Where the media cannot be had any more, the connection closes before the promised length.
 
 mod body;
+mod flat;
 mod guard;
 mod media;
 mod pace;
@@ -28,12 +31,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use iceshare::net::{Slot, SlotLimits, Slots, Standing};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use playable::{Playable, Reader, Run, Sender, State, Stats, Table};
@@ -130,7 +135,21 @@ impl Gateway {
         let page = format!("http://{}/{token}/", self.addr);
         let url = format!("{page}{}", utf8_percent_encode(&file, SEGMENT));
         let gone = self.stop.child_token();
-        self.offers.put(token.clone(), Entry { media: Arc::new(media), file, gone, reading: Arc::default() });
+        let now = watch::Sender::new(None);
+        let on = now.subscribe();
+        if let Some(mut titles) = media.open_titles() {
+            let gone = gone.clone();
+            tokio::spawn(async move {
+                let follow = async {
+                    while let Some(title) = titles.next().await {
+                        now.send_replace(title);
+                    }
+                };
+                tokio::select! { () = gone.cancelled() => {}, () = follow => {} }
+            });
+        }
+        let media: Arc<dyn Playable> = Arc::new(media);
+        self.offers.put(token.clone(), Entry { media, file, now: on, gone, reading: Arc::default() });
         Ok(Offered { media: url, page, token })
     }
 

@@ -4,6 +4,8 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use iceshare::live::NowOn;
+use iceshare::ogg::PageHeader;
 use iceshare::store::PageRun;
 use iceshare::{Media, Standing};
 
@@ -41,12 +43,31 @@ impl Playable for Media {
     }
 
     fn open_live(&self) -> Option<BoxStream<'static, io::Result<Bytes>>> {
-        let reader = self.is_live().then(|| self.live_reader())?;
+        let reader = Media::is_live(self).then(|| self.live_reader())?;
         let pages = stream::try_unfold(reader, |mut reader| async move {
             let page = reader.next().await.map_err(io::Error::other)?;
             Ok(page.map(|p| (p.bytes, reader)))
         });
         Some(pages.boxed())
+    }
+
+    fn open_titles(&self) -> Option<BoxStream<'static, Option<String>>> {
+        let reader = Media::is_live(self).then(|| self.live_reader().quiet())?;
+        let titles = stream::unfold((reader, NowOn::default()), |(mut reader, mut now)| async move {
+            loop {
+                // How it ends is told otherwise.
+                let page = reader.next().await.ok().flatten()?;
+                let header = PageHeader::parse(&page.bytes).ok()?;
+                if now.page(&header, &page.bytes) {
+                    return Some((now.title().map(str::to_owned), (reader, now)));
+                }
+            }
+        });
+        Some(titles.boxed())
+    }
+
+    fn is_live(&self) -> bool {
+        Media::is_live(self)
     }
 
     fn pace(&self) -> Option<u64> {

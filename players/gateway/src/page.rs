@@ -35,7 +35,11 @@ pub(crate) fn render(media: &dyn Playable, file: &str) -> Page {
         match name {
             "title" => html.push_str(&escaped(title)),
             "element" => html.push_str(element),
-            "source" => html.push_str(&utf8_percent_encode(file, SEGMENT).to_string()),
+            "source" => {
+                html.push_str(&utf8_percent_encode(file, SEGMENT).to_string());
+                // A browser stops where a link of a chain ends.
+                html.push_str(if media.is_live() { "?chain=flat" } else { "" });
+            }
             "nonce" => html.push_str(&nonce),
             _ => {}
         }

@@ -31,6 +31,14 @@ pub trait Playable: Send + Sync + 'static {
     fn open_live(&self) -> Option<BoxStream<'static, io::Result<Bytes>>> {
         None
     }
+    /// Live media: what is on, each time that it is something else; none where nothing says it.
+    fn open_titles(&self) -> Option<BoxStream<'static, Option<String>>> {
+        None
+    }
+    /// Whether it is live.
+    fn is_live(&self) -> bool {
+        false
+    }
     /// Bytes a second that a response need not exceed; none: as fast as its client reads.
     fn pace(&self) -> Option<u64> {
         None

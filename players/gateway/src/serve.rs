@@ -9,9 +9,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
+use crate::flat;
 use crate::guard;
 use crate::page;
 use crate::playable::{Playable, Table};
@@ -22,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) media: Arc<dyn Playable>,
     /// The last segment of its URL, decoded.
     pub(crate) file: String,
+    /// What is on, of live media.
+    pub(crate) now: watch::Receiver<Option<String>>,
     /// Cancelled when the offer is withdrawn.
     pub(crate) gone: CancellationToken,
     /// Live media: a copy for each response under way.
@@ -83,9 +87,10 @@ fn route<B>(offers: &Offers, request: &Request<B>) -> Response<Body> {
         }
     };
     let mut response = if name == entry.file.as_str() {
-        media(&entry, request.headers(), head)
+        let query = request.uri().query().unwrap_or_default();
+        media(&entry, request.headers(), query, head)
     } else if name == "table.json" {
-        table(entry.media.as_ref())
+        table(&entry)
     } else if name.is_empty() {
         html(&entry)
     } else {
@@ -97,13 +102,21 @@ fn route<B>(offers: &Offers, request: &Request<B>) -> Response<Body> {
     response
 }
 
-fn media(entry: &Entry, headers: &HeaderMap, head: bool) -> Response<Body> {
+fn media(entry: &Entry, headers: &HeaderMap, query: &str, head: bool) -> Response<Body> {
     let media = entry.media.as_ref();
     if let Some(pages) = media.open_live() {
         let mut response = Response::new(body::empty());
         set(&mut response, CONTENT_TYPE, media.mime());
         set(&mut response, ACCEPT_RANGES, "none");
         set(&mut response, CACHE_CONTROL, "no-store");
+        let mut pages = pages;
+        if query.split('&').any(|q| q == "chain=flat") {
+            let titles = headers.get("icy-metadata").is_some_and(|v| v == "1");
+            if titles {
+                set(&mut response, HeaderName::from_static("icy-metaint"), &flat::EVERY.to_string());
+            }
+            pages = flat::flat(pages, titles);
+        }
         if !head {
             *response.body_mut() = body::live(pages, entry.gone.clone(), entry.reading.clone());
         }
@@ -148,10 +161,14 @@ fn media(entry: &Entry, headers: &HeaderMap, head: bool) -> Response<Body> {
     response
 }
 
-fn table(media: &dyn Playable) -> Response<Body> {
+fn table(entry: &Entry) -> Response<Body> {
+    let media = entry.media.as_ref();
     #[derive(serde::Serialize)]
     struct Live {
         title: String,
+        live: bool,
+        /// What is on, of live media.
+        now: Option<String>,
         length: u64,
         #[serde(flatten)]
         table: Table,
@@ -173,6 +190,8 @@ fn table(media: &dyn Playable) -> Response<Body> {
     };
     let live = Live {
         title: media.title(),
+        live: media.is_live(),
+        now: entry.now.borrow().clone(),
         length: media.length(),
         table: media.table().joined(Table::MOST_RUNS),
         stats: media.stats(),

@@ -4,6 +4,7 @@ mod browser;
 mod operator;
 mod page;
 mod protocols;
+mod radio;
 mod replay;
 mod why;
 

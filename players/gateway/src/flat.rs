@@ -1,0 +1,103 @@
+//! Live media as one logical stream, with titles beside it: for browsers, which stop where a link of a chain ends.
+
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use iceshare::live::{Flat, NowOn};
+use iceshare::ogg::PageHeader;
+
+/// Bytes between two titles, where they are asked for in the stream (`Icy-MetaData: 1`).
+pub(crate) const EVERY: usize = 16_000;
+
+/// Pages of a chain as those of one logical stream. Where that cannot go on, because the codec or its setup changes, the stream ends.
+pub(crate) fn flat(
+    pages: BoxStream<'static, io::Result<Bytes>>,
+    titles: bool,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let state = (pages, Flat::default(), NowOn::default(), titles.then(Icy::default));
+    let out = stream::try_unfold(state, |(mut pages, mut flat, mut now, mut icy)| async move {
+        loop {
+            let Some(page) = pages.next().await.transpose()? else { return Ok(None) };
+            let Ok(header) = PageHeader::parse(&page) else { continue };
+            if let Some(icy) = icy.as_mut().filter(|_| now.page(&header, &page)) {
+                icy.set(now.title());
+            }
+            match flat.page(&header, &page) {
+                Ok(Some(page)) => {
+                    let page = icy.as_mut().map(|icy| icy.mixed(&page)).unwrap_or(page);
+                    return Ok(Some((page, (pages, flat, now, icy))));
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::debug!(%why, "a live stream ends for who wants one logical stream");
+                    return Ok(None);
+                }
+            }
+        }
+    });
+    out.boxed()
+}
+
+/// Titles between the bytes, as SHOUTcast began it and Icecast, ffmpeg, mpv and VLC know it: behind each [`EVERY`] bytes one byte, how many
+/// times 16 bytes of text follow.
+#[derive(Debug)]
+struct Icy {
+    /// Bytes up to the next title.
+    left: usize,
+    /// What it will be; none: as before.
+    text: Option<Vec<u8>>,
+}
+
+impl Default for Icy {
+    fn default() -> Icy {
+        Icy { left: EVERY, text: None }
+    }
+}
+
+impl Icy {
+    fn set(&mut self, title: Option<&str>) {
+        // Nothing in it may end the quotes.
+        let title: String = title.unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+        self.text = Some(format!("StreamTitle='{}';", title.replace('\'', "\u{2019}")).into_bytes());
+    }
+
+    fn mixed(&mut self, mut bytes: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(bytes.len() + 320);
+        while bytes.len() >= self.left {
+            let (before, rest) = bytes.split_at(self.left);
+            out.put_slice(before);
+            (bytes, self.left) = (rest, EVERY);
+            let text = self.text.take().unwrap_or_default();
+            let blocks = text.len().div_ceil(16).min(255);
+            out.put_u8(u8::try_from(blocks).unwrap_or(0));
+            out.put_slice(text.get(..blocks * 16).unwrap_or(&text));
+            out.put_bytes(0, (blocks * 16).saturating_sub(text.len()));
+        }
+        out.put_slice(bytes);
+        self.left -= bytes.len();
+        out.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_stand_between_the_bytes() {
+        let mut icy = Icy::default();
+        icy.set(Some("it's\n on"));
+        let bytes: Vec<u8> = (0..2 * EVERY + 7).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect();
+        let mixed: Vec<u8> = bytes.chunks(7_777).flat_map(|c| icy.mixed(c)).collect();
+        let (first, rest) = mixed.split_at(EVERY);
+        let text = "StreamTitle='it\u{2019}s on';";
+        assert_eq!(usize::from(rest[0]), text.len().div_ceil(16));
+        let (title, rest) = rest[1..].split_at(text.len().div_ceil(16) * 16);
+        assert_eq!(std::str::from_utf8(title).map(|t| t.trim_end_matches('\0')), Ok(text));
+        // Nothing new: no text.
+        let (second, rest) = rest.split_at(EVERY);
+        assert_eq!((rest[0], &rest[1..]), (0, &bytes[2 * EVERY..]));
+        assert_eq!([first, second].concat(), bytes[..2 * EVERY]);
+    }
+}
