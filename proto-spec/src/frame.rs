@@ -35,7 +35,7 @@ impl FrameError {
 /// CBOR of `value`.
 #[must_use]
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(256);
     // Writing to a Vec cannot fail, and no encoder here makes an error of its own.
     let result = minicbor::encode(value, &mut out);
     debug_assert!(result.is_ok());

@@ -171,20 +171,28 @@ impl Bits {
     }
 }
 
-/// A set from which members can be drawn at random, all in constant time.
+/// A set from which members can be drawn at random, all in constant time; with each something that is known of it, so that
+/// many can be looked at and few must be looked up.
 #[derive(Debug, Clone)]
-pub(crate) struct Pool<T> {
-    items: Vec<T>,
+pub(crate) struct Pool<T, V = ()> {
+    items: Vec<(T, V)>,
     at: Table<T, usize>,
 }
 
-impl<T: Copy + Eq + Hash> Default for Pool<T> {
+impl<T: Copy + Eq + Hash, V: Copy> Default for Pool<T, V> {
     fn default() -> Self {
         Pool { items: Vec::new(), at: Table::default() }
     }
 }
 
 impl<T: Copy + Eq + Hash> Pool<T> {
+    /// Says whether it is new.
+    pub(crate) fn insert(&mut self, item: T) -> bool {
+        self.put(item, ())
+    }
+}
+
+impl<T: Copy + Eq + Hash, V: Copy> Pool<T, V> {
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -197,13 +205,19 @@ impl<T: Copy + Eq + Hash> Pool<T> {
         self.at.contains_key(&item)
     }
 
-    /// Says whether it is new.
-    pub(crate) fn insert(&mut self, item: T) -> bool {
-        if self.has(item) {
+    /// What is known of one that is there.
+    pub(crate) fn get(&self, item: T) -> Option<V> {
+        Some(self.items.get(*self.at.get(&item)?)?.1)
+    }
+
+    /// Puts it in, with what is known of it now. Says whether it is new.
+    pub(crate) fn put(&mut self, item: T, known: V) -> bool {
+        let i = *self.at.entry(item).or_insert(self.items.len());
+        if let Some(old) = self.items.get_mut(i) {
+            old.1 = known;
             return false;
         }
-        self.at.insert(item, self.items.len());
-        self.items.push(item);
+        self.items.push((item, known));
         true
     }
 
@@ -211,7 +225,7 @@ impl<T: Copy + Eq + Hash> Pool<T> {
     pub(crate) fn remove(&mut self, item: T) -> bool {
         let Some(i) = self.at.remove(&item) else { return false };
         self.items.swap_remove(i);
-        if let Some(moved) = self.items.get(i) {
+        if let Some((moved, _)) = self.items.get(i) {
             self.at.insert(*moved, i);
         }
         true
@@ -219,8 +233,14 @@ impl<T: Copy + Eq + Hash> Pool<T> {
 
     /// At most `k` different ones, drawn at random (all, in random order, if there are no more).
     pub(crate) fn draw(&self, k: usize, rng: &mut SmallRng) -> Vec<T> {
+        self.drawn(k, rng).map(|(item, _)| item).collect()
+    }
+
+    /// The same, with what is known of each.
+    pub(crate) fn drawn(&self, k: usize, rng: &mut SmallRng) -> impl Iterator<Item = (T, V)> {
         let n = self.items.len();
-        rand::seq::index::sample(rng, n, k.min(n)).iter().filter_map(|i| self.items.get(i).copied()).collect()
+        let drawn = rand::seq::index::sample(rng, n, k.min(n));
+        drawn.into_iter().filter_map(|i| self.items.get(i).copied())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the tracker knows: peers, media with their crowds, and the assignments that run. A scheduler reads it, and orders.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use icet::message::{Assignment, Dial, Need, Shortage, Source};
@@ -14,11 +14,12 @@ use super::bits::Table;
 use super::conduct::Absent;
 use super::explain::Decisions;
 use super::fair::Accounts;
+use super::glance::Glance;
 use super::learn::{Expected, ProtoIx, Protocols};
 use super::live::LiveRun;
 use super::media::{Media, Member};
-use super::peer::Peer;
-use super::reach::{self, Proof};
+use super::peer::{Offered, Peer};
+use super::reach::{self, Proof, Reachable};
 use super::reserve;
 use super::schedule::Event;
 use super::{ConnId, SwarmConfig, Totals};
@@ -194,6 +195,8 @@ pub(crate) struct Board {
     pub(crate) media: Table<MediaIx, Media>,
     pub(crate) ids: HashMap<MediaId, MediaIx>,
     pub(crate) runs: Table<u64, Run>,
+    /// Those of which nothing more will be heard, since when: for people who ask.
+    past: VecDeque<(Now, u64, Run)>,
     pub(crate) live_runs: BTreeMap<u64, LiveRun>,
     pub(crate) protocols: Protocols,
     timers: BinaryHeap<Reverse<(Now, Timer)>>,
@@ -224,6 +227,7 @@ impl Board {
             media: Table::default(),
             ids: HashMap::new(),
             runs: Table::default(),
+            past: VecDeque::new(),
             live_runs: BTreeMap::new(),
             protocols: Protocols::default(),
             timers: BinaryHeap::new(),
@@ -294,36 +298,31 @@ impl Board {
         peer.withheld.is_empty() || self.media.get(&media).is_some_and(|m| !peer.withheld.contains(&m.id))
     }
 
-    /// Whether `peer` could serve in `media`, room aside.
-    fn could_serve(&self, now: Now, media: MediaIx, peer: PeerIx) -> bool {
-        let (Some(p), Some(m)) = (self.peers.get(&peer), self.member(media, peer)) else { return false };
-        let holds = m.holds.part().is_none_or(|p| p.pages.ones() > 0);
-        holds
-            && p.conn.is_some()
-            && p.servable
-            && !m.distrusted
-            && p.trust(now) >= LEAST_TRUST
-            && self.gives(media, p)
-    }
-
     /// Puts a member into the pools that it belongs to now: hosts with room, receivers with room that lack something.
     pub(crate) fn refresh(&mut self, now: Now, media: MediaIx, peer: PeerIx) {
-        let serves = self.could_serve(now, media, peer);
-        let (Some(m), Some(p)) = (self.media.get_mut(&media), self.peers.get_mut(&peer)) else { return };
+        let Board { media: all, peers, protocols, .. } = self;
+        let (Some(m), Some(p)) = (all.get_mut(&media), peers.get_mut(&peer)) else { return };
+        let member = m.members.get(&peer);
+        let holds = |x: &Member| !x.distrusted && x.holds.part().is_none_or(|p| p.pages.ones() > 0);
+        let serves = member.is_some_and(holds)
+            && p.conn.is_some()
+            && p.servable
+            && p.trust(now) >= LEAST_TRUST
+            && !p.withheld.contains(&m.id);
+        let lacks = p.conn.is_some() && p.is_there() && member.is_some_and(Member::has_open);
         if serves {
             m.able.insert(peer);
         } else {
             m.able.remove(peer);
         }
         if serves && p.up.room() > 0 {
-            m.free.insert(peer);
+            m.free.put(peer, Glance::of(now, p, protocols));
         } else {
             m.free.remove(peer);
             if serves {
                 p.missed_up.insert(media);
             }
         }
-        let lacks = p.conn.is_some() && p.is_there() && m.members.get(&peer).is_some_and(Member::has_open);
         if lacks && p.down.room() > 0 {
             m.hungry.insert(peer);
         } else {
@@ -332,6 +331,35 @@ impl Board {
                 p.missed_down.insert(media);
             }
         }
+    }
+
+    /// Puts an assignment aside if all of it came, and both ends said so. Most orders end like that: what is looked up all the
+    /// time is so a second's orders, not half a minute's, and fits into a processor's caches.
+    pub(crate) fn settle(&mut self, now: Now, id: u64) {
+        // Lengths of pages are estimated here, and counted there.
+        let close = |r: &Run| r.hosts.iter().map(|t| t.credited).sum::<u64>() >= r.acked - r.acked / 16;
+        let reported = |r: &Run| r.hosts.get(r.with).is_some_and(|t| t.reported);
+        let over = |r: &Run| r.state == State::Ended && r.left() == 0 && reported(r) && close(r);
+        if self.runs.get(&id).is_some_and(over)
+            && let Some(run) = self.runs.remove(&id)
+        {
+            self.past.push_back((now, id, run));
+        }
+    }
+
+    /// Forgets an assignment that ended, and those that were put aside as long ago.
+    pub(crate) fn forget(&mut self, now: Now, id: u64) {
+        self.runs.remove(&id);
+        self.live_runs.remove(&id);
+        while self.past.front().is_some_and(|(at, ..)| now.since(*at) >= REMEMBER) {
+            self.past.pop_front();
+        }
+    }
+
+    /// All assignments that are remembered.
+    pub(crate) fn remembered(&self) -> impl Iterator<Item = (u64, &Run)> {
+        let past = self.past.iter().map(|(_, id, run)| (*id, run));
+        self.runs.iter().map(|(id, run)| (*id, run)).chain(past)
     }
 
     /// Whether nothing was ordered from `host` over this protocol yet, though something was over others.
@@ -345,6 +373,12 @@ impl Board {
         let runs = self.peers.get(&host).map(|h| h.serving.as_slice()).unwrap_or_default();
         let runs = runs.iter().filter_map(|id| self.runs.get(id)).filter(|r| r.receiver == receiver);
         runs.map(|r| r.hosts.get(r.with)).any(|t| t.is_some_and(|t| t.proto == proto))
+    }
+
+    /// Whether this way did not just fail the receiver, nor is being tried again by it.
+    fn may_use(&self, now: Now, host: PeerIx, r: &Peer, receiver: PeerIx, proto: ProtoIx) -> bool {
+        let trial = || r.is_on_trial(host, proto) && self.is_under_way(host, receiver, proto);
+        !r.avoids(host, proto, now) && !trial()
     }
 
     /// The best way from `host` to `receiver` that did not just fail it, if there is one; of bulk, one that was never tried but
@@ -362,10 +396,7 @@ impl Board {
         const PROMISING: f64 = 0.5;
         let mut ways = self.ways(now, host, receiver, need, bytes);
         let r = self.peers.get(&receiver)?;
-        ways.retain(|(_, route)| {
-            let trial = || r.is_on_trial(host, route.proto) && self.is_under_way(host, receiver, route.proto);
-            !r.avoids(host, route.proto, now) && !trial()
-        });
+        ways.retain(|(_, route)| self.may_use(now, host, r, receiver, route.proto));
         ways.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (most, best) = *ways.first()?;
         // Beside something else that is under way, so that nobody waits for what may turn out badly.
@@ -399,6 +430,10 @@ impl Board {
         carrier: Option<NetKind>,
     ) -> Vec<Detour> {
         let Some(r) = self.peers.get(&receiver) else { return Vec::new() };
+        if let Some(proto) = self.only(now, host, receiver) {
+            let detour = Detour { proto, good: !r.avoids(host, proto, now) };
+            return if self.carrier(host, proto) == carrier { Vec::new() } else { vec![detour] };
+        }
         let mut best: Vec<(Option<NetKind>, f64, Detour)> = Vec::new();
         for (score, Route { proto, .. }) in self.ways(now, host, receiver, Need::Urgent, bytes) {
             let detour = Detour { proto, good: !r.avoids(host, proto, now) };
@@ -422,6 +457,28 @@ impl Board {
         offer.dials.filter(|_| offer.endpoint.is_empty())
     }
 
+    /// The offers over which `receiver` can fetch from `host`.
+    fn offers(&self, now: Now, host: PeerIx, receiver: PeerIx) -> impl Iterator<Item = &Offered> {
+        let both = self.peers.get(&host).zip(self.peers.get(&receiver));
+        let willing = both.filter(|(h, r)| h.gives_to(r) && !h.is_silent(now, receiver));
+        willing.into_iter().flat_map(|(h, r)| {
+            h.offers.iter().filter(move |o| {
+                let relayed = |offer: &Offer| offer.abilities.has(Abilities::RELAYED);
+                let proved = |kind, a: &Reachable| {
+                    a.addr.kind == kind
+                        && a.proof == Proof::Proved
+                        && reach::may_tell(a.addr.at.ip(), h.ip(), r.ip())
+                };
+                let reaches = |theirs: &Offered| match o.offer.dials {
+                    None => true,
+                    Some(_) if relayed(&o.offer) && relayed(&theirs.offer) => true,
+                    Some(kind) => h.reach.iter().any(|a| proved(kind, a)),
+                };
+                o.offer.serves && r.offered(o.proto).is_some_and(reaches)
+            })
+        })
+    }
+
     /// All ways from `host` to `receiver`, with how good they are.
     pub(crate) fn ways(
         &self,
@@ -431,29 +488,35 @@ impl Board {
         need: Need,
         bytes: u64,
     ) -> Vec<(f64, Route)> {
-        let mut ways: Vec<(f64, Route)> = Vec::new();
-        let (Some(h), Some(r)) = (self.peers.get(&host), self.peers.get(&receiver)) else { return ways };
-        if !h.gives_to(r) || h.is_silent(now, receiver) {
-            return ways;
-        }
-        for o in h.offers.iter().filter(|o| o.offer.serves) {
-            let Some(theirs) = r.offered(o.proto) else { continue };
-            let relayed = |offer: &Offer| offer.abilities.has(Abilities::RELAYED);
-            let reachable = match o.offer.dials {
-                None => true,
-                Some(_) if relayed(&o.offer) && relayed(&theirs.offer) => true,
-                Some(kind) => h.reach.iter().any(|a| {
-                    a.addr.kind == kind
-                        && a.proof == Proof::Proved
-                        && reach::may_tell(a.addr.at.ip(), h.ip(), r.ip())
-                }),
-            };
-            if reachable {
-                let expected = self.protocols.expect(now, o.proto, &o.arm);
-                ways.push((expected.score(need, bytes), Route { proto: o.proto, expected }));
+        let way = |o: &Offered| {
+            let expected = self.protocols.expect(now, o.proto, &o.arm);
+            (expected.score(need, bytes), Route { proto: o.proto, expected })
+        };
+        self.offers(now, host, receiver).map(way).collect()
+    }
+
+    /// The only protocol over which `receiver` can fetch from `host`, if there is just one: none need be compared.
+    fn only(&self, now: Now, host: PeerIx, receiver: PeerIx) -> Option<ProtoIx> {
+        let mut offers = self.offers(now, host, receiver);
+        offers.next().filter(|_| offers.next().is_none()).map(|o| o.proto)
+    }
+
+    /// The protocol of [`Board::route`].
+    pub(crate) fn protocol(
+        &mut self,
+        now: Now,
+        host: PeerIx,
+        receiver: PeerIx,
+        need: Need,
+        bytes: u64,
+    ) -> Option<ProtoIx> {
+        match self.only(now, host, receiver) {
+            Some(proto) => {
+                let r = self.peers.get(&receiver)?;
+                self.may_use(now, host, r, receiver, proto).then_some(proto)
             }
+            None => Some(self.route(now, host, receiver, need, bytes)?.proto),
         }
-        ways
     }
 
     pub(crate) fn source(

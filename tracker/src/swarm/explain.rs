@@ -423,10 +423,9 @@ impl Swarm {
         };
         let mut orders: Vec<Ordered> = self
             .board
-            .runs
-            .iter()
+            .remembered()
             .filter(|(_, x)| x.receiver == ix && x.media == m.ix && (x.first..=x.last).contains(&page))
-            .filter_map(|(id, x)| self.board.ordered(now, *id, x))
+            .filter_map(|(id, x)| self.board.ordered(now, id, x))
             .collect();
         orders.sort_unstable_by_key(|o| std::cmp::Reverse((o.runs, o.assignment)));
         orders.truncate(KEPT.0);

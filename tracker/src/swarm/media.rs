@@ -7,6 +7,7 @@ use icet::{Kind, MediaId, Now, PageNo, PageRanges, SignedManifest};
 
 use super::bits::{Bits, Pool, Table};
 use super::board::{MediaIx, PeerIx};
+use super::glance::Glance;
 use super::live::Live;
 use super::rarity::{self, Rarity};
 use super::table::SliceTable;
@@ -195,7 +196,7 @@ pub(crate) struct Media {
     /// Hosts that can serve what they hold, room aside.
     pub(crate) able: Pool<PeerIx>,
     /// Of them, those that may have room for another assignment.
-    pub(crate) free: Pool<PeerIx>,
+    pub(crate) free: Pool<PeerIx, Glance>,
     /// Receivers that may have room for another assignment, and lack one.
     pub(crate) hungry: Pool<PeerIx>,
     /// Receivers of which a player waits for pages that nobody was ordered to send it yet.

@@ -15,6 +15,7 @@ mod board;
 mod conduct;
 mod explain;
 mod fair;
+mod glance;
 pub mod io;
 mod join;
 mod knock;
@@ -186,10 +187,7 @@ impl Swarm {
         while let Some(timer) = self.board.due(now) {
             match timer {
                 Timer::Look(id) => self.board.look(now, id),
-                Timer::Forget(id) => {
-                    self.board.runs.remove(&id);
-                    self.board.live_runs.remove(&id);
-                }
+                Timer::Forget(id) => self.board.forget(now, id),
                 Timer::Tick(media) if self.off_air(now, media) => {}
                 Timer::Tick(media) => self.board.events.push(schedule::Event::Tick { media }),
                 Timer::Purge(peer) => self.purge(now, peer),

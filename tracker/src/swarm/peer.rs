@@ -11,6 +11,7 @@ use super::bits::Pool;
 use super::board::{MediaIx, PeerIx, UNKNOWN_RATE};
 use super::conduct::Conduct;
 use super::fair::Credit;
+use super::glance::Place;
 use super::learn::{Arm, ProtoIx};
 use super::quota::Bucket;
 use super::reach::{self, Reachable};
@@ -238,6 +239,9 @@ pub(crate) struct Fading {
 
 impl Fading {
     pub(crate) fn now(&self, now: Now, half_life: Duration) -> f64 {
+        if self.value == 0.0 {
+            return 0.0;
+        }
         self.value * (-now.since(self.at).as_secs_f64() / half_life.as_secs_f64()).exp2()
     }
 
@@ -309,6 +313,10 @@ pub(crate) struct Peer {
     pub(crate) conn: Option<ConnId>,
     pub(crate) gone: Option<Now>,
     pub(crate) observed: SocketAddr,
+    /// The same, in short.
+    pub(crate) place: Place,
+    /// How surely something comes of it, as a [`Glance`](super::glance::Glance) has it, and when that was told.
+    pub(crate) surety: (Option<Now>, f64),
     pub(crate) kind: NetKind,
     pub(crate) agent: String,
     /// Which of several programs with its key it is, if it says.

@@ -182,6 +182,7 @@ impl Board {
         for (host, bytes) in newly_due(&mut run.hosts, run.acked) {
             self.confirm(now, host, receiver, bytes);
         }
+        self.settle(now, id);
     }
 
     /// Both ends said that so much came from `host` to `receiver`.
@@ -250,6 +251,7 @@ impl Board {
         self.refresh(now, media, receiver);
         self.refresh(now, media, host);
         self.events.push(Event::Room { media, host, receiver });
+        self.settle(now, id);
     }
 
     fn detach(&mut self, media: MediaIx, receiver: PeerIx, id: u64, first: PageNo, last: PageNo) {
@@ -426,6 +428,7 @@ impl Board {
         let id = report.assignment;
         self.judge(now, peer, host, proto, media, report, believable);
         if state != State::Runs {
+            self.settle(now, id);
             return;
         }
         if report.last {

@@ -7,6 +7,7 @@ use icet::message::{Allow, ErrorCode, ErrorMessage, Hello, ReachResult, ToPeer, 
 use icet::{Abilities, MediaId, NetAddr, NetKind, Now, Offer, PeerKey, TicketKey};
 
 use super::board::{PeerIx, Timer};
+use super::glance::Place;
 use super::peer::{Fading, MOST_FETCHED, MOST_SERVED, Meter, Offered, Peer, Presence};
 use super::quota::Bucket;
 use super::reach::{self, Proof, Reachable};
@@ -328,6 +329,8 @@ impl Swarm {
                 conn: None,
                 gone: None,
                 observed,
+                place: Place::of(observed.ip()),
+                surety: (None, 0.0),
                 kind,
                 agent: String::new(),
                 instance: None,
@@ -374,6 +377,7 @@ impl Swarm {
             p.heard = now;
             p.gone = None;
             (p.observed, p.kind) = (observed, kind);
+            p.place = Place::of(observed.ip());
             p.agent.clone_from(&hello.agent);
             p.offers = offers;
             p.up.limit = hello.limits.up;

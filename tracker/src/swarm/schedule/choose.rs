@@ -7,9 +7,10 @@ use icet::{Now, PageNo};
 use rand::Rng;
 
 use crate::swarm::Nearness;
-use crate::swarm::board::{Board, MediaIx, Order, PeerIx, Route, Run, UNKNOWN_RATE};
+use crate::swarm::board::{Board, MediaIx, Order, PeerIx, UNKNOWN_RATE};
+use crate::swarm::glance::{Glance, Place};
 use crate::swarm::media::{Holds, Media, Member};
-use crate::swarm::peer::{Meter, Peer};
+use crate::swarm::peer::Meter;
 use crate::swarm::rarity::CLASSES;
 
 /// Candidates looked at in one decision.
@@ -167,26 +168,33 @@ pub(super) fn rarest(
     if how == Use::Fresh && m.seeds > 0 {
         return None;
     }
-    let classes = if how == Use::Fresh { 1 } else { CLASSES };
-    for class in 0..classes {
-        let of_class = rarity.class(class);
-        for i in 0..words.min(SEARCH) {
-            let w = index(low) + (start + i) % words;
-            let mut word =
-                of_class.word_at(w) & wants.open.word_at(w) & held.map_or(u64::MAX, |h| h.word_at(w));
-            while word != 0 {
-                let unit = w as u64 * 64 + u64::from(word.trailing_zeros());
+    // The rarest, and of equal ones the first: in one pass, since most words hold nothing of use.
+    let mut rarer = if how == Use::Fresh { 1 } else { CLASSES };
+    let mut found = None;
+    for i in 0..words.min(SEARCH) {
+        let w = index(low) + (start + i) % words;
+        let useful = wants.open.word_at(w) & held.map_or(u64::MAX, |h| h.word_at(w));
+        if useful == 0 {
+            continue;
+        }
+        for class in 0..rarer {
+            let mut word = rarity.class(class).word_at(w) & useful;
+            let run = std::iter::from_fn(|| {
+                let unit = (word != 0).then(|| w as u64 * 64 + u64::from(word.trailing_zeros()))?;
                 word &= word - 1;
-                if unit < low || unit > high || !usable(unit) {
-                    continue;
-                }
-                if let Some(run) = extend(m, wants, held, unit, class, range, size, &usable) {
-                    return Some(run);
-                }
+                Some(unit)
+            });
+            let mut run = run.filter(|u| (low..=high).contains(u) && usable(*u));
+            if let Some(run) = run.find_map(|u| extend(m, wants, held, u, class, range, size, &usable)) {
+                (rarer, found) = (class, Some(run));
+                break;
             }
         }
+        if rarer == 0 {
+            break;
+        }
     }
-    None
+    found
 }
 
 /// From the first open page of `unit` on, as long as units are as rare.
@@ -219,51 +227,54 @@ fn extend(
     Some((first, last))
 }
 
-/// How well a host and a receiver fit, room aside: trust and nearness, 0 to about 1.5.
-fn affinity(now: Now, h: &Peer, r: &Peer) -> f64 {
-    let near = match Nearness::of(h.ip(), r.ip()) {
+/// How much it counts that two are near.
+fn near(a: Place, b: Place) -> f64 {
+    match a.nearness(b) {
         Nearness::Address => 1.5,
         Nearness::Network => 1.3,
         Nearness::Elsewhere => 1.0,
+    }
+}
+
+/// Hosts with room for bulk to `receiver`, the best first, the publisher last: as they look at a glance. What else there is to
+/// say of a host and this receiver is asked of those that turn out to have pages, see [`may_send`].
+pub(super) fn hosts(board: &mut Board, media: MediaIx, receiver: PeerIx) -> Vec<PeerIx> {
+    let named = named(board, media, receiver);
+    let Board { media: all, peers, rng, .. } = board;
+    let (Some(m), Some(r)) = (all.get(&media), peers.get(&receiver)) else { return Vec::new() };
+    let mut seen: Vec<(PeerIx, Glance)> = Vec::with_capacity(DRAW + 1 + named.len());
+    seen.extend(m.free.drawn(DRAW, rng));
+    for host in named.into_iter().chain(m.publisher) {
+        if !seen.iter().any(|(h, _)| *h == host) {
+            seen.extend(m.free.get(host).map(|g| (host, g)));
+        }
+    }
+    seen.retain(|(h, _)| *h != receiver);
+    let score = |(host, g): (PeerIx, Glance)| {
+        let score = f64::from(g.worth) * near(g.place, r.place) * rng.random_range(0.9..1.1);
+        (m.is_publisher(host), score, host)
     };
-    h.trust(now) * near
+    let mut scored: Vec<(bool, f64, PeerIx)> = seen.into_iter().map(score).collect();
+    scored.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
+    scored.into_iter().map(|(_, _, h)| h).collect()
 }
 
-/// Score of `host` for bulk to `receiver`: more is better.
-fn bulk_score(board: &mut Board, now: Now, host: PeerIx, receiver: PeerIx, route: &Route) -> f64 {
-    let (Some(h), Some(r)) = (board.peers.get(&host), board.peers.get(&receiver)) else { return 0.0 };
-    let rate = h.up.known_rate().unwrap_or(UNKNOWN_RATE);
-    let free = h.up.room() as f64 / h.up.window() as f64;
-    let score = affinity(now, h, r) * route.expected.success * rate.sqrt() * (0.3 + free);
-    score * board.rng.random_range(0.9..1.1)
-}
-
-/// Hosts with room for bulk to `receiver`, the best first, the publisher last; with the way to fetch from each.
-pub(super) fn hosts(board: &mut Board, now: Now, media: MediaIx, receiver: PeerIx) -> Vec<(PeerIx, Route)> {
-    let mut scored: Vec<(bool, f64, PeerIx, Route)> = Vec::new();
-    let of = running_from(board, media, receiver);
-    let mut candidates = draw_free(board, now, media);
-    for host in named(board, media, receiver) {
-        let free = board.media.get(&media).is_some_and(|m| m.free.has(host))
-            && board.peers.get(&host).is_some_and(|p| p.up.room() > 0);
-        if free && !candidates.contains(&host) {
-            candidates.push(host);
-        }
+/// Whether bulk may go from `host` to `receiver` now: the host did not just fail it, has room, and does not send it enough.
+pub(super) fn may_send(
+    board: &mut Board,
+    now: Now,
+    media: MediaIx,
+    (host, receiver): (PeerIx, PeerIx),
+) -> bool {
+    if board.member(media, receiver).is_none_or(|x| x.avoids(host, now)) {
+        return false;
     }
-    for host in candidates {
-        let Some(m) = board.media.get(&media) else { break };
-        let publisher = m.is_publisher(host);
-        let avoided = m.members.get(&receiver).is_none_or(|x| x.avoids(host, now));
-        if host == receiver || avoided || of.iter().filter(|h| **h == host).count() >= PER_PAIR {
-            continue;
-        }
-        if let Some(route) = board.route(now, host, receiver, Need::Bulk, 64 << 10) {
-            let score = bulk_score(board, now, host, receiver, &route);
-            scored.push((publisher, score, host, route));
-        }
+    if board.peers.get(&host).is_none_or(|p| p.up.room() == 0) {
+        // What another media took since shows only now.
+        board.refresh(now, media, host);
+        return false;
     }
-    scored.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
-    scored.into_iter().map(|(_, _, h, r)| (h, r)).collect()
+    pairs(board, media, host, receiver) < PER_PAIR
 }
 
 /// Some hosts that have room, the publisher among them if it has.
@@ -284,12 +295,6 @@ pub(super) fn draw_free(board: &mut Board, now: Now, media: MediaIx) -> Vec<Peer
         room
     });
     drawn
-}
-
-/// The host of each assignment that runs to `receiver` in this media.
-fn running_from(board: &Board, media: MediaIx, receiver: PeerIx) -> Vec<PeerIx> {
-    let running = board.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
-    running.iter().filter_map(|r| board.runs.get(r)).map(Run::host).collect()
 }
 
 /// Assignments that run from `host` to `receiver` in this media.
@@ -335,7 +340,9 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
     let Some(m) = all.get(&media) else { return Vec::new() };
     let publisher = m.is_publisher(host);
     let drawn = m.hungry.draw(DRAW, rng);
-    let usual = usual(board, now, &drawn);
+    // Where all have a full share, nobody had more than it.
+    let full = drawn.iter().all(|r| board.share(now, *r) >= 1.0);
+    let usual = if full { 0.0 } else { usual(board, now, &drawn) };
     let mut scored: Vec<(f64, PeerIx)> = Vec::new();
     for r in drawn {
         let Some(p) = board.peers.get(&r).filter(|p| p.down.room() > 0) else {
@@ -351,7 +358,7 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         let held = x.holds.part().map_or(m.pages(), |p| p.pages.ones());
         // Who gives most comes first; who is new gets enough to begin to give; nobody waits for ever, but who had more than its
         // share waits until others had theirs.
-        let excess = excess(board, now, r, usual);
+        let excess = if full { 0.0 } else { excess(board, now, r, usual) };
         let mut score = 0.5 * board.weight(now, r) + 1.0 - held as f64 / m.pages() as f64 - excess;
         if x.intent == Intent::Play && !publisher {
             // Who will run dry first.
@@ -375,7 +382,7 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
             score += if spreads { 1.0 } else { 0.0 } - 0.5 * pairs as f64;
         }
         let h = board.peers.get(&host);
-        score += h.map_or(0.0, |h| affinity(now, h, p) - h.trust(now));
+        score += h.map_or(0.0, |h| h.trust(now) * (near(h.place, p.place) - 1.0));
         scored.push((score + board.rng.random_range(0.0..0.2), r));
     }
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -396,9 +403,8 @@ pub(super) fn stand_ins(
     let (mut detours, mut others) = (Vec::new(), Vec::new());
     let mut known: Vec<PeerIx> = vec![order.host, order.receiver];
     let mut find = |board: &mut Board, host: PeerIx| {
-        let enough = detours.len() + others.len() >= OTHERS;
-        if enough || known.contains(&host) {
-            return enough;
+        if known.contains(&host) {
+            return false;
         }
         known.push(host);
         let avoided = board.member(order.media, order.receiver).is_none_or(|m| m.avoids(host, now));
@@ -408,18 +414,24 @@ pub(super) fn stand_ins(
         let detour = board.detours(now, host, order.receiver, BYTES, carrier).into_iter().find(|d| d.good);
         if let Some(detour) = detour {
             detours.push((host, detour.proto));
-        } else if let Some(route) = board.route(now, host, order.receiver, Need::Urgent, BYTES) {
-            others.push((host, route.proto));
+        } else if let Some(proto) = board.protocol(now, host, order.receiver, Need::Urgent, BYTES) {
+            others.push((host, proto));
         }
-        false
+        detours.len() + others.len() >= OTHERS
     };
-    let enough = seen.into_iter().any(|host| find(board, host))
+    // Some are known to hold it, chance finds others; first those with room.
+    let Some(m) = board.media.get(&order.media) else { return };
+    let named: Vec<PeerIx> = m.rarity.iter().flat_map(|r| r.named(order.first / m.unit)).collect();
+    let free: Vec<PeerIx> = named.iter().copied().filter(|h| m.free.has(*h)).collect();
+    let enough = free.into_iter().chain(seen).any(|host| find(board, host))
         || draw_free(board, now, order.media).into_iter().any(|host| find(board, host));
     if !enough {
         // Who has enough to do now is better than nobody: when a host dies, much may have changed.
         let Board { media: all, rng, .. } = board;
         let drawn = all.get(&order.media).map(|m| m.able.draw(DRAW, rng)).unwrap_or_default();
-        drawn.into_iter().any(|host| find(board, host));
+        let able = |h: &PeerIx| all.get(&order.media).is_some_and(|m| m.able.has(*h));
+        let some: Vec<PeerIx> = named.into_iter().filter(able).chain(drawn).collect();
+        some.into_iter().any(|host| find(board, host));
     }
     // Where the order's own carrier is not known, or the stand-in's, either may be the one that is silent.
     let own = board.detours(now, order.host, order.receiver, BYTES, carrier);

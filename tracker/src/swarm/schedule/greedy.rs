@@ -142,12 +142,12 @@ fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
     }
     urgent::feed(now, board, media, receiver);
     for _ in 0..TURN {
-        if !choose::is_in_turn(board, now, media, receiver) {
-            break;
-        }
         let wants = board.member(media, receiver).is_some_and(|m| m.may_be_given(now));
         let room = board.peers.get(&receiver).is_some_and(|p| p.conn.is_some() && p.down.room() > 0);
-        if !wants || !room || !feed_bulk(now, board, media, receiver) {
+        if !wants || !room || !choose::is_in_turn(board, now, media, receiver) {
+            break;
+        }
+        if !feed_bulk(now, board, media, receiver) {
             break;
         }
     }
@@ -157,7 +157,7 @@ fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
 
 /// One order of bulk for a receiver, from whoever fits best. False if nobody has room and pages for it.
 fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> bool {
-    let hosts = choose::hosts(board, now, media, receiver);
+    let hosts = choose::hosts(board, media, receiver);
     let Some(m) = board.media.get(&media) else { return false };
     let plays = m.members.get(&receiver).is_some_and(|x| x.intent == Intent::Play);
     // What goes further than soon is the hosts' choice, who look at several: others may need something soon.
@@ -167,7 +167,7 @@ fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> b
         true => &[Reach::Soon, Reach::Near, Reach::All],
     };
     reaches.iter().any(|reach| {
-        hosts.iter().any(|(host, route)| {
+        hosts.iter().any(|host| {
             let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(*host));
             let ways: &[Use] = match publisher {
                 false => &[Use::Any],
@@ -175,8 +175,7 @@ fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> b
                 true => &[Use::Fresh],
             };
             let order = |board: &mut Board, how| {
-                let seen = hosts.iter().map(|(h, _)| *h);
-                order_bulk(now, board, media, (*host, receiver), Some(route.proto), how, *reach, seen)
+                order_bulk(now, board, media, (*host, receiver), how, *reach, &hosts)
             };
             ways.iter().any(|how| order(board, *how))
         })
@@ -222,7 +221,7 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
         let how = if publisher { Use::Fresh } else { Use::Any };
         let receivers = choose::receivers(board, now, media, host);
         let served = [Reach::Soon, Reach::Near, Reach::All].iter().any(|reach| {
-            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), None, how, *reach, []))
+            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), how, *reach, &[]))
         }) || (publisher && receivers.iter().take(4).any(|r| feed_bulk(now, board, media, *r)));
         if !served {
             break;
@@ -238,10 +237,9 @@ fn order_bulk(
     board: &mut Board,
     media: MediaIx,
     (host, receiver): (PeerIx, PeerIx),
-    proto: Option<crate::swarm::learn::ProtoIx>,
     how: Use,
     reach: Reach,
-    seen: impl IntoIterator<Item = PeerIx>,
+    seen: &[PeerIx],
 ) -> bool {
     let Some(m) = board.media.get(&media) else { return false };
     let Some(member) = m.members.get(&receiver).filter(|x| x.has_open()) else { return false };
@@ -266,9 +264,10 @@ fn order_bulk(
     let found =
         ranges.iter().find_map(|r| choose::rarest(board, media, (host, receiver), *r, size, how, start));
     let Some((first, mut last)) = found else { return false };
-    let Some(proto) = proto.or_else(|| Some(board.route(now, host, receiver, need, 64 << 10)?.proto)) else {
+    if !choose::may_send(board, now, media, (host, receiver)) {
         return false;
-    };
+    }
+    let Some(proto) = board.protocol(now, host, receiver, need, 64 << 10) else { return false };
     // Little is risked to learn of a protocol, or of a host that was slow to death: a unit.
     let trial = board.peers.get(&receiver).is_some_and(|r| r.is_on_trial(host, proto));
     if trial || board.is_untried(host, proto) {
@@ -281,7 +280,7 @@ fn order_bulk(
     let stand_ins = Vec::new();
     let mut order =
         Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };
-    choose::stand_ins(board, now, &mut order, seen);
+    choose::stand_ins(board, now, &mut order, seen.iter().copied());
     board.issue(now, &order).is_some()
 }
 

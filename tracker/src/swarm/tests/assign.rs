@@ -696,8 +696,8 @@ fn who_drips_is_left_alone_for_a_minute_and_then_tried_with_one_small_order() {
     for (outcome, total) in [(Outcome::Stalled, 1100), (Outcome::Stopped, 2500)] {
         let mut w = World::new();
         film(&mut w, 20_000);
-        for n in [2, 3] {
-            let host = w.peer(n);
+        let sharers = [2, 3].map(|n| w.peer(n));
+        for host in sharers {
             w.say(host, Join { version: 1, have: PageRanges::one(0, 19_999), ..join("film", Intent::Share) });
         }
         let r = w.peer(4);
@@ -727,6 +727,8 @@ fn who_drips_is_left_alone_for_a_minute_and_then_tried_with_one_small_order() {
         };
         assert_eq!(at(&mut w, 20).len(), 0, "{outcome:?}: not after 20 s");
         assert_eq!(at(&mut w, 30).len(), 0, "{outcome:?}: not after 50 s");
+        // Now only the publisher is better.
+        w.disconnect(sharers[1]);
         let trial = at(&mut w, 15);
         assert_eq!(trial.len(), 1, "{outcome:?}: one order");
         assert!(trial[0].pages.count(u64::MAX) <= unit, "{outcome:?}: a small one");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use icet::message::{Intent, Need, Outcome};
+use icet::message::{Intent, Need, Outcome, Served, ServedItem};
 use icet::{Identity, Offer};
 
 use super::super::{ConnId, Reason, Verdict, Why, WhyError};
@@ -63,6 +63,27 @@ fn an_order_is_told_with_its_host_and_what_became_of_it() {
     let y = why(&w, &identity(3), 699);
     assert_eq!(y.hosts.len(), 2);
     assert!(matches!(verdict(&y, 2), Some(Verdict::Able | Verdict::NoRoom)), "{y:?}");
+}
+
+#[test]
+fn what_both_ends_said_all_of_is_put_aside_and_still_told() {
+    let (mut w, p, r) = pair(&["http"], false);
+    let a = w.assigned(r).remove(0);
+    let bytes = a.pages.count(u64::MAX) * 4000;
+    let served = |bytes| Served { items: vec![ServedItem { assignment: a.id, bytes }] };
+    let known = |w: &World| w.swarm.board.runs.contains_key(&a.id);
+    w.say(p, served(bytes / 2));
+    w.done(r, &a);
+    assert!(known(&w), "the host has not said yet that it sent the rest");
+    w.say(p, served(bytes - bytes / 2));
+    assert!(!known(&w));
+    let sent =
+        w.swarm.peers(0, 9).into_iter().find(|v| v.key == identity(1).key()).unwrap().contribution.sent;
+    assert_eq!(sent, bytes, "all of it is credited");
+    let y = why(&w, &identity(2), a.pages.first);
+    assert_eq!((y.orders[0].assignment, y.orders[0].runs), (a.id, false));
+    w.pass(Duration::from_secs(60));
+    assert!(why(&w, &identity(2), a.pages.first).orders.is_empty());
 }
 
 #[test]
