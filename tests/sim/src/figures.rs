@@ -71,6 +71,11 @@ pub struct Used {
     pub crowd: f64,
     /// Peers that had everything at its end.
     pub done: usize,
+    /// Players that waited for more at its end.
+    pub dry: usize,
+    /// What players needed of the origin's upload at its end, at least and without prefetching, as a share of it: where that is more
+    /// than 1, somebody must wait.
+    pub least: f64,
 }
 
 /// When a crowd had everything.
@@ -227,6 +232,8 @@ pub struct Sample {
     pub dry: usize,
     /// Bytes a second that the crowd can upload.
     pub up: f64,
+    /// Bytes a second that the origin must send players at least, without prefetching.
+    pub least: f64,
 }
 
 /// What was used between notes.
@@ -242,6 +249,8 @@ fn course(samples: &[Sample], origin: f64) -> Vec<Used> {
                 origin: used(from_origin, origin, time),
                 crowd: used(b.all - a.all - from_origin, b.up, time),
                 done: b.done,
+                dry: b.dry,
+                least: b.least / origin.max(1.0),
             }
         })
         .collect()
@@ -250,13 +259,15 @@ fn course(samples: &[Sample], origin: f64) -> Vec<Used> {
 impl Sample {
     pub(crate) fn of(sim: &Sim, start: Now) -> Sample {
         let players = sim.peers.iter().filter_map(|p| p.player.as_ref());
+        let ups: Vec<f64> = (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| sim.gives(n)).collect();
         Sample {
             at: sim.now.since(start).as_secs_f64(),
             origin: sim.sent(0),
             all: (0..sim.peers.len()).map(|n| sim.sent(n)).sum(),
             done: (1..sim.peers.len()).filter(|n| sim.done(*n).is_some()).count(),
             dry: players.filter(|p| p.is_dry()).count(),
-            up: (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| sim.gives(n)).sum(),
+            up: ups.iter().sum(),
+            least: bounds::origin_of_players(sim.media.rate() as f64, &ups),
         }
     }
 }
