@@ -259,6 +259,7 @@ fn course(samples: &[Sample], origin: f64) -> Vec<Used> {
 impl Sample {
     pub(crate) fn of(sim: &Sim, start: Now) -> Sample {
         let players = sim.peers.iter().filter_map(|p| p.player.as_ref());
+        let plays = players.clone().next().is_some();
         let ups: Vec<f64> = (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| sim.gives(n)).collect();
         Sample {
             at: sim.now.since(start).as_secs_f64(),
@@ -267,7 +268,7 @@ impl Sample {
             done: (1..sim.peers.len()).filter(|n| sim.done(*n).is_some()).count(),
             dry: players.filter(|p| p.is_dry()).count(),
             up: ups.iter().sum(),
-            least: bounds::origin_of_players(sim.media.rate() as f64, &ups),
+            least: if plays { bounds::origin_of_players(sim.media.rate() as f64, &ups) } else { 0.0 },
         }
     }
 }
