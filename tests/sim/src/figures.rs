@@ -259,7 +259,6 @@ fn course(samples: &[Sample], origin: f64) -> Vec<Used> {
 impl Sample {
     pub(crate) fn of(sim: &Sim, start: Now) -> Sample {
         let players = sim.peers.iter().filter_map(|p| p.player.as_ref());
-        let plays = players.clone().next().is_some();
         let ups: Vec<f64> = (1..sim.peers.len()).filter(|n| sim.lives(*n)).map(|n| sim.gives(n)).collect();
         Sample {
             at: sim.now.since(start).as_secs_f64(),
@@ -268,7 +267,11 @@ impl Sample {
             done: (1..sim.peers.len()).filter(|n| sim.done(*n).is_some()).count(),
             dry: players.filter(|p| p.is_dry()).count(),
             up: ups.iter().sum(),
-            least: if plays { bounds::origin_of_players(sim.media.rate() as f64, &ups) } else { 0.0 },
+            least: if sim.media.manifest.duration > 0 {
+                bounds::origin_of_players(sim.media.rate() as f64, &ups)
+            } else {
+                0.0
+            },
         }
     }
 }
