@@ -301,6 +301,18 @@ impl MediaStore {
         self.ring.as_ref()?.setup()
     }
 
+    /// Those of the link that `page` is in.
+    #[must_use]
+    pub fn live_setup_at(&self, page: PageNo) -> Option<(PageNo, PageNo)> {
+        self.ring.as_ref()?.setup_at(page)
+    }
+
+    /// Media time of the newest page that is known of, held or not, in microseconds from page 0.
+    #[must_use]
+    pub fn newest_time(&self) -> Option<i64> {
+        self.ring.as_ref()?.newest_time()
+    }
+
     /// Writes down what a broadcaster signed, and only then shows it.
     ///
     /// # Errors

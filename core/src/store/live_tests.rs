@@ -263,3 +263,77 @@ fn who_fell_behind_begins_anew_further_on() {
     assert!(media.is_gone(next) && !media.is_gone(0) && !media.is_gone(far));
     assert_eq!(read(&media, far), pages[usize::try_from(far).unwrap()]);
 }
+
+/// Two links of 100 pages each, behind two of setup: what was signed, and a head of each.
+fn two_links() -> (Vec<Bytes>, Vec<Signed>, [icet::live::SignedHead; 2]) {
+    let new = || Broadcaster::new(&manifest(1), identity(), DELAY);
+    let one = opus(7, 100);
+    let (_, before) = sign(new(), &one, GAP, false);
+    let (signed, after) = sign(new(), &[one, opus(8, 100)].concat(), GAP, false);
+    // The first link has an end, too.
+    let pages = signed.iter().flat_map(|s| s.pages.clone()).collect();
+    (pages, signed, [before.unwrap(), after.unwrap()])
+}
+
+#[test]
+fn who_begins_further_back_has_the_setup_of_that_link_and_of_the_next() {
+    let (_dir, store) = store();
+    let (pages, signed, [old, new]) = two_links();
+    let (link, end) = (new.link, pages.len() as u64);
+    assert!(old.link == 0 && link >= 102 && end == link + 102);
+    let media = store.listen(manifest(1), Window::default()).unwrap();
+    media.put_head(old.signed().clone()).unwrap();
+    media.put_head(new.signed().clone()).unwrap();
+    assert_eq!((media.live_setup_at(50), media.live_setup_at(150)), (Some((0, 2)), Some((link, link + 2))));
+    media.put_pages(0, &pages[..2]).unwrap();
+    let from = signed.iter().position(|s| s.batch.first > 40).unwrap();
+    let base = signed[from].batch.first;
+    put(&media, &signed[from..]);
+    let page = |p: PageNo| &pages[usize::try_from(p).unwrap()];
+    for p in (0..2).chain(base..end) {
+        assert_eq!(read(&media, p), *page(p), "{p}");
+    }
+    assert_eq!(media.live_setup_at(50), Some((0, 2)));
+    // It passes both on: with an end, and without.
+    for setup in [PageSet::range(0, 1), PageSet::range(link, link + 1)] {
+        assert!(matches!(plan_around_holes(&media, &What::Pages(setup)).unwrap(), (_, None)));
+    }
+    assert_eq!(media.newest_time(), Some(media.span(end - 1).unwrap().time));
+}
+
+#[test]
+fn setup_is_kept_for_as_long_as_pages_of_its_link() {
+    let (_dir, store) = store();
+    let (pages, signed, [_, new]) = two_links();
+    let (link, at) = (new.link, usize::try_from(new.link).unwrap());
+    let window = Window { time: Duration::from_millis(2500), bytes: 1 << 30 };
+    let media = store.listen(manifest(1), window).unwrap();
+    put(&media, &signed);
+    let base = media.live_base().unwrap();
+    assert!((20..link).contains(&base), "{base}");
+    assert_eq!((read(&media, 0), read(&media, 1)), (pages[0].clone(), pages[1].clone()));
+    assert_eq!((read(&media, link), read(&media, link + 1)), (pages[at].clone(), pages[at + 1].clone()));
+    // The next link goes on: when nothing of the old one is left, its setup goes too.
+    let narrow = Window { time: Duration::from_millis(1500), bytes: 1 << 30 };
+    let media = store.listen(manifest(1), narrow).unwrap();
+    put(&media, &signed);
+    assert!(media.live_base().unwrap() > link + 2);
+    assert!(!media.has(0) && media.has(link) && media.live_setup_at(50).is_none());
+    assert_eq!(read(&media, link + 1), pages[at + 1]);
+}
+
+#[test]
+fn records_that_are_far_ahead_push_no_page_out_that_is_to_come() {
+    let (_dir, store) = store();
+    let (pages, signed, _) = broadcast(500, false);
+    let window = Window { time: Duration::from_secs(2), bytes: 1 << 30 };
+    let media = store.listen(manifest(1), window).unwrap();
+    for s in &signed {
+        media.put_batch(s.batch.signed().clone()).unwrap();
+    }
+    for s in &signed {
+        assert_eq!(media.put_pages(s.batch.first, &s.pages).unwrap(), s.pages.len() as u64);
+    }
+    assert!((502 - 115..=502 - 100).contains(&media.live_base().unwrap()));
+    assert_eq!(read(&media, 501), pages[501]);
+}

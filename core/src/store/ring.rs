@@ -18,6 +18,9 @@ use crate::live::{Chain, ChainError, Taken};
 /// Bytes of the bitstream in one file.
 const SEGMENT: u64 = 1 << 22;
 
+/// Links of which only a head told, at most: a joiner needs two of them.
+const TOLD: usize = 8;
+
 /// Records in memory, at most (each some 60 bytes): then the older half goes, whatever the window.
 const RECORDS: usize = 1 << 18;
 
@@ -57,12 +60,13 @@ struct State {
     chain: Chain,
     /// Runs of pages held, first to last.
     held: BTreeMap<PageNo, PageNo>,
-    setup: Option<Setup>,
+    /// Setup pages of each link of which there may be pages, by the first of them. Never empty once there was one.
+    setups: BTreeMap<PageNo, Setup>,
     /// The last head that was taken.
     head: Option<SignedHead>,
 }
 
-/// Setup pages of the current link, in memory for as long as it lasts.
+/// Setup pages of a link: in memory where they lie before the window.
 #[derive(Debug, Clone)]
 struct Setup {
     first: PageNo,
@@ -83,6 +87,10 @@ impl Setup {
 
     fn has(&self, page: PageNo) -> bool {
         self.get(page).is_some_and(|(_, bytes)| bytes.is_some())
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.pages.iter().all(|(_, bytes)| bytes.is_some())
     }
 
     fn end(&self) -> PageNo {
@@ -122,9 +130,14 @@ impl State {
     fn span(&self, page: PageNo) -> Option<PageSpan> {
         let place = self.chain.place(page);
         place.map(|p| PageSpan { offset: p.offset, record: p.record, time: p.time }).or_else(|| {
-            let (span, _) = self.setup.as_ref()?.get(page)?;
+            let (span, _) = self.setup_at(page)?.get(page)?;
             Some(span)
         })
+    }
+
+    /// Setup of the link that `page` is in, as far as is known.
+    fn setup_at(&self, page: PageNo) -> Option<&Setup> {
+        self.setups.range(..=page).next_back().map(|(_, setup)| setup)
     }
 
     fn run_of(&self, page: PageNo) -> Option<PageNo> {
@@ -132,7 +145,7 @@ impl State {
     }
 
     fn has(&self, page: PageNo) -> bool {
-        self.run_of(page).is_some() || self.setup.as_ref().is_some_and(|s| s.has(page))
+        self.run_of(page).is_some() || self.setup_at(page).is_some_and(|s| s.has(page))
     }
 
     fn mark(&mut self, page: PageNo) -> bool {
@@ -149,29 +162,42 @@ impl State {
         true
     }
 
-    /// Knows the setup pages of a newer link from the last head.
-    fn setup_of_head(&mut self) {
-        let Some(head) = &self.head else { return };
-        if self.setup.as_ref().is_none_or(|s| s.first < head.link) {
-            let pages = head.setup.iter().map(|r| (*r, None)).collect();
-            self.setup =
-                Some(Setup { first: head.link, offset: head.link_offset, time: head.link_time, pages });
+    /// Knows the setup pages of a link from a head. False if it knew them, or batches tell.
+    fn setup_of(&mut self, head: &SignedHead) -> bool {
+        let less = self.setups.get(&head.link).is_none_or(|s| s.pages.len() < head.setup.len());
+        // With batches, it is the link in which they begin, or one that is over.
+        let of_use = self
+            .chain
+            .base()
+            .is_none_or(|base| head.link < base && self.setups.range(head.link + 1..=base).next().is_none());
+        if !less || !of_use {
+            return false;
         }
+        let known = self.setups.remove(&head.link).map(|s| s.pages).unwrap_or_default();
+        let kept = known.into_iter().map(|(_, bytes)| bytes).chain(std::iter::repeat(None));
+        let pages = head.setup.iter().copied().zip(kept).collect();
+        let setup = Setup { first: head.link, offset: head.link_offset, time: head.link_time, pages };
+        self.setups.insert(head.link, setup);
+        while self.chain.is_empty() && self.setups.len() > TOLD {
+            self.setups.pop_first();
+        }
+        true
     }
 
-    /// Looks for the beginning of a link, and for setup pages of the current one, in a batch.
+    /// Looks for the beginnings of links, and for their setup pages, in a batch.
     fn follow_links(&mut self, batch: &SignedBatch) {
         for (page, record) in (batch.first..).zip(&batch.records) {
             let span = self.chain.place(page);
             let before = page.checked_sub(1).and_then(|p| self.chain.place(p));
             let after_data = page == 0 || before.is_some_and(|b| !b.record.flags.has(PageFlags::BOS));
-            let newer = self.setup.as_ref().is_none_or(|s| s.first < page);
-            if record.flags.has(PageFlags::BOS) && after_data && newer {
+            if record.flags.has(PageFlags::BOS) && after_data && !self.setups.contains_key(&page) {
                 let Some(place) = span else { continue };
-                self.setup =
-                    Some(Setup { first: page, offset: place.offset, time: place.time, pages: Vec::new() });
+                let setup = Setup { first: page, offset: place.offset, time: place.time, pages: Vec::new() };
+                self.setups.insert(page, setup);
             }
-            let Some(setup) = &mut self.setup else { continue };
+            let Some(setup) = self.setups.range_mut(..=page).next_back().map(|(_, setup)| setup) else {
+                continue;
+            };
             if record.flags.has(PageFlags::SETUP) && (setup.end()..setup.first + 64).contains(&page) {
                 for p in setup.end()..=page {
                     let Some(place) = self.chain.place(p) else { return };
@@ -219,16 +245,14 @@ impl Ring {
         Ok(taken)
     }
 
-    /// Takes a head whose signature was checked: where to begin. False if it is older than one before.
+    /// Takes a head whose signature was checked: where to begin, and the setup of its link. False if it tells nothing new.
     pub(crate) fn put_head(&self, head: &SignedHead) -> bool {
         let mut state = self.state_mut();
+        let setup = state.setup_of(head);
         if state.head.as_ref().is_some_and(|h| head.next < h.next) {
-            return false;
+            return setup;
         }
         state.head = Some(head.clone());
-        if state.chain.is_empty() {
-            state.setup_of_head();
-        }
         true
     }
 
@@ -238,8 +262,14 @@ impl Ring {
         if state.chain.last().is_none_or(|b| page <= b.next()) {
             return false;
         }
+        // Of the links before, the last may still be on.
+        let last = state.setups.keys().next_back().copied();
+        last.into_iter().for_each(|first| self.remember(&mut state, first));
+        state.setups.retain(|first, _| Some(*first) == last);
         (state.chain, state.held) = (Chain::default(), BTreeMap::new());
-        state.setup_of_head();
+        if let Some(head) = state.head.clone() {
+            state.setup_of(&head);
+        }
         let segments = std::mem::take(&mut *self.segments.write().unwrap_or_else(PoisonError::into_inner));
         for index in segments.into_keys() {
             // A file that stays costs its room only.
@@ -267,25 +297,23 @@ impl Ring {
         let mut state = self.state_mut();
         let mut new = 0;
         for (page, bytes) in (first..).zip(pages) {
-            let mut fresh = false;
-            if let Some(setup) = &mut state.setup
+            if state.chain.base().is_some_and(|b| page >= b) {
+                new += u64::from(state.mark(page));
+            } else if let Some((_, setup)) = state.setups.range_mut(..=page).next_back()
                 && let Some((_, kept)) =
                     page.checked_sub(setup.first).and_then(|i| setup.pages.get_mut(usize::try_from(i).ok()?))
             {
-                fresh = kept.replace(bytes.clone()).is_none();
+                // What lies before the first record is here for its setup only.
+                new += u64::from(kept.replace(bytes.clone()).is_none());
             }
-            // What lies before the first record is here for its setup only.
-            let fresh_in_window = state.chain.base().is_some_and(|b| page >= b) && state.mark(page);
-            new += u64::from(fresh || fresh_in_window);
         }
-        self.fill_setup(&mut state);
         self.slide(&mut state);
         Ok(new)
     }
 
-    /// Setup that turned out as such only after it was stored.
-    fn fill_setup(&self, state: &mut State) {
-        let Some(mut setup) = state.setup.take() else { return };
+    /// Takes the setup pages of the link that begins with `first` into memory: their files may go.
+    fn remember(&self, state: &mut State, first: PageNo) {
+        let Some(mut setup) = state.setups.remove(&first) else { return };
         let mut at = setup.offset;
         for (page, (record, kept)) in (setup.first..).zip(&mut setup.pages) {
             if kept.is_none() && state.run_of(page).is_some() {
@@ -293,15 +321,17 @@ impl Ring {
             }
             at += u64::from(record.len);
         }
-        state.setup = Some(setup);
+        state.setups.insert(first, setup);
     }
 
     /// Forgets what lies before the window.
     fn slide(&self, state: &mut State) {
-        let Some((newest, end)) =
-            state.chain.last().map(|b| (b.records.last().map_or(b.time, |r| b.time + r.time), b.end()))
-        else {
-            return;
+        // Records may be far ahead of pages: what is to come by them stays.
+        let newest = state.held.last_key_value().and_then(|(_, last)| state.chain.place(*last));
+        let (newest, end) = match newest {
+            Some(page) => (page.time, page.offset + u64::from(page.record.len)),
+            None if state.chain.records() > RECORDS => (i64::MIN, 0),
+            None => return,
         };
         let window = i64::try_from(self.window.time.as_micros()).unwrap_or(i64::MAX);
         let (oldest, least) = (newest.saturating_sub(window), end.saturating_sub(self.window.bytes));
@@ -316,6 +346,12 @@ impl Ring {
         }
         if state.chain.base() >= Some(first) {
             return;
+        }
+        if let Some(link) = state.setups.range(..=first).next_back().map(|(link, _)| *link) {
+            state.setups = state.setups.split_off(&link);
+            if state.setups.get(&link).is_some_and(|s| !s.is_in_memory()) {
+                self.remember(state, link);
+            }
         }
         state.chain.forget_before(first);
         let rest = state.held.split_off(&first);
@@ -401,7 +437,7 @@ impl Ring {
         if let Some(bytes) = known(&newest()) {
             return Ok(bytes);
         }
-        if let Some(bytes) = self.state().setup.as_ref().and_then(|s| s.read(offset, len)) {
+        if let Some(bytes) = self.state().setups.values().find_map(|s| s.read(offset, len)) {
             return Ok(bytes);
         }
         let bytes = self.read_segments(offset, len)?;
@@ -437,7 +473,7 @@ impl Ring {
         }
         let next = state.held.range(from..).next().map(|(first, _)| *first);
         let setup =
-            state.setup.as_ref().and_then(|s| (s.first.max(from)..s.end().max(from)).find(|p| s.has(*p)));
+            state.setups.values().find_map(|s| (s.first.max(from)..s.end().max(from)).find(|p| s.has(*p)));
         next.into_iter().chain(setup).min()
     }
 
@@ -470,7 +506,19 @@ impl Ring {
 
     /// Setup pages of the current link: the first, and the one behind the last.
     pub(crate) fn setup(&self) -> Option<(PageNo, PageNo)> {
-        self.state().setup.as_ref().map(|s| (s.first, s.end()))
+        self.setup_at(PageNo::MAX)
+    }
+
+    /// Those of the link that `page` is in.
+    pub(crate) fn setup_at(&self, page: PageNo) -> Option<(PageNo, PageNo)> {
+        self.state().setup_at(page).map(|s| (s.first, s.end()))
+    }
+
+    /// Media time behind the newest page that is known of, held or not.
+    pub(crate) fn newest_time(&self) -> Option<i64> {
+        let state = self.state();
+        let known = state.chain.last().map(|b| b.records.last().map_or(b.time, |r| b.time + r.time));
+        state.head.as_ref().map(|h| h.time).into_iter().chain(known).max()
     }
 
     pub(crate) fn page_at_byte(&self, offset: u64) -> Option<PageNo> {
