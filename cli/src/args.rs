@@ -7,9 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use iceshare::icet::message::Intent;
 use iceshare::icet::{IcetUrl, MediaPath, ProtocolName};
 use iceshare::shelf::Anonymous;
+use iceshare::store::{Target, Window};
+use iceshare::{Media, OpenOptions};
+use jiff::{ToSpan, Zoned};
 
+use crate::failure::Failure;
 use crate::rate::Rate;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 tracker unreachable, 4 no such media, \
@@ -180,7 +185,7 @@ pub(crate) struct Broadcast {
     /// Cut longer pages of the source into pages of so long, packets untouched: what is passed on in small pieces is heard sooner
     #[arg(long, value_name = "TIME", value_parser = parse_page_time)]
     pub(crate) page_time: Option<Duration>,
-    /// How much is kept for those who come late; on disk it may be 4 MiB more
+    /// How much is kept for those who come late, or listen later; 1 GiB at most (on disk it may be 4 MiB more)
     #[arg(long, value_name = "TIME", value_parser = parse_window, default_value = "30m")]
     pub(crate) window: Duration,
     /// End with code 1 if the URL has nothing yet, instead of waiting for it
@@ -242,6 +247,8 @@ pub(crate) struct Get {
     /// Of live media: record so much of it; without it, until the broadcast ends or you stop it
     #[arg(long = "for", value_name = "TIME", value_parser = parse_some_time)]
     pub(crate) time: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) later: Later,
     /// Figures as JSON on standard output at the end
     #[arg(long)]
     pub(crate) json: bool,
@@ -274,6 +281,61 @@ pub(crate) struct Play {
     /// Keep what was fetched in the data folder afterwards
     #[arg(long)]
     pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) later: Later,
+}
+
+/// Where in live media one begins, and how much of it is kept.
+#[derive(Debug, Args)]
+pub(crate) struct Later {
+    /// Of live media: begin with what was on so long ago, as in -10m, or at that time, as in 18:30. Listeners keep 30 minutes as a rule
+    #[arg(long, value_name = "-TIME|HH:MM", value_parser = parse_at, allow_hyphen_values = true)]
+    pub(crate) at: Option<At>,
+    /// Of live media: how much is kept, to pause in and to pass on; 1 GiB at most
+    #[arg(long, value_name = "TIME", value_parser = parse_window, default_value = "30m")]
+    pub(crate) window: Duration,
+}
+
+/// When something was on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// So long ago.
+    Ago(Duration),
+    /// When a clock here last showed that.
+    Clock(jiff::civil::Time),
+}
+
+impl At {
+    /// How long before `now`.
+    fn ago(self, now: &Zoned) -> Duration {
+        let time = match self {
+            At::Ago(ago) => return ago,
+            At::Clock(time) => time,
+        };
+        let day = |back: i64| {
+            let date = now.date().checked_sub(back.days()).ok()?;
+            date.to_datetime(time).to_zoned(now.time_zone().clone()).ok()
+        };
+        let last = [0, 1].into_iter().filter_map(day).find(|at| at <= now);
+        last.map_or(Duration::ZERO, |at| now.duration_since(&at).unsigned_abs())
+    }
+}
+
+impl Later {
+    /// The same as options.
+    pub(crate) fn options(&self, intent: Intent, target: Target) -> OpenOptions {
+        let window = Window { time: self.window, ..Window::default() };
+        let back = self.at.map(|at| at.ago(&Zoned::now()));
+        OpenOptions { back, window, ..OpenOptions::new(intent, target) }
+    }
+
+    /// Says so if it was said of what is no live media.
+    pub(crate) fn fits(&self, media: &Media) -> Result<(), Failure> {
+        if self.at.is_some() && !media.is_live() {
+            return Err(Failure::usage("--at is for live media, and this is a file: seek in the player"));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -402,6 +464,17 @@ fn parse_some_time(s: &str) -> Result<Duration, String> {
     }
 }
 
+/// When something was on: how long ago, or at what time of the day.
+fn parse_at(s: &str) -> Result<At, String> {
+    if let Some(ago) = s.strip_prefix('-') {
+        return parse_time(ago).map(At::Ago);
+    }
+    s.parse().map(At::Clock).map_err(|_| {
+        "it is a time ago, as in -90s, -10m or -1h30m, or a time of the last day, as in 18:30 or 18:30:15"
+            .to_owned()
+    })
+}
+
 /// A window of live media.
 fn parse_window(s: &str) -> Result<Duration, String> {
     // `0` lacks a unit, and means the same.
@@ -488,6 +561,17 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_of_what_was_on() {
+        let now: Zoned = "2026-05-01T18:30:15+02:00[Europe/Berlin]".parse().expect("a time");
+        let ago = |s: &str| parse_at(s).map(|at| at.ago(&now).as_secs());
+        assert_eq!(ago("-10m"), Ok(600));
+        assert_eq!(ago("-1h 30s"), Ok(3630));
+        assert_eq!((ago("18:30"), ago("17:30:05")), (Ok(15), Ok(3610)));
+        assert_eq!(ago("18:31"), Ok(24 * 3600 - 45), "that was yesterday");
+        assert!(ago("10m").is_err() && ago("-10").is_err() && ago("25:00").is_err() && ago("").is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use iceshare::store::{MediaStore, Store, StoreError, Target};
 use iceshare::{Media, OpenError, OpenOptions, Peer, PeerConfig, StartError, keyring};
 use tempfile::TempDir;
 
+use crate::args::Later;
 use crate::config::Settings;
 use crate::escape::printable;
 use crate::failure::{FAILED, Failure};
@@ -171,8 +172,9 @@ impl Own {
         settings: &Settings,
         url: &IcetUrl,
         intent: Intent,
+        later: &Later,
     ) -> Result<Own, Failure> {
-        let options = |target| OpenOptions { intent, target, at: Some(Position::Byte(0)) };
+        let options = |target| OpenOptions { at: Some(Position::Byte(0)), ..later.options(intent, target) };
         match peer.open(url, options(Target::Own)).await {
             Err(OpenError::InUse(_)) => {}
             first => return Ok(Own { media: first.map_err(opened)?, beside: None }),

@@ -53,6 +53,7 @@ pub fn engine(data: &[u8]) {
         held: PageRanges::new(),
         intent: Intent::Play,
         at: None,
+        back: None,
     });
     let mut rest = data;
     for _ in 0..512 {

@@ -159,6 +159,7 @@ fn the_largest_lists_fit_a_frame() {
         intent: icet::message::Intent::Whole,
         at: None,
         running: vec![u64::MAX; limits::ITEMS],
+        back: Some(u32::MAX),
     };
     assert!(frame::encode(&ToTracker::from(join)).len() <= limits::FRAME);
     let slice = ProvenSlice {

@@ -162,7 +162,7 @@ MESSAGES = {
     1: ("publish", {1: ("request", num), 2: ("manifest", signed), 3: ("slices", many(proven))}),
     2: ("join", {
         1: ("request", num), 2: ("path", same), 3: ("publisher", hexed), 4: ("version", num), 5: ("have", ranges),
-        6: ("intent", intent), 7: ("at", position), 8: ("running", many(num)),
+        6: ("intent", intent), 7: ("at", position), 8: ("running", many(num)), 9: ("back", same),
     }),
     3: ("focus", {1: ("media", hexed), 2: ("at", position), 3: ("rate", num), 4: ("urgent", num), 5: ("intent", intent)}),
     4: ("have", {1: ("media", hexed), 2: ("got", many(record(("assignment", num), ("pages", ranges)))), 3: ("lost", ranges)}),

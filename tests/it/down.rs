@@ -19,7 +19,7 @@ fn who_leaves_does_not_wait_for_the_download_limit() {
     let url: IcetUrl = url.parse().expect("a link");
     let (peer, media) = rt.block_on(async {
         let peer = peer(&net, "receiver", 0xd1, Some(1)).await;
-        let options = OpenOptions { intent: Intent::Whole, target: Target::Own, at: None };
+        let options = OpenOptions::new(Intent::Whole, Target::Own);
         let media = peer.open(&url, options).await.expect("a media");
         (peer, media)
     });

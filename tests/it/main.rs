@@ -12,6 +12,7 @@ mod http;
 mod icecast;
 mod keep;
 mod lab;
+mod later;
 mod libp2p;
 mod live;
 mod lockstep;

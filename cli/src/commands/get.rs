@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use iceshare::icet::MediaPath;
 use iceshare::icet::message::Intent;
 use iceshare::store::Target;
-use iceshare::{Media, OpenError, OpenOptions, Peer};
+use iceshare::{Media, OpenError, Peer};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
@@ -168,9 +168,9 @@ async fn open(
     output: &Output,
 ) -> Result<Opened, Failure> {
     let Output::File(file) = output else {
-        return Own::open(peer, settings, &args.url, Intent::Whole).await.map(Opened::Pipe);
+        return Own::open(peer, settings, &args.url, Intent::Whole, &args.later).await.map(Opened::Pipe);
     };
-    let options = OpenOptions { intent: Intent::Whole, target: Target::File(file.clone()), at: None };
+    let options = args.later.options(Intent::Whole, Target::File(file.clone()));
     peer.open(&args.url, options).await.map(Opened::File).map_err(peer::opened)
 }
 
@@ -184,6 +184,7 @@ async fn fetch(
     if args.time.is_some() {
         return Err(Failure::usage("--for is for live media, and this is a file"));
     }
+    args.later.fits(media)?;
     let bytes = media.manifest().bytes;
     // At a low download limit even a page may take longer.
     let slowest = settings.down.map_or(0, |r| 4 * 65_307 / r.0);

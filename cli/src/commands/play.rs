@@ -33,13 +33,14 @@ pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &Cancella
     let (peer, _kept) = peer::start(settings, Role::Listener).await?;
     let opened = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
-        opened = Own::open(&peer, settings, &args.url, Intent::Play) => opened,
+        opened = Own::open(&peer, settings, &args.url, Intent::Play, &args.later) => opened,
     };
     let outcome = match opened {
         Ok(own) => {
             // What was complete before is somebody's: shared, or kept.
             let keep = args.keep || own.media.store().is_complete();
-            let fit = if own.media.is_live() { crate::transports::for_live(settings) } else { Ok(()) };
+            let live = own.media.is_live();
+            let fit = if live { crate::transports::for_live(settings) } else { args.later.fits(&own.media) };
             let outcome = match fit {
                 Ok(()) => with(&own.media, &gateway, player, &Protocols::of(settings), stop).await,
                 Err(failure) => Err(failure),

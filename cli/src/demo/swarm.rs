@@ -141,11 +141,8 @@ impl Swarm {
         fs::create_dir_all(&folder).map_err(|e| cannot("make", &folder, &e))?;
         let file = folder.join("copy.ogg");
         let (peer, _) = peer(&folder, limit, &self.settings).await?;
-        let options = OpenOptions {
-            intent: Intent::Whole,
-            target: Target::File(file.clone()),
-            at: listens.then_some(Position::Byte(0)),
-        };
+        let at = listens.then_some(Position::Byte(0));
+        let options = OpenOptions { at, ..OpenOptions::new(Intent::Whole, Target::File(file.clone())) };
         let media = peer.open(&self.url, options).await.map_err(opened)?;
         let (name, out) = (format!("peer {n}{}", if listens { "♪" } else { "" }), Rate::default());
         let member =

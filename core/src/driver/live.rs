@@ -156,10 +156,15 @@ pub struct LivePage {
     pub bytes: Bytes,
 }
 
+/// So much later than asked for a reader may begin without a word.
+const NEAR: i64 = 5_000_000;
+/// Pages before the one asked for, among which is looked for one where decoding can begin.
+const KEY_WITHIN: PageNo = 4096;
 /// So far back a reader begins.
 const EDGE: Duration = Duration::from_secs(3);
 
-/// Live media in order from where this peer came in: the setup pages of the link first, then page after page. A page that is late is left out whole.
+/// Live media in order from where this peer came in, or so much earlier as it was opened with: the setup pages of the link first, then page
+/// after page, as fast as they are here and taken. A page that is late is left out whole.
 #[derive(Debug)]
 pub struct LiveReader {
     media: Media,
@@ -173,12 +178,16 @@ pub struct LiveReader {
     time: i64,
     /// Somebody else says what it left out.
     quiet: bool,
+    /// So many microseconds behind the newest page it begins.
+    back: Option<i64>,
 }
 
 impl LiveReader {
     pub(super) fn new(media: Media) -> LiveReader {
+        let back = media.shared.back.map(|back| i64::try_from(back.as_micros()).unwrap_or(i64::MAX));
         LiveReader {
             media,
+            back,
             next: None,
             setup: VecDeque::new(),
             link: None,
@@ -272,40 +281,81 @@ impl LiveReader {
     /// The next page that is here.
     fn step(&mut self, store: &Arc<MediaStore>) -> Option<(PageNo, bool)> {
         if self.next.is_none() {
-            // Begun once the setup is whole, and a page behind it is here.
-            let (first, end) = store.live_setup()?;
-            if (first..end).any(|p| !store.has(p)) || first == end {
-                return None;
-            }
-            let base = store.live_base()?;
-            let held = store.first_held(base.max(end))?;
-            let start = match self.fell_behind.take() {
-                None => live_edge(store, held),
-                Some((page, time)) => {
-                    let start = ahead_of_the_edge(store, held);
-                    let lost = store.span(start).map_or(0, |s| s.time.saturating_sub(time)) / 1_000_000;
-                    let pages = start.saturating_sub(page);
-                    if !self.quiet {
-                        tracing::warn!(
-                            "fell too far behind the broadcast: {pages} pages, about {lost} s, are left out; going on with what \
-                             the others still have"
-                        );
-                    }
-                    start
-                }
-            };
-            self.next = Some(start);
-            if self.link.replace(first) != Some(first) {
-                self.setup = (first..end).collect();
-            }
+            self.begin(store)?;
         }
         if let Some(page) = self.setup.pop_front() {
             return Some((page, true));
         }
         let page = self.next.filter(|p| store.has(*p))?;
+        self.link = store.live_setup_at(page).map(|(first, _)| first);
         self.next = Some(page + 1);
         Some((page, false))
     }
+
+    /// Begins, once the setup is whole and a page behind it is here.
+    fn begin(&mut self, store: &Arc<MediaStore>) -> Option<()> {
+        let base = store.live_base()?;
+        let start = match (self.fell_behind, self.back) {
+            (Some(_), _) => ahead_of_the_edge(store, store.first_held(base)?),
+            (None, Some(back)) => further_back(store, base, back)?,
+            (None, None) => {
+                let (_, end) = store.live_setup()?;
+                live_edge(store, store.first_held(base.max(end))?)
+            }
+        };
+        let (first, end) = store.live_setup_at(start)?;
+        if first == end || (first..end).any(|p| !store.has(p)) {
+            return None;
+        }
+        let start = store.first_held(start.max(end))?;
+        if !self.quiet {
+            self.tell(store, start);
+        }
+        self.fell_behind = None;
+        self.next = Some(start);
+        if self.link.replace(first) != Some(first) {
+            self.setup = (first..end).collect();
+        }
+        Some(())
+    }
+
+    /// Says so where it does not begin where it should.
+    fn tell(&self, store: &MediaStore, start: PageNo) {
+        let Some(time) = store.span(start).map(|s| s.time) else { return };
+        if let Some((page, before)) = self.fell_behind {
+            let (pages, lost) = (start.saturating_sub(page), time.saturating_sub(before) / 1_000_000);
+            tracing::warn!(
+                "fell too far behind the broadcast: {pages} pages, about {lost} s, are left out; going on with what \
+                 the others still have"
+            );
+        } else if let (Some(back), Some(ago)) =
+            (self.back, store.newest_time().map(|newest| newest.saturating_sub(time)))
+            && ago.saturating_add(NEAR) < back
+        {
+            tracing::warn!(
+                "nobody keeps what was on {} s ago; beginning {} s ago, with the oldest there is",
+                back / 1_000_000,
+                ago / 1_000_000
+            );
+        }
+    }
+}
+
+/// The page that was on so many microseconds before the newest one, or the oldest there is; none while it has not come.
+fn further_back(store: &MediaStore, base: PageNo, back: i64) -> Option<PageNo> {
+    let wanted = store.newest_time()?.saturating_sub(back);
+    if store.span(base)?.time >= wanted {
+        return store.first_held(base);
+    }
+    let last = store.next_record()?.checked_sub(1)?;
+    if store.ended().is_none() && store.span(last)?.time < wanted {
+        return None;
+    }
+    let page = u64::try_from(wanted).ok().and_then(|t| store.page_at_time(t)).unwrap_or(base);
+    let begins =
+        |p: &PageNo| store.has(*p) && store.span(*p).is_some_and(|s| s.record.flags.has(PageFlags::KEYFRAME));
+    let key = (base.max(page.saturating_sub(KEY_WITHIN))..=page).rev().find(begins);
+    store.first_held(key.unwrap_or(page))
 }
 
 /// Where a reader begins that came after its peer did: not at the beginning of the window that begins with `first`, but some

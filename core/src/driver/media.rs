@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) stage: watch::Sender<Stage>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     pub(crate) intent: Intent,
+    /// How far behind the newest page of live media readers begin; none: where all do.
+    pub(crate) back: Option<Duration>,
     pub(crate) opened: Instant,
     pub(crate) counts: Counts,
     /// Whether the tracker does not answer just now.

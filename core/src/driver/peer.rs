@@ -23,7 +23,7 @@ use crate::net::{Context, Net, NetConfig, session::ConnectError};
 use crate::protocol::Protocol;
 use crate::publish::{self, Prepared};
 use crate::shelf::{Anonymous, Clock, Giving, ServedTotals, Shelf, ShelfConfig};
-use crate::store::{MediaStore, Store, Target};
+use crate::store::{MediaStore, Store, Target, Window};
 
 /// Where first-use trust is kept, in the data folder.
 pub const TRUST_FILE: &str = "trust.json";
@@ -62,6 +62,18 @@ pub struct OpenOptions {
     pub target: Target,
     /// Where a player will begin.
     pub at: Option<Position>,
+    /// Of live media: so much media time behind the newest page.
+    pub back: Option<Duration>,
+    /// Of live media: how much is kept.
+    pub window: Window,
+}
+
+impl OpenOptions {
+    /// From the beginning of a file, and from now on of live media.
+    #[must_use]
+    pub fn new(intent: Intent, target: Target) -> OpenOptions {
+        OpenOptions { intent, target, at: None, back: None, window: Window::default() }
+    }
 }
 
 /// The same for this data folder as long as the system is not started anew, and for no other one; none if the system does not tell.
@@ -260,7 +272,13 @@ impl Peer {
         tx
     }
 
-    fn shared(&self, url: &IcetUrl, intent: Intent, orders: mpsc::UnboundedSender<Order>) -> Arc<Shared> {
+    fn shared(
+        &self,
+        url: &IcetUrl,
+        intent: Intent,
+        back: Option<Duration>,
+        orders: mpsc::UnboundedSender<Order>,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
             handle: self.handle(),
             url: url.clone(),
@@ -268,6 +286,7 @@ impl Peer {
             stage: watch::Sender::new(Stage::Opening),
             orders,
             intent,
+            back,
             opened: Instant::now(),
             counts: Counts::default(),
             away: AtomicBool::new(false),
@@ -339,7 +358,7 @@ impl Peer {
     ) -> Result<Media, OpenError> {
         self.inner.shelf.put(store.clone());
         let orders = self.tracker(tracker);
-        let shared = self.shared(tracker, Intent::Share, orders.clone());
+        let shared = self.shared(tracker, Intent::Share, None, orders.clone());
         orders.send(Order::Publish { shared: shared.clone(), store }).map_err(|_| OpenError::Closed)?;
         Peer::opened(shared).await
     }
@@ -351,8 +370,8 @@ impl Peer {
     pub async fn open(&self, url: &IcetUrl, options: OpenOptions) -> Result<Media, OpenError> {
         let path = url.path.clone().ok_or(OpenError::NoPath)?;
         let orders = self.tracker(url);
-        let shared = self.shared(url, options.intent, orders.clone());
-        let order = Order::Open { shared: shared.clone(), path, target: options.target, at: options.at };
+        let shared = self.shared(url, options.intent, options.back, orders.clone());
+        let order = Order::Open { shared: shared.clone(), path, options };
         orders.send(order).map_err(|_| OpenError::Closed)?;
         Peer::opened(shared).await
     }

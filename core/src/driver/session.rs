@@ -19,7 +19,7 @@ use super::OpenError;
 use super::fetch::Fetch;
 use super::link::{Link, LinkEvent, Up};
 use super::media::{Shared, Stage, until};
-use super::peer::Inner;
+use super::peer::{Inner, OpenOptions};
 use super::standing::Standing;
 use crate::engine::Engine;
 use crate::engine::io::{Action, Command, FetchEvent, FetchId, Handle, Refusal};
@@ -27,6 +27,10 @@ use crate::net::Net;
 use crate::net::session::{self, ConnectError, ConnectOptions, PeerSession};
 use crate::store::{MediaStore, Target, Window};
 
+/// Most heads that wait for a store.
+const HEADS: usize = 4;
+/// So much longer than a listener is behind the newest page its window is at least, for its pauses.
+const PAUSES: Duration = Duration::from_secs(120);
 /// Slices in one upload.
 const UPLOAD: u64 = 64;
 
@@ -35,7 +39,7 @@ pub(crate) enum Order {
     /// To the engine.
     Engine(Command),
     /// Open a media; `shared` tells how it goes.
-    Open { shared: Arc<Shared>, path: MediaPath, target: Target, at: Option<icet::message::Position> },
+    Open { shared: Arc<Shared>, path: MediaPath, options: OpenOptions },
     /// Publish a media that the shelf already has.
     Publish { shared: Arc<Shared>, store: Arc<MediaStore> },
     /// A store for an opened media was made.
@@ -63,9 +67,10 @@ pub(crate) enum Order {
 struct Entry {
     shared: Arc<Shared>,
     path: MediaPath,
-    target: Option<Target>,
-    /// A head that came before its store was there.
-    head: Option<Signed>,
+    /// Where its bytes go, until its store is there.
+    target: Option<(Target, Window)>,
+    /// Heads that came before its store was there.
+    heads: Vec<Signed>,
 }
 
 pub(crate) struct Task {
@@ -316,7 +321,10 @@ impl Task {
                     self.engine.handle_fetch(now, id, FetchEvent::Page { page, len });
                 }
             }
-            Order::Open { shared, path, target, at } => {
+            Order::Open { shared, path, options } => {
+                let OpenOptions { target, at, back, window, .. } = options;
+                let least = back.map_or(Duration::ZERO, |back| back.saturating_add(PAUSES));
+                let window = Window { time: window.time.max(least), ..window };
                 let handle = shared.handle;
                 let command = Command::Join {
                     handle,
@@ -326,9 +334,13 @@ impl Task {
                     held: PageRanges::new(),
                     intent: shared.intent,
                     at,
+                    back,
                 };
                 shared.away.store(self.away, Ordering::Relaxed);
-                self.medias.insert(handle, Entry { shared, path, target: Some(target), head: None });
+                self.medias.insert(
+                    handle,
+                    Entry { shared, path, target: Some((target, window)), heads: Vec::new() },
+                );
                 self.engine.handle_command(now, command);
             }
             Order::Publish { shared, store } => {
@@ -337,7 +349,7 @@ impl Task {
                 let slices = first_slices(&store);
                 let path = manifest.path.clone();
                 let _ = shared.store.set(store);
-                self.medias.insert(handle, Entry { shared, path, target: None, head: None });
+                self.medias.insert(handle, Entry { shared, path, target: None, heads: Vec::new() });
                 let command = Command::Publish { handle, manifest: Box::new(manifest), slices };
                 self.engine.handle_command(now, command);
             }
@@ -530,12 +542,12 @@ impl Task {
                 .to_owned();
             return self.fail(handle, OpenError::Refused(why));
         }
-        let Some(target) = entry.target.take() else { return };
+        let Some((target, window)) = entry.target.take() else { return };
         let (inner, me, slices) = (self.inner.clone(), self.me.clone(), answer.slices);
         tokio::task::spawn_blocking(move || {
             let store = match manifest.kind {
                 Kind::File => inner.store.fetch(manifest, target),
-                Kind::Live => inner.store.listen(manifest, Window::default()),
+                Kind::Live => inner.store.listen(manifest, window),
             };
             let result = store.map_err(|e| OpenError::of_store(&e));
             let _ = me.send(Order::Ready { handle, result, slices });
@@ -546,7 +558,9 @@ impl Task {
         let Some(entry) = self.medias.get_mut(&handle) else { return };
         match entry.shared.store.get() {
             Some(store) => put_head(store, head),
-            None => entry.head = Some(head),
+            // One of the link that it begins in, and the last one.
+            None if entry.heads.len() < HEADS => entry.heads.push(head),
+            None => {}
         }
     }
 
@@ -569,7 +583,7 @@ impl Task {
             Err(e) => return self.fail(handle, e),
         };
         put_slices(&store, slices);
-        entry.head.take().into_iter().for_each(|head| put_head(&store, head));
+        std::mem::take(&mut entry.heads).into_iter().for_each(|head| put_head(&store, head));
         let command = Command::Accept {
             handle,
             held: store.map(),

@@ -37,6 +37,8 @@ pub enum Command {
         intent: Intent,
         /// Where to begin.
         at: Option<Position>,
+        /// Of live media: so much media time behind the newest page.
+        back: Option<Duration>,
     },
     /// Publish; `slices` are those of the setup and the tail. Answered as a join. The engine then uploads the
     /// other slices as it gets them from [`Command::Upload`].

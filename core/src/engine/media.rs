@@ -35,6 +35,7 @@ pub(super) struct JoinWish {
     pub(super) publisher: Option<PeerKey>,
     pub(super) intent: Intent,
     pub(super) at: Option<Position>,
+    pub(super) back: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -267,6 +268,7 @@ impl Engine {
                     intent: m.focus.as_ref().map_or(wish.intent, |f| f.intent),
                     at: m.focus.as_ref().map(|f| f.at).or(wish.at),
                     running,
+                    back: wish.back.map(super::millis),
                 };
                 m.rest = chunks.collect();
                 m.acks.stated(welcome);

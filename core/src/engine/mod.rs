@@ -120,8 +120,8 @@ impl Engine {
     /// Takes a wish of the driver. One about a handle that is not open is ignored.
     pub fn handle_command(&mut self, now: Now, c: Command) {
         match c {
-            Command::Join { handle, path, publisher, version, held, intent, at } => {
-                self.join(now, handle, media::JoinWish { path, publisher, intent, at }, version, held);
+            Command::Join { handle, path, publisher, version, held, intent, at, back } => {
+                self.join(now, handle, media::JoinWish { path, publisher, intent, at, back }, version, held);
             }
             Command::Publish { handle, manifest, slices } => self.publish(now, handle, manifest, slices),
             Command::Upload { handle, slices } => self.upload(now, handle, slices),

@@ -214,6 +214,7 @@ pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
                 "request": num(m.request), "path": m.path.as_str(),
                 "publisher": maybe(m.publisher, |k| json!(hex(&k.0))), "version": num(m.version), "have": ranges(&m.have),
                 "intent": intent(m.intent), "at": maybe(m.at, position), "running": list(&m.running, |n| num(*n)),
+                "back": m.back,
             });
             ("join", v)
         }

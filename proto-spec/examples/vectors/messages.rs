@@ -96,6 +96,7 @@ fn join() -> Join {
         intent: Intent::Play,
         at: Some(Position::Time(90_500_000)),
         running: vec![75, 76],
+        back: None,
     }
 }
 
@@ -187,6 +188,7 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         running: Vec::new(),
         ..join()
     };
+    let shifted = Join { back: Some(600_000), ..fresh.clone() };
     let slices = Slices { media: id(), request: 0, slices: vec![proven(2)] };
     let focus = |at, rate| Focus { media: id(), at, rate, urgent: 131_072, intent: Intent::Play };
     let got = vec![
@@ -210,6 +212,7 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         t("publish", Publish { request: 2, manifest: signed().signed().clone(), slices: vec![proven(2)] }),
         t("join", join()),
         t("join-fresh", fresh),
+        t("join-back", shifted),
         t("focus-page", focus(Position::Page(64), Some(16_000))),
         t("focus-byte", focus(Position::Byte(u64::MAX), None)),
         t("have", Have { media: id(), got, lost: PageRanges::one(10, 20) }),

@@ -151,6 +151,9 @@ pub struct Join {
     /// Assignments of an earlier session that still run.
     #[n(8)]
     pub running: Vec<u64>,
+    /// Of live media, if it holds nothing: so many milliseconds of media time behind the newest page it wants to begin.
+    #[n(9)]
+    pub back: Option<u32>,
 }
 
 impl Join {

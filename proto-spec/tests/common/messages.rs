@@ -159,9 +159,9 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn join() -> impl Strategy<Value = Join> {
-    let rest = (intent(), of(position()), vec(any::<u64>(), 0..5));
+    let rest = (intent(), of(position()), vec(any::<u64>(), 0..5), of(any::<u32>()));
     (any::<u64>(), path(), of(key()), any::<u64>(), ranges(), rest).prop_map(
-        |(request, path, publisher, version, have, (intent, at, running))| Join {
+        |(request, path, publisher, version, have, (intent, at, running, back))| Join {
             request,
             path,
             publisher,
@@ -170,6 +170,7 @@ fn join() -> impl Strategy<Value = Join> {
             intent,
             at,
             running,
+            back,
         },
     )
 }

@@ -121,7 +121,7 @@ pub(super) async fn join(network: &Network, url: &str) -> Peer {
     .await
     .expect("a peer");
     let target = Target::File(network.path("dripper.out"));
-    let options = OpenOptions { intent: Intent::Whole, target, at: None };
+    let options = OpenOptions::new(Intent::Whole, target);
     let media = peer.open(&url.parse().expect("a link"), options).await.expect("a media");
     let done = tokio::time::timeout(PATIENCE, media.complete(None)).await;
     assert!(matches!(done, Ok(Ok(()))), "{done:?}");

@@ -98,7 +98,7 @@ fn a_reader_is_never_shown_an_altered_page() {
     let seen = s.rt.block_on(async {
         let peer = super::stranger::peer(&s.net, "reader", 0xdd, None).await;
         let url: IcetUrl = s.url.parse().expect("a link");
-        let options = OpenOptions { intent: Intent::Play, target: Target::Own, at: None };
+        let options = OpenOptions::new(Intent::Play, Target::Own);
         let media = peer.open(&url, options).await.expect("a media");
         let (mut reader, mut seen) = (media.reader(), Vec::new());
         let read = tokio::time::timeout(iceshare_tests::PATIENCE, reader.read_to_end(&mut seen)).await;

@@ -149,8 +149,17 @@ impl Stranger {
         let version = if have.is_empty() { 0 } else { self.version(&path).await };
         self.requests += 1;
         let request = self.requests;
-        let join =
-            Join { request, path, publisher: None, version, have, intent, at: None, running: Vec::new() };
+        let join = Join {
+            request,
+            path,
+            publisher: None,
+            version,
+            have,
+            intent,
+            at: None,
+            running: Vec::new(),
+            back: None,
+        };
         self.send(join).await;
         let answer = |m: &ToPeer| match m {
             ToPeer::MediaAnswer(a) if a.request == request => Some(Ok(a.clone())),

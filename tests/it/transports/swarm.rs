@@ -64,7 +64,7 @@ async fn fetch_over(protocols: &[Registration]) {
     for seed in [2, 3] {
         let receiver = peer(seed, dir.path(), protocols).await;
         let out = dir.path().join(format!("out-{seed}.opus"));
-        let options = OpenOptions { intent: Intent::Whole, target: Target::File(out.clone()), at: None };
+        let options = OpenOptions::new(Intent::Whole, Target::File(out.clone()));
         let media = receiver.open(&published.url(), options).await.unwrap();
         receivers.push((receiver, media, out));
     }

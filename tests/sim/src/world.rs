@@ -209,6 +209,7 @@ impl Sim {
             held: PageRanges::new(),
             intent: spec.intent,
             at: None,
+            back: None,
         };
         self.command(n, command);
         if self.live.is_some() {

@@ -205,7 +205,7 @@ pub(crate) struct Board {
     pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
     pub(crate) shortages: BTreeMap<ConnId, Vec<Shortage>>,
     /// Who is to get the head of a live media, before its orders.
-    pub(crate) heads: Vec<(ConnId, MediaIx)>,
+    pub(crate) heads: Vec<(ConnId, MediaIx, Option<PageNo>)>,
     /// Sessions to be knocked at.
     pub(crate) knocks: Vec<ConnId>,
     pub(crate) totals: Totals,

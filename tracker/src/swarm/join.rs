@@ -130,8 +130,9 @@ impl Swarm {
         }
         if media.live.is_some() {
             self.answer_media(conn, ix, m.request, None);
-            self.send_head(conn, ix);
-            self.board.live_join(now, ix, peer, &have, &m.running);
+            self.send_head(conn, ix, None);
+            let back = m.back.map(|ms| i64::from(ms) * 1000);
+            self.board.live_join(now, ix, peer, &have, &m.running, back);
             self.board.events.push(Event::Joined { media: ix, peer });
             return Ok(());
         }

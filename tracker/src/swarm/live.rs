@@ -1,9 +1,11 @@
-//! Live media: the last heads, and who sends whom everything from one page on. Each receiver has one standing order, and hosts take
+//! Live media: its heads, and who sends whom everything from one page on. Each receiver has one standing order, and hosts take
 //! as many receivers as their lines can feed, so that a tree comes of it. Those who can send much take the places of those who can
 //! send little, and a newer order runs before the older one ends. What a host or a session that is gone brought goes on by
-//! stand-ins; who falls behind is placed anew.
+//! stand-ins; who falls behind is placed anew. Who wants to begin further back gets all from there on by one order, and has nothing for the
+//! others until it has caught up.
 
 mod order;
+mod past;
 mod shape;
 mod tree;
 
@@ -20,6 +22,7 @@ use super::publish::Gone;
 use super::schedule::Event;
 use super::session::{Refused, refuse};
 use super::{ConnId, Swarm};
+use past::Past;
 use tree::{Place, Tree};
 
 /// Heads that are remembered, about one a second.
@@ -69,6 +72,10 @@ const LAPSE_MS: u32 = 15_000;
 const REMEMBER: Duration = Duration::from_secs(30);
 /// Hosts that are looked at to say why a member gets nothing.
 const LOOKED_AT: usize = 64;
+/// Members keep so much media time, in microseconds; the source perhaps more.
+const WINDOW: i64 = 30 * 60 * 1_000_000;
+/// Who is so much media time behind has nothing for the others, until it is as near as that.
+const LATE: (i64, u64) = (30 * 1_000_000, 3000);
 /// What a head said, and when it came.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
@@ -83,6 +90,7 @@ struct Mark {
 pub(crate) struct Live {
     head: Option<SignedHead>,
     marks: VecDeque<Mark>,
+    past: Past,
     /// When a page last came.
     moved: Option<Now>,
     tree: Tree,
@@ -99,6 +107,7 @@ pub(crate) struct Live {
 pub(crate) struct LiveRun {
     media: MediaIx,
     receiver: PeerIx,
+    first: PageNo,
     hosts: Vec<Tried>,
     with: usize,
     acked: u64,
@@ -161,6 +170,38 @@ impl Live {
         Some(page.max(head.after_setup()))
     }
 
+    /// Where a member's next order begins: behind what it has, or where it wants to begin.
+    fn begin(&self, now: Now, peer: PeerIx) -> Option<PageNo> {
+        let place = self.tree.get(peer)?;
+        match place.back {
+            _ if place.high > 0 => Some(place.high),
+            Some(back) => self.further_back(back),
+            None => self.start(now),
+        }
+    }
+
+    /// The page that was on so many microseconds ago, or the oldest that somebody keeps.
+    fn further_back(&self, back: i64) -> Option<PageNo> {
+        let wanted = self.past.page_at(self.head.as_ref()?.time.saturating_sub(back))?;
+        let has = self.tree.iter().filter(|(_, p)| p.has()).map(|(_, p)| self.oldest(p));
+        Some(self.past.behind_setup(wanted.max(has.min()?)))
+    }
+
+    /// The first page that a member should have.
+    fn oldest(&self, p: &Place) -> PageNo {
+        let window = || self.head.as_ref().and_then(|h| self.past.page_at(h.time.saturating_sub(WINDOW)));
+        let first = if p.root { 0 } else { p.start.max(window().unwrap_or(0)) };
+        first.max(p.keeps)
+    }
+
+    /// Whether a member that has all before `end` is late; none if it is neither near nor far.
+    fn is_late(&self, end: PageNo) -> Option<bool> {
+        let head = self.head.as_ref()?;
+        let near = LATE.1 / self.page_ms().max(1) + 1;
+        let far = || self.past.page_at(head.time.saturating_sub(LATE.0)).is_some_and(|p| end < p);
+        if end.saturating_add(near) >= head.next { Some(false) } else { far().then_some(true) }
+    }
+
     /// Milliseconds of a page, as heads tell.
     fn page_ms(&self) -> u64 {
         let (Some(a), Some(b)) = (self.marks.front(), self.marks.back()) else { return 0 };
@@ -216,6 +257,7 @@ impl Swarm {
                 live.marks.pop_front();
             }
         }
+        live.past.note(&head);
         (live.head, live.alive) = (Some(head), Some(now));
         if let Some(p) = live.tree.get_mut(peer) {
             (p.high, p.heard) = (live.head.as_ref().map_or(0, |h| h.next), now);
@@ -227,7 +269,7 @@ impl Swarm {
             let waiting: Vec<_> = live.waiting.iter().copied().collect();
             for peer in waiting {
                 let conn = self.board.peers.get(&peer).and_then(|p| p.conn);
-                conn.into_iter().for_each(|conn| self.send_head(conn, ix));
+                conn.into_iter().for_each(|conn| self.send_head(conn, ix, None));
                 self.board.events.push(Event::Wants { media: ix, peer });
             }
         }
@@ -251,12 +293,16 @@ impl Swarm {
         true
     }
 
-    /// Hands out the head of a live media.
-    pub(crate) fn send_head(&mut self, conn: ConnId, ix: MediaIx) {
+    /// Hands out the head of a live media, and before it one of the link in which somebody begins, if that is another.
+    pub(crate) fn send_head(&mut self, conn: ConnId, ix: MediaIx, start: Option<PageNo>) {
         let Some(media) = self.board.media.get(&ix) else { return };
-        let head = media.live.as_ref().and_then(|l| l.head.as_ref()).map(|h| h.signed().clone());
-        if let Some(head) = head {
-            let media = media.id;
+        let Some((live, head)) = media.live.as_ref().and_then(|l| Some((l, l.head.as_ref()?))) else {
+            return;
+        };
+        let old = start.and_then(|start| live.past.head_of(start)).filter(|old| old.link != head.link);
+        let heads: Vec<_> = old.into_iter().chain([head]).map(|h| h.signed().clone()).collect();
+        let media = media.id;
+        for head in heads {
             self.send(conn, Head { media, head });
         }
     }
@@ -304,6 +350,7 @@ impl Board {
         peer: PeerIx,
         have: &PageRanges,
         running: &[u64],
+        back: Option<i64>,
     ) {
         let publisher = self.media.get(&ix).is_some_and(|m| m.is_publisher(peer));
         let mine = |r: &LiveRun| r.media == ix && r.receiver == peer && r.steady && !r.ended;
@@ -318,8 +365,19 @@ impl Board {
         let ready = publisher || end > 0;
         let end = live.head.as_ref().map_or(0, |h| end.min(h.next));
         let high = if publisher { live.head.as_ref().map_or(0, |h| h.next) } else { end };
-        let place =
-            Place { ready, run: still, start: first, high, heard: now, root: publisher, ..Place::default() };
+        let back = back.filter(|_| high == 0 && !publisher);
+        let late = !publisher && (back.is_some() || high > 0 && live.is_late(high) == Some(true));
+        let place = Place {
+            ready,
+            run: still,
+            start: first,
+            high,
+            heard: now,
+            root: publisher,
+            back,
+            late,
+            ..Place::default()
+        };
         live.tree.insert(peer, place);
         live.tree.set_host(peer, host);
         let children = live.tree.get(peer).map_or(0, |p| p.children.len());
@@ -442,9 +500,20 @@ impl Board {
         {
             place.high = 0;
             live.tree.list(peer);
-            self.heads.extend(conn.map(|conn| (conn, ix)));
+            self.heads.extend(conn.map(|conn| (conn, ix, None)));
         }
         self.live_place(now, ix, peer);
+    }
+
+    /// None of `hosts` keeps page `first` any more: one begins half as far back from now on.
+    fn live_keep_less(&mut self, ix: MediaIx, hosts: &[PeerIx], first: PageNo) {
+        let Some(live) = self.live_mut(ix) else { return };
+        let next = live.head.as_ref().map_or(0, |h| h.next);
+        for host in hosts {
+            if let Some(p) = live.tree.get_mut(*host) {
+                p.keeps = p.keeps.max(first + next.saturating_sub(first).div_ceil(2));
+            }
+        }
     }
 
     /// A member says what it has. Counted is how far its high-water mark moved.
@@ -469,9 +538,12 @@ impl Board {
         let Some(place) = live.tree.get(peer) else { return };
         let from = place.high.max(place.start);
         let bytes = live.offset(end).saturating_sub(live.offset(from));
+        let late = live.is_late(end.max(live.tree.get(peer).map_or(0, |p| p.high)));
         let Some(place) = live.tree.get_mut(peer) else { return };
         let had = place.has();
         place.ready |= with_setup;
+        place.late = late.unwrap_or(place.late) && !place.root;
+        place.back = place.back.filter(|_| place.late);
         if end > place.high && end > place.start {
             place.high = end;
         }
@@ -546,7 +618,7 @@ impl Board {
         let Some(run) = self.live_runs.get_mut(&report.assignment) else { return false };
         let named = |t: &Tried| t.key == report.host && !t.reported;
         let Some(i) = run.hosts.iter().position(named).filter(|_| run.receiver == peer) else { return true };
-        let (ix, steady, setup, made) = (run.media, run.steady, run.setup, run.made);
+        let (ix, steady, setup, made, first) = (run.media, run.steady, run.setup, run.made, run.first);
         let mut to = None;
         if let Some(t) = run.hosts.get_mut(i) {
             t.reported = true;
@@ -573,7 +645,12 @@ impl Board {
                 p.bare = !p.ready;
             }
             if steady && ours && self.member(ix, peer).is_some() {
-                if all_lack && goes_on {
+                let place = self.live(ix).and_then(|l| l.tree.get(peer));
+                let (late, high) = place.map_or((false, 0), |p| (p.late, p.high));
+                if all_lack && late {
+                    self.live_keep_less(ix, &lacking, first.max(high));
+                }
+                if all_lack && (goes_on || late) {
                     self.live_anew_for(now, ix, peer, &lacking);
                 } else if report.outcome.is_failure() {
                     self.live_place(now, ix, peer);

@@ -285,8 +285,8 @@ impl Swarm {
                 self.send(conn, Cancel { assignments: some.to_vec() });
             }
         }
-        for (conn, media) in std::mem::take(&mut self.board.heads) {
-            self.send_head(conn, media);
+        for (conn, media, start) in std::mem::take(&mut self.board.heads) {
+            self.send_head(conn, media, start);
         }
         for conn in std::mem::take(&mut self.board.knocks) {
             self.send(conn, Knock {});

@@ -66,7 +66,7 @@ impl Swarm {
         };
         self.send(conn, answer);
         let result = self.put_slices(ix, &m.slices);
-        self.board.live_join(now, ix, peer, &icet::PageRanges::new(), &[]);
+        self.board.live_join(now, ix, peer, &icet::PageRanges::new(), &[], None);
         self.board.events.push(Event::Joined { media: ix, peer });
         result
     }
@@ -174,7 +174,7 @@ impl Swarm {
             let conn = self.board.peers.get(&peer).and_then(|p| p.conn);
             match (conn, self.enter(now, ix, peer, intent, false)) {
                 (Some(conn), Ok(())) => {
-                    self.board.live_join(now, ix, peer, &icet::PageRanges::new(), &[]);
+                    self.board.live_join(now, ix, peer, &icet::PageRanges::new(), &[], None);
                     self.send(conn, Newer { manifest: manifest.signed().clone() });
                     self.board.events.push(Event::Joined { media: ix, peer });
                 }

@@ -230,6 +230,7 @@ pub(crate) fn join(request: u64, path: &MediaPath) -> Join {
         have: PageRanges::new(),
         intent: Intent::Whole,
         at: None,
+        back: None,
         running: Vec::new(),
     }
 }

@@ -131,6 +131,7 @@ fn a_map_of_many_ranges_is_split_over_messages() {
         held: held.clone(),
         intent: Intent::Whole,
         at: None,
+        back: None,
     });
     r.connect(1);
     assert!(r.haves().is_empty(), "the media's id is not known yet");

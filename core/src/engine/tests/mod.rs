@@ -190,6 +190,7 @@ impl Rig {
             held: PageRanges::new(),
             intent: Intent::Whole,
             at: None,
+            back: None,
         };
         self.command(command);
     }

@@ -467,6 +467,7 @@ fn another_media_than_the_one_asked_for_is_refused() {
         held: PageRanges::new(),
         intent: Intent::Whole,
         at: None,
+        back: None,
     });
     r.connect(1);
     r.answer(1);
@@ -487,6 +488,7 @@ fn a_second_handle_for_one_media_is_refused() {
         held: PageRanges::new(),
         intent: Intent::Whole,
         at: None,
+        back: None,
     });
     assert!(matches!(r.rest.pop(), Some(Action::Refused { handle: Handle(8), .. })));
     assert!(r.sent.is_empty(), "the tracker hears nothing of it");

@@ -102,6 +102,7 @@ impl Peer {
             have,
             intent: Intent::Whole,
             at: None,
+            back: None,
             running: Vec::new(),
         }
         .into()

@@ -43,8 +43,12 @@ impl Board {
         let live = media.live.as_deref()?;
         let (place, p) = (live.tree.get(host)?, self.peers.get(&host)?);
         let after_setup = live.head.as_ref().map_or(0, |h| h.after_setup());
+        // What is far back not everybody keeps.
+        let late = live.tree.get(receiver).is_some_and(|p| p.late);
+        let kept = if late { live.oldest(place) <= start } else { place.root || place.start <= start };
         let good = host != receiver
-            && (place.root || place.has() && place.high >= after_setup && place.start <= start)
+            && kept
+            && (place.root || place.has() && place.high >= after_setup)
             && (place.root || !live.goes_on(now) || now.since(place.heard) < HEARD)
             && p.conn.is_some()
             && p.servable
@@ -67,16 +71,20 @@ impl Board {
     ) -> Option<(Way, Vec<Way>)> {
         let live = self.live(ix)?;
         let ip = self.peers.get(&receiver)?.ip();
-        let mut found: Vec<Way> = live
-            .tree
-            .spare()
-            .take(CANDIDATES.0)
+        // Who is behind waits for nobody's newest page: the source has the others for that.
+        let late = live.tree.get(receiver).is_some_and(|p| p.late);
+        let root = |h: PeerIx| live.tree.get(h).is_some_and(|p| p.root);
+        let spare = live.tree.spare().take(CANDIDATES.0).filter(|h| !late || !root(*h));
+        let roots = live.tree.spare().filter(|h| late && root(*h));
+        let mut found: Vec<Way> = spare
+            .chain(roots)
             .filter_map(|h| Some((h, self.live_good(now, ix, h, receiver, start)?)))
             .take(CANDIDATES.1 + STAND_INS)
             .collect();
         // Of those that are about as good, one of the same machine or network.
         let near = |h: PeerIx| self.peers.get(&h).is_some_and(|p| reach::near(p.ip(), ip));
-        let nearest = found.iter().take(CANDIDATES.1).position(|(h, _)| near(*h)).unwrap_or(0);
+        let nearest = found.iter().take(CANDIDATES.1).position(|(h, _)| near(*h) && !(late && root(*h)));
+        let nearest = nearest.unwrap_or(0);
         let host = match host {
             Some(host) => host,
             None if found.is_empty() => return None,
@@ -111,8 +119,8 @@ impl Board {
         let Some(live) = self.live_mut(ix) else { return };
         live.waiting.remove(&peer);
         let Some(place) = live.tree.get(peer).filter(|p| !shares && p.run.is_none()) else { return };
-        let start = if place.high == 0 { live.start(now) } else { Some(place.high) };
-        let Some(start) = start.filter(|_| live.head.is_some()) else {
+        let late = place.late;
+        let Some(start) = live.begin(now, peer).filter(|_| live.head.is_some()) else {
             live.waiting.insert(peer);
             return;
         };
@@ -120,7 +128,7 @@ impl Board {
         let placed = match found {
             Some((host, _)) => self.live_order(now, ix, peer, host),
             None => {
-                let weak = self.live(ix).and_then(|l| l.tree.weaker(peer));
+                let weak = self.live(ix).and_then(|l| l.tree.weaker(peer)).filter(|_| !late);
                 weak.is_some_and(|weak| self.live_displace(now, ix, peer, weak))
             }
         };
@@ -147,15 +155,14 @@ impl Board {
         let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn) else { return false };
         let Some(live) = self.live(ix) else { return false };
         let Some((head, place)) = live.head.as_ref().zip(live.tree.get(peer)) else { return false };
-        let high = place.high;
-        let (start, setup) = match live.start(now) {
-            Some(start) if high == 0 => {
-                (start, Some(PageSet::range(head.link, head.after_setup().saturating_sub(1))))
-            }
-            Some(_) => (high, None),
-            None => return false,
-        };
+        let (high, late) = (place.high, place.late);
+        let Some(start) = live.begin(now, peer) else { return false };
+        let head = live.past.head_of(start).filter(|_| late).unwrap_or(head);
+        let setup = (high == 0).then(|| PageSet::range(head.link, head.after_setup().saturating_sub(1)));
         let Some((host, others)) = self.live_hosts(now, ix, peer, start, Some(host)) else { return false };
+        if late && high == 0 {
+            self.heads.push((conn, ix, Some(start)));
+        }
         if let Some(setup) = setup {
             self.live_issue(now, ix, peer, conn, setup, Need::Urgent, host, &others);
         }
@@ -207,11 +214,12 @@ impl Board {
     pub(super) fn live_bare(&mut self, now: Now, ix: MediaIx, peer: PeerIx) {
         let Some(conn) = self.peers.get(&peer).and_then(|p| p.conn) else { return };
         let Some(live) = self.live_mut(ix) else { return };
-        let Some(head) = &live.head else { return };
-        let setup = PageSet::range(head.link, head.after_setup().saturating_sub(1));
         let Some(place) = live.tree.get_mut(peer) else { return };
         place.bare = false;
-        let start = place.start;
+        let (start, late) = (place.start, place.late);
+        let Some(head) = &live.head else { return };
+        let head = live.past.head_of(start).filter(|_| late).unwrap_or(head);
+        let setup = PageSet::range(head.link, head.after_setup().saturating_sub(1));
         if let Some((host, others)) = self.live_hosts(now, ix, peer, start, None) {
             self.live_issue(now, ix, peer, conn, setup, Need::Urgent, host, &others);
         } else if let Some(place) = self.live_mut(ix).and_then(|l| l.tree.get_mut(peer)) {
@@ -314,7 +322,8 @@ impl Board {
         }
         let mut sources = sources.into_iter();
         let source = sources.next()?;
-        let fills = pages.first >= self.live(ix).and_then(|l| l.head.as_ref()).map_or(0, |h| h.after_setup());
+        let link = self.live(ix).and_then(|l| l.past.head_of(pages.first));
+        let fills = link.is_none_or(|h| pages.first >= h.after_setup());
         let deadline = if pages.last.is_some() {
             fills.then_some(USEFUL_MS)
         } else {
@@ -331,6 +340,7 @@ impl Board {
         let run = LiveRun {
             media: ix,
             receiver,
+            first: pages.first,
             hosts,
             with: 0,
             acked: 0,

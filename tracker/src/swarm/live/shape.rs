@@ -98,8 +98,7 @@ impl Board {
     /// Gives a member the host of a weaker one, which is to go below it. Whether it could.
     pub(super) fn live_displace(&mut self, now: Now, ix: MediaIx, strong: PeerIx, weak: PeerIx) -> bool {
         let Some(live) = self.live(ix) else { return false };
-        let high = live.tree.get(strong).map_or(0, |p| p.high);
-        let Some(start) = (if high == 0 { live.start(now) } else { Some(high) }) else { return false };
+        let Some(start) = live.begin(now, strong) else { return false };
         let Some(host) = live.tree.host(weak).filter(|_| !live.tree.is_below(weak, strong)) else {
             return false;
         };

@@ -40,6 +40,12 @@ pub(super) struct Place {
     pub(super) bare: bool,
     /// Whether it is the source itself.
     pub(super) root: bool,
+    /// It wants to begin so many microseconds behind the newest page.
+    pub(super) back: Option<i64>,
+    /// It is far behind the others, of its own will or not, and catches up: it has nothing for them.
+    pub(super) late: bool,
+    /// Who asked it for what is before this page found that it does not keep that.
+    pub(super) keeps: PageNo,
     /// Its first page, and the one behind the last that it said it has; 0 before it said so.
     pub(super) start: PageNo,
     pub(super) high: PageNo,
@@ -62,7 +68,11 @@ impl Place {
 
     /// Whether it has something to send on.
     pub(super) fn has(&self) -> bool {
-        self.root || self.ready && self.high > self.start && (self.run.is_some() || self.moving.is_some())
+        self.root
+            || !self.late
+                && self.ready
+                && self.high > self.start
+                && (self.run.is_some() || self.moving.is_some())
     }
 }
 
@@ -250,7 +260,8 @@ impl Tree {
         let first = |class: u32| {
             let mut of = self.ranks.range((class, 0, PeerIx(0))..(class + 1, 0, PeerIx(0)));
             of.find(|(_, _, w)| {
-                self.places.get(w).is_some_and(|p| p.yields.is_none() && p.moving.is_none()) && *w != peer
+                self.places.get(w).is_some_and(|p| p.yields.is_none() && p.moving.is_none() && !p.late)
+                    && *w != peer
             })
         };
         (0..class).filter_map(first).min_by_key(|(_, cost, _)| *cost).map(|(_, _, w)| *w)

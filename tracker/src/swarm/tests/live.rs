@@ -15,11 +15,11 @@ use super::super::ConnId;
 use super::fixture::identity;
 use super::world::{World, hello, join, report, tcp};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// Pages and bytes a second.
-const RATE: (u64, u64) = (5, 10_000);
+pub(super) const RATE: (u64, u64) = (5, 10_000);
 
-fn manifest(version: u64) -> SignedManifest {
+pub(super) fn manifest(version: u64) -> SignedManifest {
     let manifest = Manifest {
         version,
         ..Manifest::live(
@@ -31,14 +31,14 @@ fn manifest(version: u64) -> SignedManifest {
     SignedManifest::sign(manifest, &identity(1)).unwrap()
 }
 
-fn head_at(second: u64) -> Head {
+pub(super) fn head_at(second: u64) -> Head {
     let record = PageRecord { len: 100, crc: 0, hash: Hash([0; 32]), flags: PageFlags::SETUP, time: 0 };
     let next = 2 + second * RATE.0;
     Head {
         broadcast: Hash([1; 32]),
         next,
         offset: 200 + second * RATE.1,
-        time: 0,
+        time: i64::try_from(second).unwrap() * 1_000_000,
         last: NO_BATCH,
         link: 0,
         link_offset: 0,
@@ -55,15 +55,15 @@ fn head(second: u64) -> icet::message::Head {
     icet::message::Head { media: manifest(1).id(), head: signed.signed().clone() }
 }
 
-struct Station {
-    w: World,
-    publisher: ConnId,
-    media: MediaId,
-    second: u64,
+pub(super) struct Station {
+    pub(super) w: World,
+    pub(super) publisher: ConnId,
+    pub(super) media: MediaId,
+    pub(super) second: u64,
 }
 
 impl Station {
-    fn new() -> Station {
+    pub(super) fn new() -> Station {
         let mut w = World::new();
         let publisher = peer(&mut w, 1, None);
         w.say(publisher, Publish { request: 1, manifest: manifest(1).signed().clone(), slices: Vec::new() });
@@ -74,7 +74,7 @@ impl Station {
     }
 
     /// Time passes, the publisher tells heads, and those who listen what they have.
-    fn goes_on(&mut self, seconds: u64, listeners: &mut [(ConnId, u64)]) {
+    pub(super) fn goes_on(&mut self, seconds: u64, listeners: &mut [(ConnId, u64)]) {
         for _ in 0..seconds {
             self.second += 1;
             self.w.say(self.publisher, head(self.second));
@@ -85,18 +85,18 @@ impl Station {
         }
     }
 
-    fn joins(&mut self, n: u8, up: Option<u64>) -> ConnId {
+    pub(super) fn joins(&mut self, n: u8, up: Option<u64>) -> ConnId {
         let conn = peer(&mut self.w, n, up);
         self.w.join(conn, "radio", Intent::Whole);
         conn
     }
 }
 
-fn have(media: MediaId, assignment: u64, last: u64) -> Have {
+pub(super) fn have(media: MediaId, assignment: u64, last: u64) -> Have {
     Have { media, got: vec![Got { assignment, pages: PageRanges::one(0, last) }], lost: PageRanges::new() }
 }
 
-fn peer(w: &mut World, n: u8, up: Option<u64>) -> ConnId {
+pub(super) fn peer(w: &mut World, n: u8, up: Option<u64>) -> ConnId {
     let at = format!("10.0.{n}.1:4000");
     let conn = w.connect(&identity(n), &at);
     let mut hello = hello(vec![tcp(&at)]);
@@ -109,7 +109,7 @@ fn peer(w: &mut World, n: u8, up: Option<u64>) -> ConnId {
 }
 
 /// The standing order among those that came, and whose it is.
-fn standing(all: &[Assignment]) -> (u64, icet::PeerKey) {
+pub(super) fn standing(all: &[Assignment]) -> (u64, icet::PeerKey) {
     let a = all.iter().find(|a| a.need == Need::Steady).unwrap_or_else(|| panic!("none in {all:?}"));
     assert_eq!(a.pages.last, None);
     (a.id, a.source.host.key)

@@ -8,6 +8,7 @@ pub(crate) mod fixture;
 mod knock;
 mod learned;
 mod live;
+mod live_later;
 mod pair;
 mod play;
 mod publish;

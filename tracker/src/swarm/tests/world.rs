@@ -280,6 +280,7 @@ pub(crate) fn join(path: &str, intent: Intent) -> Join {
         have: PageRanges::new(),
         intent,
         at: None,
+        back: None,
         running: Vec::new(),
     }
 }
