@@ -119,10 +119,11 @@ impl Repage {
 
     /// The parts that no page of another stream can come before any more.
     fn due(&mut self) -> Vec<(PageHeader, Bytes)> {
-        let running = self.streams.values().filter(|s| s.ends.has_clock() && !s.ended);
         let (mut least, mut most) = (i64::MAX, i64::MIN);
-        for end in running.map(|s| s.end.unwrap_or(i64::MIN)) {
-            (least, most) = (least.min(end), most.max(end));
+        for stream in self.streams.values().filter(|s| s.ends.has_clock()) {
+            let end = stream.end.unwrap_or(i64::MIN);
+            // Nobody waits for a stream that has ended; how far it went counts all the same.
+            (least, most) = (if stream.ended { least } else { least.min(end) }, most.max(end));
         }
         let until = least.max(most.saturating_sub(LAG));
         let mut out = Vec::new();
