@@ -177,7 +177,8 @@ pub(super) fn rarest(
         if useful == 0 {
             continue;
         }
-        for class in 0..rarer {
+        let classes = rarer;
+        for class in 0..classes {
             let mut word = rarity.class(class).word_at(w) & useful;
             let run = std::iter::from_fn(|| {
                 let unit = (word != 0).then(|| w as u64 * 64 + u64::from(word.trailing_zeros()))?;
