@@ -15,6 +15,7 @@ mod lab;
 mod later;
 mod libp2p;
 mod live;
+mod live_crowd;
 mod lockstep;
 mod main_job;
 mod mixed;

@@ -91,8 +91,9 @@ pub(crate) struct Live {
     head: Option<SignedHead>,
     marks: VecDeque<Mark>,
     past: Past,
-    /// When a page last came.
+    /// When a page last came, and when one came after a pause.
     moved: Option<Now>,
+    resumed: Option<Now>,
     tree: Tree,
     waiting: BTreeSet<PeerIx>,
     /// When it was last looked at, and how often it was.
@@ -110,6 +111,8 @@ pub(crate) struct LiveRun {
     first: PageNo,
     hosts: Vec<Tried>,
     with: usize,
+    /// Who brought something last.
+    fed: usize,
     acked: u64,
     made: Now,
     steady: bool,
@@ -215,6 +218,11 @@ impl Live {
         bytes.saturating_mul(1_000_000) / up.max(1)
     }
 
+    /// When something was heard of a member; of what it did in a pause of the source nothing can be told.
+    fn heard(&self, p: &Place) -> Now {
+        self.resumed.map_or(p.heard, |resumed| p.heard.max(resumed))
+    }
+
     fn goes_on(&self, now: Now) -> bool {
         self.moved.is_some_and(|m| now.since(m) < STILL)
     }
@@ -250,6 +258,10 @@ impl Swarm {
             return Ok(());
         }
         let before = before.map(|(next, _)| next);
+        let resumes = !live.goes_on(now) && before.is_some_and(|next| next != head.next);
+        if resumes {
+            live.resumed = Some(now);
+        }
         if before != Some(head.next) {
             live.moved = Some(now);
             live.marks.push_back(Mark { at: now, next: head.next, offset: head.offset, key: head.key });
@@ -263,6 +275,9 @@ impl Swarm {
             (p.high, p.heard) = (live.head.as_ref().map_or(0, |h| h.next), now);
         }
         self.board.live_weigh(now, ix, peer);
+        if resumes {
+            self.board.live_seat(now, ix, usize::MAX);
+        }
         let Some(live) = self.board.live_mut(ix) else { return Ok(()) };
         if before.is_none() {
             // Who came before there was anything to hear.
@@ -573,6 +588,7 @@ impl Board {
             && let Some(r) = self.live_runs.get_mut(&id).filter(|r| r.receiver == peer)
         {
             r.acked += bytes;
+            r.fed = r.with;
             self.live_credit(now, id);
         }
         old.into_iter().for_each(|old| self.live_end(now, old));
@@ -624,12 +640,15 @@ impl Board {
             t.reported = true;
             to = Some((t.peer, t.proto));
         }
+        let fed = run.hosts.get(run.fed).map(|t| (t.peer, t.proto));
         run.lacked += usize::from(report.outcome == Outcome::Incomplete);
         let lacking: Vec<PeerIx> = run.hosts.iter().map(|t| t.peer).collect();
         let all_lack = run.lacked == lacking.len();
         let Some((host, proto)) = to else { return true };
         let goes_on = self.live(ix).is_some_and(|l| l.goes_on(now) && l.moved.is_some_and(|m| m > made));
-        if report.outcome.is_failure() && goes_on {
+        // While the source is silent so are all hosts; but who is not there is not there.
+        let gone = matches!(report.outcome, Outcome::Unreachable | Outcome::Refused | Outcome::Altered);
+        if report.outcome.is_failure() && (goes_on || gone) {
             self.judge(now, peer, host, proto, ix, report, report.bytes);
             self.avoid_for(now, ix, peer, host);
         }
@@ -653,7 +672,10 @@ impl Board {
                 if all_lack && (goes_on || late) {
                     self.live_anew_for(now, ix, peer, &lacking);
                 } else if report.outcome.is_failure() {
-                    self.live_place(now, ix, peer);
+                    let stalled = report.outcome == Outcome::Stalled;
+                    if !stalled || !fed.is_some_and(|fed| self.live_stay(now, ix, peer, fed)) {
+                        self.live_place(now, ix, peer);
+                    }
                 } else if let Some(live) = self.live_mut(ix) {
                     live.waiting.insert(peer);
                 }

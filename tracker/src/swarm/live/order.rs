@@ -9,6 +9,7 @@ use icet::{Now, PageNo, PageRanges, PageSet};
 use super::super::ConnId;
 use super::super::board::{Board, LEAST_TRUST, MediaIx, PeerIx, Tried};
 use super::super::learn::ProtoIx;
+use super::super::peer::Presence;
 use super::super::reach;
 use super::{
     CANDIDATES, HEARD, LAPSE_MS, LIFE_MS, LOOKED_AT, Live, LiveRun, PATIENCE, RATE, STAND_INS, USEFUL_MS,
@@ -49,7 +50,8 @@ impl Board {
         let good = host != receiver
             && kept
             && (place.root || place.has() && place.high >= after_setup)
-            && (place.root || !live.goes_on(now) || now.since(place.heard) < HEARD)
+            && (place.root || !live.goes_on(now) || now.since(live.heard(place)) < HEARD)
+            && !live.tree.is_stranded(host)
             && p.conn.is_some()
             && p.servable
             && p.trust(now) >= LEAST_TRUST
@@ -148,6 +150,16 @@ impl Board {
             }
             self.live_short(now, ix, peer, conn);
         }
+    }
+
+    /// While the source is silent so is everybody: a member that gave up stays where something came from last, so that all is as it was
+    /// when the source goes on. Whether it does.
+    pub(super) fn live_stay(&mut self, now: Now, ix: MediaIx, peer: PeerIx, host: Way) -> bool {
+        let there = self.peers.get(&host.0).is_some_and(|p| p.conn.is_some() && p.presence != Presence::Away);
+        let stays = self.live(ix).is_some_and(|l| {
+            !l.goes_on(now) && l.tree.get(host.0).is_some() && !l.tree.is_below(host.0, peer)
+        });
+        there && stays && self.live_order(now, ix, peer, host)
     }
 
     /// Orders everything from now on from a host, and the setup for a newcomer. Whether it could.
@@ -343,6 +355,7 @@ impl Board {
             first: pages.first,
             hosts,
             with: 0,
+            fed: 0,
             acked: 0,
             made: now,
             steady: pages.last.is_none(),

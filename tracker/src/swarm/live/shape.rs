@@ -18,7 +18,7 @@ impl Board {
         live.ticked = Some(now);
         live.looks += 1;
         let goes_on = live.goes_on(now);
-        let behind = |p: &Place| p.run.is_some() && now.since(p.heard) > BEHIND;
+        let behind = |p: &Place| p.run.is_some() && now.since(live.heard(p)) > BEHIND;
         let behind: Vec<_> =
             live.tree.iter().filter(|(_, p)| goes_on && behind(p)).map(|(ix, _)| ix).collect();
         let bare: Vec<_> =

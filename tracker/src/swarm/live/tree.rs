@@ -234,6 +234,19 @@ impl Tree {
         DEEPEST
     }
 
+    /// Whether a member, or one by way of whom everything comes to it, waits for a host.
+    pub(super) fn is_stranded(&self, peer: PeerIx) -> bool {
+        let mut at = peer;
+        for _ in 0..DEEPEST {
+            let Some(p) = self.places.get(&at) else { return false };
+            match p.moving.map(|(_, h)| h).or(p.host) {
+                Some(host) => at = host,
+                None => return !p.root && p.run.is_none(),
+            }
+        }
+        true
+    }
+
     pub(super) fn is_below(&self, peer: PeerIx, above: PeerIx) -> bool {
         let mut at = peer;
         for _ in 0..DEEPEST {

@@ -588,3 +588,72 @@ fn after_the_tracker_s_restart_who_listened_before_feeds_newcomers() {
     orders.extend(s.w.assigned(newcomer));
     assert_eq!(standing(&orders).1, identity(2).key());
 }
+
+#[test]
+fn after_a_pause_of_the_source_nobody_waits_for_who_waits_for_others() {
+    let mut s = Station::new();
+    let mut listeners: Vec<(ConnId, u64)> = Vec::new();
+    let mut orders = std::collections::HashMap::new();
+    for n in 2..14 {
+        let conn = s.joins(n, Some(40_000));
+        let a = s.w.assigned(conn).into_iter().find(|a| a.need == Need::Steady).expect("an order");
+        listeners.push((conn, a.id));
+        orders.insert(conn, a);
+        s.goes_on(2, &mut listeners);
+    }
+    for (conn, run) in &mut listeners {
+        for a in s.w.assigned(*conn).into_iter().filter(|a| a.need == Need::Steady) {
+            *run = a.id;
+            orders.insert(*conn, a);
+        }
+    }
+    s.goes_on(1, &mut listeners);
+    // All have the same when the source falls silent, for longer than anybody remembers; each gives up, host by host.
+    for _ in 0..6 {
+        s.w.pass(Duration::from_millis(2500));
+        for (conn, _) in &listeners {
+            for a in s.w.assigned(*conn).into_iter().filter(|a| a.need == Need::Steady) {
+                orders.insert(*conn, a);
+            }
+            if let Some(a) = orders.remove(conn) {
+                s.w.say(*conn, report(&a, Outcome::Stalled));
+            }
+        }
+    }
+    // It goes on: who is ordered something gets it, from the source or from who gets it.
+    let names: std::collections::HashMap<_, _> =
+        listeners.iter().zip(2..).map(|((conn, _), n)| (identity(n).key(), *conn)).collect();
+    let mut hosts = std::collections::HashMap::new();
+    for _ in 0..4 {
+        s.second += 1;
+        s.w.say(s.publisher, head(s.second));
+        for _ in 0..12 {
+            for (conn, _) in &listeners {
+                for a in s.w.assigned(*conn).into_iter().filter(|a| a.need == Need::Steady) {
+                    hosts.insert(*conn, (a.source.host.key, a.id));
+                }
+            }
+            for (conn, (host, run)) in &hosts {
+                let mut at = *host;
+                let way =
+                    |key: &icet::PeerKey| names.get(key).and_then(|c| hosts.get(c)).map(|(key, _)| *key);
+                for _ in 0..12 {
+                    at = way(&at).unwrap_or(at);
+                }
+                if at == identity(1).key() {
+                    s.w.say(*conn, have(s.media, *run, head_at(s.second).next - 2));
+                }
+            }
+        }
+        s.w.pass(SECOND);
+    }
+    assert_eq!(hosts.len(), listeners.len(), "somebody still waits");
+    for (conn, (host, _)) in &hosts {
+        let (mut at, mut steps) = (*host, 0);
+        while at != identity(1).key() {
+            at = hosts[&names[&at]].0;
+            steps += 1;
+            assert!(steps < 12, "{conn:?} waits for somebody who waits for it");
+        }
+    }
+}
