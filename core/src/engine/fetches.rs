@@ -25,6 +25,9 @@ const AGAIN: u32 = 3;
 const NEAR: u64 = 16;
 /// A host of live media that brings nothing for so long is left although nobody else brings anything.
 const LAST_LIVE: Duration = Duration::from_millis(2500);
+/// A stand-in brought something first: for so long the host that it stands in for may bring it, too, and is kept. Where the source was silent
+/// all go on at once, and the tree stays as it is.
+const GRACE: Duration = Duration::from_millis(500);
 /// Pages that a fetch may report as held already, which the engine had not heard of.
 const UNHEARD: usize = 64;
 
@@ -50,6 +53,8 @@ pub(super) struct Fetch {
     pub(super) brought: u64,
     /// Others may fetch its pages, too.
     pub(super) late: bool,
+    /// Since when a stand-in of its order brings something.
+    pub(super) outrun: Option<Now>,
     /// Pages that it found held, but the engine does not know.
     pub(super) unheard: Vec<PageNo>,
 }
@@ -278,6 +283,7 @@ impl Engine {
             spoke: now,
             brought: 0,
             late: false,
+            outrun: None,
             unheard: Vec::new(),
         };
         a.moved = now;
@@ -333,8 +339,9 @@ impl Engine {
     /// When the tracker is told that nothing but drips comes from the only source that is left, if it was not.
     fn warns_at(&self, order: Order, source: &Source, (moved, spoke): (Now, Now)) -> Option<Now> {
         let a = self.assigned.get(&order).filter(|a| !matches!(a.need, Need::Steady | Need::Reserve))?;
-        let i = a.sources.iter().position(|s| s == source)?;
-        let unsaid = a.tries.get(i).is_some_and(|t| !t.warned);
+        // One source may be named twice.
+        let mut tries = a.sources.iter().zip(&a.tries).filter(|(s, t)| *s == source && t.failed.is_none());
+        let unsaid = tries.all(|(_, t)| !t.warned);
         (moved > spoke && unsaid).then(|| spoke + self.config.silence * 3 / 2)
     }
 
@@ -366,11 +373,41 @@ impl Engine {
         false
     }
 
-    /// Something came of an open-ended set: from who was silent, or who was turned to meanwhile. The other one is left.
+    /// Something came of an open-ended set. From the host that was silent: that one is kept. From who was turned to meanwhile: so is this
+    /// one, unless the host goes on in a moment.
+    fn brings(&mut self, now: Now, id: FetchId) {
+        let Some(f) = self.fetches.get(&id) else { return };
+        let (order, source) = (f.order, f.source);
+        let before = self.fetches.iter_mut().filter(|(_, f)| f.order == order && f.source < source);
+        match before.min_by_key(|(_, f)| f.source) {
+            Some((host, f)) => {
+                let until = *f.outrun.get_or_insert(now) + GRACE;
+                self.timers.set_sooner(Timer::Stall(*host), until);
+            }
+            None => self.settle(now, id),
+        }
+    }
+
+    /// Whether a host has a moment yet after a stand-in of it brought something; if it had, the stand-in is kept.
+    fn is_outrun(&mut self, now: Now, id: FetchId) -> bool {
+        let Some((f, since)) = self.fetches.get(&id).and_then(|f| Some((f, f.outrun?))) else { return false };
+        if now < since + GRACE {
+            self.timers.set(Timer::Stall(id), since + GRACE);
+            return true;
+        }
+        let (order, source) = (f.order, f.source);
+        let by = self.fetches.iter().filter(|(_, f)| f.order == order && f.source > source);
+        let by = by.filter(|(_, f)| f.moved >= since).max_by_key(|(_, f)| f.moved).map(|(by, _)| *by);
+        by.into_iter().for_each(|by| self.settle(now, by));
+        self.fetches.get_mut(&id).into_iter().for_each(|f| f.outrun = None);
+        by.is_some()
+    }
+
+    /// Who else was turned to for an open-ended set is left.
     fn settle(&mut self, now: Now, id: FetchId) {
         let Some(f) = self.fetches.get_mut(&id) else { return };
         let (order, source) = (f.order, f.source);
-        f.late = false;
+        (f.late, f.outrun) = (false, None);
         let others: Vec<_> = self
             .fetches
             .iter()
@@ -454,6 +491,9 @@ impl Engine {
     }
 
     pub(super) fn stall(&mut self, now: Now, id: FetchId) {
+        if self.is_outrun(now, id) {
+            return;
+        }
         let Some(f) = self.fetches.get(&id) else { return };
         let Some((look, due)) = self.stalls_at(now, f) else { return };
         if due > now {
@@ -550,7 +590,7 @@ impl Engine {
                     self.fetched(order, source, page, len);
                 }
                 if self.fetches.get(&id).is_some_and(|f| f.set.last.is_none()) {
-                    self.settle(now, id);
+                    self.brings(now, id);
                 }
             }
             FetchEvent::Duplicate { page } => {
@@ -563,7 +603,7 @@ impl Engine {
                     m.tally.duplicates += 1;
                 }
                 if open {
-                    self.settle(now, id);
+                    self.brings(now, id);
                 }
             }
             FetchEvent::Altered => {

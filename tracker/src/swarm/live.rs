@@ -37,6 +37,8 @@ const BEHIND: Duration = Duration::from_secs(10);
 const HEARD: Duration = Duration::from_secs(5);
 /// While no head came for so long, nobody is blamed for anything.
 const STILL: Duration = Duration::from_millis(2500);
+/// While none came for so long and a page, who hears nothing stays where it is: heads come each second, and after the pages they are about.
+const PAUSE: Duration = Duration::from_millis(1300);
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
 /// Of a line a third is left free: for newcomers' first seconds, for orphans, and for what else it carries.
@@ -221,6 +223,11 @@ impl Live {
     /// When something was heard of a member; of what it did in a pause of the source nothing can be told.
     fn heard(&self, p: &Place) -> Now {
         self.resumed.map_or(p.heard, |resumed| p.heard.max(resumed))
+    }
+
+    /// Whether the source itself may have fallen silent.
+    fn pauses(&self, now: Now) -> bool {
+        self.moved.is_none_or(|m| now.since(m) >= PAUSE + Duration::from_millis(self.page_ms()))
     }
 
     fn goes_on(&self, now: Now) -> bool {
@@ -648,7 +655,9 @@ impl Board {
         let goes_on = self.live(ix).is_some_and(|l| l.goes_on(now) && l.moved.is_some_and(|m| m > made));
         // While the source is silent so are all hosts; but who is not there is not there.
         let gone = matches!(report.outcome, Outcome::Unreachable | Outcome::Refused | Outcome::Altered);
-        if report.outcome.is_failure() && (goes_on || gone) {
+        let stalled = report.outcome == Outcome::Stalled;
+        let blamed = goes_on && !(stalled && self.live(ix).is_some_and(|l| l.pauses(now)));
+        if report.outcome.is_failure() && (blamed || gone) {
             self.judge(now, peer, host, proto, ix, report, report.bytes);
             self.avoid_for(now, ix, peer, host);
         }
@@ -672,7 +681,6 @@ impl Board {
                 if all_lack && (goes_on || late) {
                     self.live_anew_for(now, ix, peer, &lacking);
                 } else if report.outcome.is_failure() {
-                    let stalled = report.outcome == Outcome::Stalled;
                     if !stalled || !fed.is_some_and(|fed| self.live_stay(now, ix, peer, fed)) {
                         self.live_place(now, ix, peer);
                     }

@@ -156,9 +156,9 @@ impl Board {
     /// when the source goes on. Whether it does.
     pub(super) fn live_stay(&mut self, now: Now, ix: MediaIx, peer: PeerIx, host: Way) -> bool {
         let there = self.peers.get(&host.0).is_some_and(|p| p.conn.is_some() && p.presence != Presence::Away);
-        let stays = self.live(ix).is_some_and(|l| {
-            !l.goes_on(now) && l.tree.get(host.0).is_some() && !l.tree.is_below(host.0, peer)
-        });
+        let stays = self
+            .live(ix)
+            .is_some_and(|l| l.pauses(now) && l.tree.get(host.0).is_some() && !l.tree.is_below(host.0, peer));
         there && stays && self.live_order(now, ix, peer, host)
     }
 
