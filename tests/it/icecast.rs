@@ -22,7 +22,11 @@ impl Stage {
         let network = Network::new();
         let (server, ice) = icecast(&network);
         let encoder = encoder("s3cret", &ice);
-        wait("the mount is there", || http_get(&ice, "/status-json.xsl").contains("live.oga").then_some(()));
+        // The server may take a while to listen.
+        let there = || std::net::TcpStream::connect(&ice).is_ok();
+        wait("the mount is there", || {
+            (there() && http_get(&ice, "/status-json.xsl").contains("live.oga")).then_some(())
+        });
         Stage { network, ice, _encoder: encoder, _server: server }
     }
 
