@@ -88,14 +88,14 @@ fn shut(offers: &[Offer], reach: &[ReachResult]) -> Option<String> {
     let names = names.join(" and ");
     let open: Vec<_> = serving().filter(passes).map(|o| o.name.as_str()).collect();
     let gives = if open.is_empty() {
-        "so nobody can fetch from here: it only receives".to_owned()
+        "so nobody can have anything from here".to_owned()
     } else {
         format!("so others can fetch from here only over {}", open.join(", "))
     };
     Some(format!(
         "the tracker cannot reach port {port} of this computer over {names} ({}), {gives}. To change that, let {names} in at \
-         a fixed port: name it with --listen (as in --listen 0.0.0.0:{port}), and forward it to this computer in the router \
-         and the firewall",
+         a fixed port (--listen 0.0.0.0:{port}), which the router forwards to this computer and the firewall lets in, and start \
+         anew; or name a relay (README, Behind a NAT)",
         why.join("; ")
     ))
 }
@@ -126,7 +126,10 @@ mod tests {
         let said = shut(&offers, &both).expect("both are shut");
         assert!(said.contains("port 4238") && said.contains("over TCP and UDP"), "{said}");
         assert!(said.contains("TCP: refused\\u{1b}[1m; UDP: no answer"), "{said}");
-        assert!(said.contains("only receives") && said.contains("--listen 0.0.0.0:4238"), "{said}");
+        assert!(
+            said.contains("nobody can have anything") && said.contains("--listen 0.0.0.0:4238"),
+            "{said}"
+        );
         // In one network they may be reached.
         let near = result(Tcp, "192.168.1.2:4238", true, "");
         let said = shut(&offers, &[refused(Tcp, "refused"), near, refused(Udp, "no answer")]);
