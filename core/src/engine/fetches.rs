@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use icet::message::{Need, Outcome, Source};
-use icet::{NetKind, Now, PageNo, PageSet, PeerKey};
+use icet::{Now, PageNo, PageSet, PeerKey};
 
 use super::Engine;
 use super::acks::Number;
@@ -23,11 +23,6 @@ pub(super) const HOSTS: usize = 1024;
 const AGAIN: u32 = 3;
 /// An urgent page that a slower fetch will reach only after so many others is fetched by itself.
 const NEAR: u64 = 16;
-/// A host of live media that brings nothing for so long is left although nobody else brings anything.
-const LAST_LIVE: Duration = Duration::from_millis(2500);
-/// A stand-in brought something first: for so long the host that it stands in for may bring it, too, and is kept. Where the source was silent
-/// all go on at once, and the tree stays as it is.
-const GRACE: Duration = Duration::from_millis(500);
 /// Pages that a fetch may report as held already, which the engine had not heard of.
 const UNHEARD: usize = 64;
 
@@ -209,7 +204,12 @@ impl Engine {
     }
 
     /// How the best source of an assignment stands that was not turned to yet; none: there is none.
-    fn best_left(&self, now: Now, a: &Assigned, fits: impl Fn(&Source) -> bool) -> Option<Standing> {
+    pub(super) fn best_left(
+        &self,
+        now: Now,
+        a: &Assigned,
+        fits: impl Fn(&Source) -> bool,
+    ) -> Option<Standing> {
         let banned = |s: &Source| self.banned.get(&s.host.key).is_some_and(|t| *t > now);
         let left = a.sources.iter().skip(a.tries.len()).filter(|s| !banned(s) && fits(s));
         left.map(|s| self.ways.standing(now, s)).min()
@@ -296,239 +296,6 @@ impl Engine {
         let look = if self.ways.ever_heard() { look } else { look.min(first) };
         self.timers.set(Timer::Stall(fetch), look);
         self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
-    }
-
-    /// When a fetch that brought nothing since `moved`, and no more than drips since `spoke`, has stalled, and before that, when
-    /// that is to be looked at. Who has nobody else to turn to is patient; who has another host, or the same one over another
-    /// carrier, goes over as soon as a way falls silent.
-    fn stalls(&self, now: Now, order: Order, source: &Source, (moved, spoke): (Now, Now)) -> (Now, Now) {
-        let hurries = |a: &Assigned| a.need == Need::Urgent && a.sources.len() > a.tries.len();
-        let most = if self.assigned.get(&order).is_some_and(hurries) {
-            self.config.stall_urgent
-        } else {
-            self.config.stall
-        };
-        let most = moved + most;
-        let elsewhere = self.elsewhere(now, order, source);
-        let Some(good) =
-            elsewhere.filter(|_| self.assigned.get(&order).is_some_and(|a| a.need != Need::Steady))
-        else {
-            // Live pages come at the pace of their source, which may be one a second: the tracker knows it.
-            let patient = self.assigned.get(&order).is_none_or(|a| a.patience.is_none());
-            let most = if patient { most } else { most.min(moved + LAST_LIVE) };
-            let due = self.turns_at(now, order, source, moved).map_or(most, |t| t.min(most));
-            return (self.warns_at(order, source, (moved, spoke)).map_or(due, |w| w.min(due)), due);
-        };
-        let moved = spoke;
-        // Who stood still already when it turned to a stand-in has no time for each of them: one may be over the carrier that is
-        // blocked, without saying so.
-        let stalled = |a: &Assigned| a.tries.iter().any(|t| t.failed == Some(Outcome::Stalled));
-        if self.assigned.get(&order).is_some_and(stalled) && self.ways.stood_still(moved, self.config.silence)
-        {
-            let due = moved + self.config.silence / 2;
-            return (due, due);
-        }
-        let least = if good { self.config.silence } else { 2 * self.config.silence };
-        let due = self.ways.due(&ways::way(source), moved, least).map_or(most, |d| d.min(most));
-        // Who stands still has little to lose, whatever is known against the others.
-        let still = self.ways.still(moved, self.config.silence * 5 / 4).filter(|_| !good);
-        let due = still.map_or(due, |still| due.min(still));
-        (due.min(now + self.config.silence), due)
-    }
-
-    /// When the tracker is told that nothing but drips comes from the only source that is left, if it was not.
-    fn warns_at(&self, order: Order, source: &Source, (moved, spoke): (Now, Now)) -> Option<Now> {
-        let a = self.assigned.get(&order).filter(|a| !matches!(a.need, Need::Steady | Need::Reserve))?;
-        // One source may be named twice.
-        let mut tries = a.sources.iter().zip(&a.tries).filter(|(s, t)| *s == source && t.failed.is_none());
-        let unsaid = tries.all(|(_, t)| !t.warned);
-        (moved > spoke && unsaid).then(|| spoke + self.config.silence * 3 / 2)
-    }
-
-    /// When a stand-in is turned to beside the host of an open-ended set that is silent, if one is left.
-    fn turns_at(&self, now: Now, order: Order, source: &Source, moved: Now) -> Option<Now> {
-        let a = self.assigned.get(&order)?;
-        let silent = |f: &Fetch| f.order == order && f.late && a.sources.get(f.source) == Some(source);
-        let due = moved + a.patience?;
-        (!self.fetches.values().any(silent) && self.elsewhere(now, order, source).is_some()).then_some(due)
-    }
-
-    /// The host of an open-ended set is silent, which may be its own host's or the source's affair: a stand-in is turned to beside it, and
-    /// whoever brings something first is kept. Whether that is to be done.
-    fn turns_aside(&mut self, now: Now, id: FetchId) -> bool {
-        let Some(f) = self.fetches.get_mut(&id).filter(|f| !f.late) else { return false };
-        let order = f.order;
-        if self.assigned.get(&order).is_none_or(|a| a.patience.is_none() || a.sources.len() <= a.tries.len())
-        {
-            return false;
-        }
-        f.late = true;
-        if self.begin_try(now, order) {
-            self.timers.set(Timer::Stall(id), now + LAST_LIVE);
-            let Some(a) = self.assigned.get(&order) else { return true };
-            self.queue.insert(a.key(order));
-            self.stirred = true;
-            return true;
-        }
-        false
-    }
-
-    /// Something came of an open-ended set. From the host that was silent: that one is kept. From who was turned to meanwhile: so is this
-    /// one, unless the host goes on in a moment.
-    fn brings(&mut self, now: Now, id: FetchId) {
-        let Some(f) = self.fetches.get(&id) else { return };
-        let (order, source) = (f.order, f.source);
-        let before = self.fetches.iter_mut().filter(|(_, f)| f.order == order && f.source < source);
-        match before.min_by_key(|(_, f)| f.source) {
-            Some((host, f)) => {
-                let until = *f.outrun.get_or_insert(now) + GRACE;
-                self.timers.set_sooner(Timer::Stall(*host), until);
-            }
-            None => self.settle(now, id),
-        }
-    }
-
-    /// Whether a host has a moment yet after a stand-in of it brought something; if it had, the stand-in is kept.
-    fn is_outrun(&mut self, now: Now, id: FetchId) -> bool {
-        let Some((f, since)) = self.fetches.get(&id).and_then(|f| Some((f, f.outrun?))) else { return false };
-        if now < since + GRACE {
-            self.timers.set(Timer::Stall(id), since + GRACE);
-            return true;
-        }
-        let (order, source) = (f.order, f.source);
-        let by = self.fetches.iter().filter(|(_, f)| f.order == order && f.source > source);
-        let by = by.filter(|(_, f)| f.moved >= since).max_by_key(|(_, f)| f.moved).map(|(by, _)| *by);
-        by.into_iter().for_each(|by| self.settle(now, by));
-        self.fetches.get_mut(&id).into_iter().for_each(|f| f.outrun = None);
-        by.is_some()
-    }
-
-    /// Who else was turned to for an open-ended set is left.
-    fn settle(&mut self, now: Now, id: FetchId) {
-        let Some(f) = self.fetches.get_mut(&id) else { return };
-        let (order, source) = (f.order, f.source);
-        (f.late, f.outrun) = (false, None);
-        let others: Vec<_> = self
-            .fetches
-            .iter()
-            .filter(|(other, f)| f.order == order && f.source != source && **other != id)
-            .map(|(other, f)| (*other, f.source))
-            .collect();
-        for (other, its) in others {
-            self.drop_fetch(other);
-            let Some(a) = self.assigned.get_mut(&order) else { return };
-            if its > source && its + 1 == a.tries.len() {
-                // It may be needed yet.
-                a.tries.pop();
-            } else if let Some(t) = a.tries.get_mut(its) {
-                t.failed.get_or_insert(Outcome::Stalled);
-            }
-        }
-        self.report_failed(now, order);
-        self.takes_over(now, order);
-    }
-
-    /// A newer open-ended order brings something: what the older ones of the same pages were to bring comes by it from now on.
-    fn takes_over(&mut self, now: Now, order: Order) {
-        let Some(a) = self.assigned.get(&order) else { return };
-        let (handle, stripe) = (a.handle, a.set.stripe);
-        let same = |o: &Order, a: &Assigned| {
-            *o < order && a.handle == handle && a.set.last.is_none() && a.set.stripe == stripe
-        };
-        let older: Vec<_> = self.assigned.iter().filter(|(o, a)| same(o, a)).map(|(o, _)| *o).collect();
-        older.into_iter().for_each(|o| self.finish(now, o, Outcome::Done));
-    }
-
-    /// Whether a stand-in is left at another host or over another carrier than this source's, and less is known against it, or
-    /// nothing new.
-    fn elsewhere(&self, now: Now, order: Order, source: &Source) -> Option<bool> {
-        let a = self.assigned.get(&order)?;
-        let other = |s: &Source| s.host.key != source.host.key || ways::carrier(s) != ways::carrier(source);
-        let best = self.best_left(now, a, other)?;
-        let mut left = a.sources.iter().skip(a.tries.len());
-        let better = best == Standing::Good || best < self.ways.standing(now, source);
-        Some(better || left.any(|s| other(s) && self.ways.may_pass(now, s)))
-    }
-
-    /// Nothing comes over a carrier any more, as far as our session can tell.
-    pub(super) fn carrier_lost(&mut self, now: Now, carrier: NetKind) {
-        self.ways.gave_up(now, carrier);
-        let over = |f: &Fetch| {
-            let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
-            source.is_some_and(|s| ways::carrier(s) == Some(carrier))
-        };
-        let fetches: Vec<_> = self.fetches.iter().filter(|(_, f)| over(f)).map(|(id, _)| *id).collect();
-        for id in fetches {
-            self.timers.set_sooner(Timer::Stall(id), now);
-        }
-    }
-
-    /// See [`Engine::stalls`].
-    fn stalls_at(&self, now: Now, f: &Fetch) -> Option<(Now, Now)> {
-        let source = self.assigned.get(&f.order)?.sources.get(f.source)?;
-        // A host may send one thing after the other: while something comes over the same way, it has not stalled.
-        let since = self.ways.since(&f.way);
-        Some(self.stalls(now, f.order, source, (f.moved.max(since), f.spoke.max(since))))
-    }
-
-    /// Whether there is anybody to go on at; see [`Engine::elsewhere`].
-    fn may_turn(&self, now: Now, order: Order, source: usize) -> bool {
-        let source = self.assigned.get(&order).and_then(|a| a.sources.get(source));
-        source.is_some_and(|source| self.elsewhere(now, order, source).is_some())
-    }
-
-    /// Whether all that a newcomer asked for brings nothing, though there are others: whoever was ordered from first may be
-    /// dead, and the tracker not know it yet.
-    fn waits_alone(&self, now: Now, f: &Fetch) -> bool {
-        let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
-        let elsewhere = || source.and_then(|s| self.elsewhere(now, f.order, s));
-        !self.ways.ever_heard()
-            && matches!(f.need, Need::Urgent | Need::Bulk)
-            && now.since(f.began) >= self.config.silence / 2
-            && self.fetches.len() < self.config.fetches
-            && !self.fetches.values().any(|o| o.late)
-            && elsewhere() == Some(true)
-    }
-
-    pub(super) fn stall(&mut self, now: Now, id: FetchId) {
-        if self.is_outrun(now, id) {
-            return;
-        }
-        let Some(f) = self.fetches.get(&id) else { return };
-        let Some((look, due)) = self.stalls_at(now, f) else { return };
-        if due > now {
-            if self.waits_alone(now, f) {
-                // One order is helped out, and nothing is said against anybody.
-                let order = f.order;
-                self.deadline(now, order);
-            } else if look <= now {
-                let (order, source) = (f.order, f.source);
-                self.warn(now, order, source);
-            }
-            let look =
-                self.fetches.get(&id).and_then(|f| self.stalls_at(now, f)).map_or(due, |(look, _)| look);
-            self.timers.set(Timer::Stall(id), look);
-            return;
-        }
-        if self.turns_aside(now, id) {
-            return;
-        }
-        let Some(f) = self.fetches.get(&id) else { return };
-        let source_of = |f: &Fetch| self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
-        let way = f.way.clone();
-        // Whatever else is fetched by it will fare no better.
-        let fares_so = |o: &Fetch| {
-            o.way == way && source_of(o).is_some_and(|source| self.elsewhere(now, o.order, source).is_some())
-        };
-        let all = self.fetches.iter().filter(|(other, o)| **other == id || fares_so(o));
-        let all: Vec<_> = all.map(|(id, _)| *id).collect();
-        self.ways.fell_silent(now, &way, self.config.silence);
-        for id in all {
-            if self.fetches.contains_key(&id) {
-                self.actions.push_back(Action::Stop { fetch: id });
-                self.ended(now, id, Outcome::Stalled);
-            }
-        }
     }
 
     pub(super) fn fetch_event(&mut self, now: Now, id: FetchId, e: FetchEvent) {
@@ -701,7 +468,7 @@ impl Engine {
     }
 
     /// A fetch is over.
-    fn ended(&mut self, now: Now, id: FetchId, outcome: Outcome) {
+    pub(super) fn ended(&mut self, now: Now, id: FetchId, outcome: Outcome) {
         let Some(f) = self.fetches.remove(&id) else { return };
         self.ways.end(&f.way);
         self.timers.cancel(Timer::Stall(id));

@@ -25,6 +25,7 @@
 //! - A tracker that is silent, gone, restarted or hostile costs bounded memory, no panic, and no fetch that runs.
 
 mod acks;
+mod aside;
 mod assignments;
 mod errors;
 mod fetches;
@@ -35,6 +36,7 @@ mod media;
 mod pages;
 mod reserve;
 mod session;
+mod stalls;
 #[cfg(test)]
 mod tests;
 mod timers;

@@ -1,0 +1,159 @@
+//! When a fetch has stalled, and whether there is somebody else to turn to.
+
+use icet::message::{Need, Outcome, Source};
+use icet::{NetKind, Now};
+
+use super::Engine;
+use super::aside::LAST;
+use super::assignments::{Assigned, Order};
+use super::fetches::Fetch;
+use super::io::{Action, FetchId};
+use super::timers::Timer;
+use super::ways::{self, Standing};
+
+impl Engine {
+    /// When a fetch that brought nothing since `moved`, and no more than drips since `spoke`, has stalled, and before that, when
+    /// that is to be looked at. Who has nobody else to turn to is patient; who has another host, or the same one over another
+    /// carrier, goes over as soon as a way falls silent.
+    pub(super) fn stalls(
+        &self,
+        now: Now,
+        order: Order,
+        source: &Source,
+        (moved, spoke): (Now, Now),
+    ) -> (Now, Now) {
+        let hurries = |a: &Assigned| a.need == Need::Urgent && a.sources.len() > a.tries.len();
+        let most = if self.assigned.get(&order).is_some_and(hurries) {
+            self.config.stall_urgent
+        } else {
+            self.config.stall
+        };
+        let most = moved + most;
+        let elsewhere = self.elsewhere(now, order, source);
+        let Some(good) =
+            elsewhere.filter(|_| self.assigned.get(&order).is_some_and(|a| a.need != Need::Steady))
+        else {
+            // Live pages come at the pace of their source, which may be one a second: the tracker knows it.
+            let patient = self.assigned.get(&order).is_none_or(|a| a.patience.is_none());
+            let most = if patient { most } else { most.min(moved + LAST) };
+            let due = self.turns_at(now, order, source, moved).map_or(most, |t| t.min(most));
+            return (self.warns_at(order, source, (moved, spoke)).map_or(due, |w| w.min(due)), due);
+        };
+        let moved = spoke;
+        // Who stood still already when it turned to a stand-in has no time for each of them: one may be over the carrier that is
+        // blocked, without saying so.
+        let stalled = |a: &Assigned| a.tries.iter().any(|t| t.failed == Some(Outcome::Stalled));
+        if self.assigned.get(&order).is_some_and(stalled) && self.ways.stood_still(moved, self.config.silence)
+        {
+            let due = moved + self.config.silence / 2;
+            return (due, due);
+        }
+        let least = if good { self.config.silence } else { 2 * self.config.silence };
+        let due = self.ways.due(&ways::way(source), moved, least).map_or(most, |d| d.min(most));
+        // Who stands still has little to lose, whatever is known against the others.
+        let still = self.ways.still(moved, self.config.silence * 5 / 4).filter(|_| !good);
+        let due = still.map_or(due, |still| due.min(still));
+        (due.min(now + self.config.silence), due)
+    }
+
+    /// When the tracker is told that nothing but drips comes from the only source that is left, if it was not.
+    fn warns_at(&self, order: Order, source: &Source, (moved, spoke): (Now, Now)) -> Option<Now> {
+        let a = self.assigned.get(&order).filter(|a| !matches!(a.need, Need::Steady | Need::Reserve))?;
+        // One source may be named twice.
+        let mut tries = a.sources.iter().zip(&a.tries).filter(|(s, t)| *s == source && t.failed.is_none());
+        let unsaid = tries.all(|(_, t)| !t.warned);
+        (moved > spoke && unsaid).then(|| spoke + self.config.silence * 3 / 2)
+    }
+
+    /// Whether a stand-in is left at another host or over another carrier than this source's, and less is known against it, or
+    /// nothing new.
+    pub(super) fn elsewhere(&self, now: Now, order: Order, source: &Source) -> Option<bool> {
+        let a = self.assigned.get(&order)?;
+        let other = |s: &Source| s.host.key != source.host.key || ways::carrier(s) != ways::carrier(source);
+        let best = self.best_left(now, a, other)?;
+        let mut left = a.sources.iter().skip(a.tries.len());
+        let better = best == Standing::Good || best < self.ways.standing(now, source);
+        Some(better || left.any(|s| other(s) && self.ways.may_pass(now, s)))
+    }
+
+    /// Nothing comes over a carrier any more, as far as our session can tell.
+    pub(super) fn carrier_lost(&mut self, now: Now, carrier: NetKind) {
+        self.ways.gave_up(now, carrier);
+        let over = |f: &Fetch| {
+            let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
+            source.is_some_and(|s| ways::carrier(s) == Some(carrier))
+        };
+        let fetches: Vec<_> = self.fetches.iter().filter(|(_, f)| over(f)).map(|(id, _)| *id).collect();
+        for id in fetches {
+            self.timers.set_sooner(Timer::Stall(id), now);
+        }
+    }
+
+    /// See [`Engine::stalls`].
+    pub(super) fn stalls_at(&self, now: Now, f: &Fetch) -> Option<(Now, Now)> {
+        let source = self.assigned.get(&f.order)?.sources.get(f.source)?;
+        // A host may send one thing after the other: while something comes over the same way, it has not stalled.
+        let since = self.ways.since(&f.way);
+        Some(self.stalls(now, f.order, source, (f.moved.max(since), f.spoke.max(since))))
+    }
+
+    /// Whether there is anybody to go on at; see [`Engine::elsewhere`].
+    pub(super) fn may_turn(&self, now: Now, order: Order, source: usize) -> bool {
+        let source = self.assigned.get(&order).and_then(|a| a.sources.get(source));
+        source.is_some_and(|source| self.elsewhere(now, order, source).is_some())
+    }
+
+    /// Whether all that a newcomer asked for brings nothing, though there are others: whoever was ordered from first may be
+    /// dead, and the tracker not know it yet.
+    fn waits_alone(&self, now: Now, f: &Fetch) -> bool {
+        let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
+        let elsewhere = || source.and_then(|s| self.elsewhere(now, f.order, s));
+        !self.ways.ever_heard()
+            && matches!(f.need, Need::Urgent | Need::Bulk)
+            && now.since(f.began) >= self.config.silence / 2
+            && self.fetches.len() < self.config.fetches
+            && !self.fetches.values().any(|o| o.late)
+            && elsewhere() == Some(true)
+    }
+
+    pub(super) fn stall(&mut self, now: Now, id: FetchId) {
+        if self.is_outrun(now, id) {
+            return;
+        }
+        let Some(f) = self.fetches.get(&id) else { return };
+        let Some((look, due)) = self.stalls_at(now, f) else { return };
+        if due > now {
+            if self.waits_alone(now, f) {
+                // One order is helped out, and nothing is said against anybody.
+                let order = f.order;
+                self.deadline(now, order);
+            } else if look <= now {
+                let (order, source) = (f.order, f.source);
+                self.warn(now, order, source);
+            }
+            let look =
+                self.fetches.get(&id).and_then(|f| self.stalls_at(now, f)).map_or(due, |(look, _)| look);
+            self.timers.set(Timer::Stall(id), look);
+            return;
+        }
+        if self.turns_aside(now, id) {
+            return;
+        }
+        let Some(f) = self.fetches.get(&id) else { return };
+        let source_of = |f: &Fetch| self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
+        let way = f.way.clone();
+        // Whatever else is fetched by it will fare no better.
+        let fares_so = |o: &Fetch| {
+            o.way == way && source_of(o).is_some_and(|source| self.elsewhere(now, o.order, source).is_some())
+        };
+        let all = self.fetches.iter().filter(|(other, o)| **other == id || fares_so(o));
+        let all: Vec<_> = all.map(|(id, _)| *id).collect();
+        self.ways.fell_silent(now, &way, self.config.silence);
+        for id in all {
+            if self.fetches.contains_key(&id) {
+                self.actions.push_back(Action::Stop { fetch: id });
+                self.ended(now, id, Outcome::Stalled);
+            }
+        }
+    }
+}
