@@ -18,7 +18,7 @@ mod keys;
 use keys::Keys;
 
 /// The names of the options.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "transport",
     "set",
     "up",
@@ -30,6 +30,7 @@ const KEYS: [&str; 16] = [
     "tracker",
     "give-hours",
     "give-lan",
+    "give-once",
     "give-metered",
     "metered",
     "give-day",
@@ -223,6 +224,7 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
         give: giving::Flags {
             give_hours: read("give-hours", file.text("give-hours")?, str::parse)?,
             give_lan: file.truth("give-lan")?,
+            give_once: file.truth("give-once")?,
             give_metered: read("give-metered", file.yes("give-metered")?, word)?,
             metered: read("metered", file.yes("metered")?, word)?,
             give_day: read("give-day", file.amount("give-day")?, str::parse)?,
@@ -247,6 +249,7 @@ mod tests {
         tracker = "icet://tracker.example"
         give-hours = "22:00-07:00"
         give-lan = true
+        give-once = true
         give-metered = "no"
         metered = "auto"
         give-day = "5GB"
@@ -272,7 +275,7 @@ mod tests {
         assert_eq!(given.anonymous, Some(Anonymous::Share(0.2)));
         let give = &given.give;
         assert_eq!(give.give_hours.as_ref().map(ToString::to_string).as_deref(), Some("22:00-07:00"));
-        assert!(give.give_lan && give.give_metered == Some(giving::YesNo::No));
+        assert!(give.give_lan && give.give_once && give.give_metered == Some(giving::YesNo::No));
         assert_eq!((give.give_day, give.give_month), ("5GB".parse().ok(), "50GB".parse().ok()));
         assert_eq!(give.give_media, ["music/a.ogg=500kB".parse().unwrap(), "talks=none".parse().unwrap()]);
         let set: Vec<_> = given.set.iter().map(|(p, k, v)| format!("{p}.{k}={v}")).collect();

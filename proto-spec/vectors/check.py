@@ -181,7 +181,7 @@ MESSAGES = {
     14: ("standing-request", {1: ("request", num)}),
     16: ("head", {1: ("media", hexed), 2: ("head", signed)}),
     17: ("audience", {1: ("request", num), 2: ("media", hexed), 3: ("addresses", many(ip_text))}),
-    15: ("allow", {1: ("up", num), 2: ("down", num), 3: ("near", same), 4: ("withheld", many(hexed))}),
+    15: ("allow", {1: ("up", num), 2: ("down", num), 3: ("near", same), 4: ("withheld", many(hexed)), 5: ("once", same)}),
     100: ("welcome", {
         1: ("version", same), 2: ("epoch", num), 3: ("time", num), 4: ("observed", addr), 5: ("ticket_key", hexed),
         6: ("ack_delay", same),

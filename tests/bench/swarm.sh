@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A flash crowd of real processes on loopback, every uplink limited: IceShare beside libtorrent, in turns in one run.
+# A flash crowd of real processes on loopback, every uplink limited: IceShare, the same with a publisher that gives
+# once, and libtorrent, in turns in one run.
 # Usage: swarm.sh [RUNS] [N...] (3 runs of 8 and of 16). The seeder has 4 MiB/s, receivers 2 MiB/s each, the file 64 MiB.
 # Prints a JSON line a swarm and the medians. Needs python3-libtorrent, else libtorrent's part is left out with a word.
 # SWARM_TRANSPORT=quic and the like names payload protocols for ours; SWARM_SETTLE=SECONDS is a pause between two swarms.
@@ -20,6 +21,8 @@ for ((run = 0; run < runs; run++)); do
     for n; do
         /usr/bin/python3 tests/peers/swarm_ice.py --bin "${BENCH_BIN:-$target}" --payload "$payload" --dir "$dir/swarm" \
             --n "$n" --transport "${SWARM_TRANSPORT:-}" | tee -a "$rows"
+        /usr/bin/python3 tests/peers/swarm_ice.py --bin "${BENCH_BIN:-$target}" --payload "$payload" --dir "$dir/swarm" \
+            --n "$n" --transport "${SWARM_TRANSPORT:-}" --once | tee -a "$rows"
         if /usr/bin/python3 -c 'import libtorrent' 2>/dev/null; then
             /usr/bin/python3 tests/peers/swarm_lt.py --n "$n" --dir "$dir/swarm-lt" | tee -a "$rows"
             rm -rf "$dir/swarm-lt"

@@ -177,6 +177,32 @@ fn of_one_media_a_host_gives_nothing_of_another_little_and_of_the_rest_all() {
     );
 }
 
+/// Where one has it and sends, the publisher is asked for nothing; its own first copy it gives.
+#[test]
+fn a_publisher_that_gives_once_sends_one_copy() {
+    let net = Network::new();
+    let file = net.path("song.opus");
+    media::opus_like(&file, 1_000_000, 4200, 35).unwrap_or_else(|e| panic!("{e}"));
+    let (publisher, urls) = publish(&net, &[&file], &["--give-once", "--up", "4MB"], &[]);
+    let of_publisher = |get: &Proc| {
+        let figures = json(&get.stdout());
+        let hosts = figures["by_host"].as_object().cloned().unwrap_or_default();
+        let key = |host: &str| urls[0].contains(&format!("key={host}"));
+        hosts.iter().filter(|(host, _)| key(host)).filter_map(|(_, bytes)| bytes.as_u64()).sum::<u64>()
+    };
+    let (first, out) = net.get("first", &urls[0], &["--share-for", "10m", "--up", "2MB", "--json"]);
+    first.line("its report", |l| (l == "}").then_some(()));
+    assert!(same(&file, &out));
+    let (mut second, out) = net.get("second", &urls[0], &["--json"]);
+    second.ends_with(0);
+    assert!(same(&file, &out));
+    assert_eq!(of_publisher(&second), 0, "{}", second.stdout());
+    let served = json(&net.tracker.get("/api/media/song.opus"))["bytes_delivered"].clone();
+    assert!(served["by_publisher"].as_u64() >= Some(1_000_000), "{served}");
+    end(first);
+    end(publisher);
+}
+
 #[test]
 fn nonsense_about_what_to_give_is_a_mistake_in_usage() {
     let net = Network::new();

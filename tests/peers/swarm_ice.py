@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """IceShare swarm: a tracker, a publisher and N receivers as real processes on loopback, upload limits, flash crowd at t=0.
-usage: swarm_ice.py --bin DIR --payload FILE.opus [--n 8] [--seed-up MIB_S] [--peer-up MIB_S] [--transport NAME,…] [--dir D] [--keep]
+usage: swarm_ice.py --bin DIR --payload FILE.opus [--n 8] [--seed-up MIB_S] [--peer-up MIB_S] [--transport NAME,…] [--once] [--dir D] [--keep]
 Prints the same fields as swarm_lt.py. The clock runs from before the receivers' processes are started until each one said that its copy is
 complete and checked; origin copies are what receivers got from the publisher's key. --keep leaves logs (and the swarm's, see icetracker
 replay) in DIR."""
@@ -13,6 +13,7 @@ ap.add_argument("--bin", required=True); ap.add_argument("--payload", required=T
 ap.add_argument("--n", type=int, default=8)
 ap.add_argument("--seed-up", type=float, default=4); ap.add_argument("--peer-up", type=float, default=2)
 ap.add_argument("--transport", default=""); ap.add_argument("--dir", default="/dev/shm/perf-swarm-ice")
+ap.add_argument("--once", action="store_true", help="the publisher gives once")
 ap.add_argument("--timeout", type=float, default=240); ap.add_argument("--keep", action="store_true")
 a = ap.parse_args()
 d = a.dir; shutil.rmtree(d, ignore_errors=True); os.makedirs(d)
@@ -43,7 +44,7 @@ try:
     words = tracker.stdout.readline().split(); url = words[2]
     if a.keep: print(" ".join(words), file=sys.stderr)
     origin = start("origin", [f"{a.bin}/iceshare", "publish", a.payload, "--as", "bench/swarm.opus", "--tracker", url, "--data", f"{d}/origin",
-                              "--listen", "127.0.0.1:0", "--up", f"{a.seed_up}MiB", *over])
+                              "--listen", "127.0.0.1:0", "--up", f"{a.seed_up}MiB", *(["--give-once"] if a.once else []), *over])
     media = origin.stdout.readline().strip(); key = media.split("key=")[1].split("&")[0]
     # A publication comes to rest before the crowd comes.
     end = time.monotonic() + 20; was = None
@@ -77,7 +78,7 @@ total = sum(sum(f["by_host"].values()) for _, f in done.values()) / MIB
 proto = {}
 for _, f in done.values():
     for k, v in f["by_protocol"].items(): proto[k] = proto.get(k, 0) + v
-emit("iceshare" + (f" {a.transport}" if a.transport else ""), n=a.n, mib=F, bound=T, last=last, ratio=last / T, median_ratio=median(times) / T if done else 0.0,
+emit(" ".join(["iceshare", *([a.transport] if a.transport else []), *(["gives once"] if a.once else [])]), n=a.n, mib=F, bound=T, last=last, ratio=last / T, median_ratio=median(times) / T if done else 0.0,
      origin_copies=from_origin / F, total_up_copies=total / F, seed_rate=from_origin / last, peer_rate_mean=(total - from_origin) / a.n / last,
      first_page_ms=median([f["first_page_ms"] or 0 for _, f in done.values()]) if done else 0, duplicates=sum(f["duplicate_pages"] for _, f in done.values()),
      over={k: round(v / MIB / total, 3) for k, v in proto.items()} if total else {}, cpu=cpu, tracker_cpu=tracker_cpu, calib=calibrate())

@@ -30,6 +30,9 @@ pub(crate) struct Flags {
     /// Give only to receivers in your own network
     #[arg(long, global = true)]
     pub(crate) give_lan: bool,
+    /// Give of what you publish only what nobody else can: about one copy, however many fetch it, and who fetches may take a little longer
+    #[arg(long, global = true)]
+    pub(crate) give_once: bool,
     /// Whether to give on a metered link [default: yes]
     #[arg(long, global = true, value_name = "yes|no", value_enum)]
     pub(crate) give_metered: Option<YesNo>,
@@ -183,6 +186,7 @@ impl FromStr for OfMedia {
 pub(crate) struct Rules {
     hours: Option<Hours>,
     lan: bool,
+    once: bool,
     /// Whether nothing is given on metered links.
     spares_metered: bool,
     metered: Metered,
@@ -239,6 +243,7 @@ impl Rules {
         Ok(Rules {
             hours: flags.give_hours.clone().or(file.give_hours),
             lan: flags.give_lan || file.give_lan,
+            once: flags.give_once || file.give_once,
             spares_metered: flags.give_metered.or(file.give_metered) == Some(YesNo::No),
             metered: flags.metered.or(file.metered).unwrap_or_default(),
             day,
@@ -299,7 +304,7 @@ impl Rules {
 
     fn giving(&self, rests: bool) -> Giving {
         let media = self.media.iter().map(|m| (m.path.clone(), m.share)).collect();
-        Giving { rests, near: self.lan, media }
+        Giving { rests, near: self.lan, once: self.once, media }
     }
 }
 
@@ -314,6 +319,7 @@ pub(crate) struct Told {
     up: Option<u64>,
     hours: Option<String>,
     lan_only: bool,
+    once: bool,
     on_metered: bool,
     /// Ceilings, and bytes given of them.
     day: Option<(u64, u64)>,
@@ -331,6 +337,7 @@ impl Told {
             up: up.map(|r| r.0),
             hours: rules.hours.as_ref().map(Hours::to_string),
             lan_only: rules.lan,
+            once: rules.once,
             on_metered: !rules.spares_metered,
             day: rules.day.map(|most| (most.0, used.day)),
             month: rules.month.map(|most| (most.0, used.month)),
@@ -349,6 +356,9 @@ impl Told {
         parts.extend(self.hours.as_ref().map(|h| format!("at {h}")));
         if self.lan_only {
             parts.push("only in our own network".to_owned());
+        }
+        if self.once {
+            parts.push("what we publish about once".to_owned());
         }
         if !self.on_metered {
             parts.push("not on metered links".to_owned());
@@ -462,6 +472,7 @@ mod tests {
         let r = rules(Flags {
             give_hours: Some("22:00-07:00".parse().unwrap()),
             give_lan: true,
+            give_once: true,
             give_metered: Some(YesNo::No),
             give_day: Some(Size(5_000_000_000)),
             give_media: vec!["talks=none".parse().unwrap(), "a.ogg=500kB".parse().unwrap()],
@@ -471,7 +482,7 @@ mod tests {
         let told = Told::new(&r, Some(Rate(1_000_000)), None, used).line();
         assert_eq!(
             told,
-            "at most 1.00 MB/s; at 22:00-07:00; only in our own network; not on metered links; 1.20 GB of 5.00 GB given \
+            "at most 1.00 MB/s; at 22:00-07:00; only in our own network; what we publish about once; not on metered links; 1.20 GB of 5.00 GB given \
              today; nothing of talks; of a.ogg at most 500.00 kB/s"
         );
         let why = Why::Hours { until: 22 * 60 };

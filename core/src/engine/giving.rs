@@ -41,9 +41,10 @@ impl Engine {
             down: limits.down,
             near: self.giving.near,
             withheld: withheld.take(limits::ITEMS).collect(),
+            once: self.giving.once.then_some(true),
         };
         // As the hello says, which is all that trackers of an earlier revision understand.
-        let usual = Allow { up: limits.up, down: limits.down, near: false, withheld: Vec::new() };
+        let usual = Allow { up: limits.up, down: limits.down, near: false, withheld: Vec::new(), once: None };
         if *self.allowed.as_ref().unwrap_or(&usual) != allow {
             self.allowed = Some(allow.clone());
             self.send(allow);

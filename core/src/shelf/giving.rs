@@ -19,6 +19,8 @@ pub struct Giving {
     pub rests: bool,
     /// Only to receivers in the own network, as the tracker sees them; and so nothing without a ticket.
     pub near: bool,
+    /// Of what is published here: only what nobody else can send, as far as the tracker knows.
+    pub once: bool,
     /// Media, or folders of media, with what is given of them; the most exact one counts. The others: all.
     pub media: Vec<(MediaPath, Share)>,
 }

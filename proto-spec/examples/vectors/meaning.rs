@@ -260,7 +260,7 @@ pub(crate) fn to_tracker(m: &ToTracker) -> (&'static str, Value) {
         ToTracker::Allow(m) => {
             let v = json!({
                 "up": maybe(m.up, num), "down": maybe(m.down, num), "near": m.near,
-                "withheld": list(&m.withheld, |i| json!(hex(&i.0))),
+                "withheld": list(&m.withheld, |i| json!(hex(&i.0))), "once": maybe(m.once, |o| json!(o)),
             });
             ("allow", v)
         }

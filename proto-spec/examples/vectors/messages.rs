@@ -237,8 +237,9 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         t("ping", Ping { nonce: u64::MAX }),
         t("reach", Reach { reach: vec![addr(NetKind::Tcp, "198.51.100.4:8080")] }),
         t("standing-request", StandingRequest { request: 11 }),
-        t("allow", Allow { up: Some(1_250_000), down: None, near: true, withheld: vec![id()] }),
-        t("allow-nothing", Allow { up: Some(0), down: None, near: false, withheld: Vec::new() }),
+        t("allow", Allow { up: Some(1_250_000), down: None, near: true, withheld: vec![id()], once: None }),
+        t("allow-nothing", Allow { up: Some(0), down: None, near: false, withheld: Vec::new(), once: None }),
+        t("allow-once", Allow { up: None, down: None, near: false, withheld: Vec::new(), once: Some(true) }),
         t("head", head()),
         t(
             "audience",
@@ -572,7 +573,7 @@ pub(crate) fn invalid() -> Vec<Invalid> {
     };
     add("error-text-too-long", "peer", cbor(&ToPeer::ErrorMessage(text)), "a text of 1025 bytes", true, true);
     let withheld = vec![id(); limits::ITEMS + 1];
-    let many = cbor(&ToTracker::Allow(Allow { up: None, down: None, near: false, withheld }));
+    let many = cbor(&ToTracker::Allow(Allow { up: None, down: None, near: false, withheld, once: None }));
     add("withheld-too-many", "tracker", many, "1025 withheld media", true, true);
     let marks = vec![Mark { reason: MarkReason::ALTERED, count: 1 }; limits::MARKS + 1];
     let marked = cbor(&ToPeer::Standing(Standing { marks, ..standing() }));

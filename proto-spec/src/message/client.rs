@@ -474,6 +474,9 @@ pub struct Allow {
     /// Media of which it gives nothing.
     #[n(4)]
     pub withheld: Vec<MediaId>,
+    /// Whether, of what it publishes, it is to send only what nobody else can.
+    #[n(5)]
+    pub once: Option<bool>,
 }
 
 impl Allow {

@@ -231,8 +231,8 @@ pub(crate) fn to_tracker() -> impl Strategy<Value = ToTracker> {
         any::<u64>().prop_map(|nonce| Ping { nonce }.into()),
         vec(addr(), 0..limits::REACH).prop_map(|reach| Reach { reach }.into()),
         any::<u64>().prop_map(|request| StandingRequest { request }.into()),
-        (of(any::<u64>()), of(any::<u64>()), any::<bool>(), vec(media(), 0..4))
-            .prop_map(|(up, down, near, withheld)| Allow { up, down, near, withheld }.into()),
+        (of(any::<u64>()), of(any::<u64>()), any::<bool>(), vec(media(), 0..4), of(any::<bool>()))
+            .prop_map(|(up, down, near, withheld, once)| Allow { up, down, near, withheld, once }.into()),
         head().prop_map(ToTracker::from),
     ]
 }

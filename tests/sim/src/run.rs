@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use iceshare::engine::io::Giving;
 use icet::Now;
 use icet::message::Intent;
 use rand::rngs::SmallRng;
@@ -60,6 +61,9 @@ pub fn run(scenario: &Scenario, wire: Wire) -> Outcome {
         None => Sim::over(seed, scenario.pages(), publisher, protocols),
     };
     sim.wire = wire;
+    if scenario.origin.once {
+        sim.give(0, Giving { once: true, ..Giving::default() });
+    }
     sim.buffers = scenario.buffers();
     sim.run(PUBLISH, |_| false);
     sim.go_on_air();

@@ -69,6 +69,8 @@ pub struct Media {
 pub struct Origin {
     /// Upload in Mbit/s.
     pub up: f64,
+    /// Whether it gives only what nobody else can.
+    pub once: bool,
 }
 
 /// Who comes.
@@ -246,7 +248,7 @@ impl Default for Media {
 
 impl Default for Origin {
     fn default() -> Origin {
-        Origin { up: 20.0 }
+        Origin { up: 20.0, once: false }
     }
 }
 

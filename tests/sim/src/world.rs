@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use iceshare::engine::io::{Action, Command, FetchEvent, FetchId, Refusal};
+use iceshare::engine::io::{Action, Command, FetchEvent, FetchId, Giving, Refusal};
 use icet::message::{Intent, ToPeer, ToTracker};
 use icet::{Now, PageMap, PageNo, PageRanges, PeerKey};
 use icetracker::swarm::{ConnId, DialId};
@@ -182,6 +182,11 @@ impl Sim {
         };
         sim.command(0, command);
         sim
+    }
+
+    /// What a peer gives from now on.
+    pub fn give(&mut self, n: usize, giving: Giving) {
+        self.command(n, Command::Give(giving));
     }
 
     fn add(&mut self, peer: Peer) -> usize {

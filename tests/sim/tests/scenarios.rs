@@ -71,6 +71,20 @@ fn an_origin_rests_beside_a_crowd_that_needs_no_help() {
     assert!(copies(0.5) > 2.0, "a fifth more is");
 }
 
+/// What others can send it leaves to them, and the end comes as soon as one copy allows.
+#[test]
+fn an_origin_that_gives_once_sends_one_copy() {
+    let text = "
+        media = { bytes = 16_777_216 }
+        origin = { up = 20.0, once = true }
+        yardstick = { run = false }
+        crowd = { peers = 30 }";
+    let figures = run(&Scenario::parse(text).unwrap(), Wire::Types).figures;
+    assert!(figures.origin.copies < 1.1, "{} copies", figures.origin.copies);
+    let helped = Scenario::parse(&text.replace(", once = true", "")).unwrap();
+    assert!(run(&helped, Wire::Types).figures.origin.copies > 2.0, "it helps who does not say so");
+}
+
 /// Some alter pages, some take requests and send nothing, some give nothing, and all come and go: who stays has everything.
 #[test]
 fn a_crowd_with_liars_free_riders_and_churn_completes() {

@@ -339,6 +339,8 @@ pub(crate) struct Peer {
     pub(crate) near: bool,
     /// Media of which it gives nothing.
     pub(crate) withheld: BTreeSet<MediaId>,
+    /// Whether it sends, of what it publishes, only what nobody else can.
+    pub(crate) once: bool,
     pub(crate) up: Meter,
     pub(crate) down: Meter,
     pub(crate) conduct: Conduct,

@@ -344,6 +344,7 @@ impl Swarm {
                 presence: Presence::There,
                 near: false,
                 withheld: std::collections::BTreeSet::new(),
+                once: false,
                 up: Meter::new(MOST_SERVED),
                 down: Meter::new(MOST_FETCHED),
                 conduct: self.board.absent.take(&key),
@@ -386,7 +387,7 @@ impl Swarm {
             // Who goes on with a session names the epoch of the one before.
             p.fresh = hello.epoch.is_none();
             p.doubted.clear();
-            (p.near, p.withheld) = (false, std::collections::BTreeSet::new());
+            (p.near, p.withheld, p.once) = (false, std::collections::BTreeSet::new(), false);
         }
         if let Some(s) = self.sessions.get_mut(&conn) {
             s.peer = Some(ix);
@@ -409,6 +410,7 @@ impl Swarm {
         let Some(p) = self.board.peers.get_mut(&ix) else { return };
         (p.up.limit, p.down.limit, p.near) = (m.up, m.down, m.near);
         p.withheld = m.withheld.iter().copied().collect();
+        p.once = m.once == Some(true);
         for media in p.media.iter().copied().collect::<Vec<_>>() {
             self.board.refresh(now, media, ix);
         }

@@ -374,7 +374,10 @@ fn what_is_given_is_told_in_each_session_and_only_if_it_is_not_all() {
     let rest = Giving { rests: true, ..Giving::default() };
     r.command(Command::Give(rest.clone()));
     r.command(Command::Give(rest));
-    assert_eq!(allows(&r), [Allow { up: Some(0), down: None, near: false, withheld: Vec::new() }]);
+    assert_eq!(
+        allows(&r),
+        [Allow { up: Some(0), down: None, near: false, withheld: Vec::new(), once: None }]
+    );
     r.disconnect();
     r.millis(500);
     r.clear();
@@ -383,12 +386,15 @@ fn what_is_given_is_told_in_each_session_and_only_if_it_is_not_all() {
     assert_eq!(allows(&r).len(), 1);
     r.clear();
     let media = vec![(path(), Share::Nothing)];
-    r.command(Command::Give(Giving { near: true, media, rests: false }));
+    r.command(Command::Give(Giving { near: true, media, once: true, rests: false }));
     let id = manifest(1, 1).id();
-    assert_eq!(allows(&r), [Allow { up: None, down: None, near: true, withheld: vec![id] }]);
+    assert_eq!(
+        allows(&r),
+        [Allow { up: None, down: None, near: true, withheld: vec![id], once: Some(true) }]
+    );
     r.clear();
     r.command(Command::Give(Giving::default()));
-    assert_eq!(allows(&r), [Allow { up: None, down: None, near: false, withheld: Vec::new() }]);
+    assert_eq!(allows(&r), [Allow { up: None, down: None, near: false, withheld: Vec::new(), once: None }]);
 }
 
 #[test]

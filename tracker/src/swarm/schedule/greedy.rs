@@ -195,11 +195,14 @@ fn survey(board: &mut Board, media: MediaIx) {
     m.upload += (all - m.upload) * LOOKED;
 }
 
-/// Whether a publisher should send what others have, too: if that makes a difference to the crowd, or to who starves.
+/// Whether a publisher should send what others have, too: if that makes a difference to the crowd, and it is willing, or to who starves.
 fn helps(now: Now, board: &mut Board, media: MediaIx, publisher: PeerIx, receiver: PeerIx) -> bool {
-    let own = board.peers.get(&publisher).and_then(|p| p.up.known_rate()).unwrap_or(UNKNOWN_RATE);
+    let Some(p) = board.peers.get(&publisher) else { return false };
+    let own = p.up.known_rate().unwrap_or(UNKNOWN_RATE);
     let Some(m) = board.media.get_mut(&media) else { return false };
-    if own >= HELP * (own + m.upload) {
+    // To one alone nobody else sends anything.
+    let may = !p.once || m.able.len() <= 1;
+    if may && own >= HELP * (own + m.upload) {
         return true;
     }
     let Some(r) = m.members.get_mut(&receiver) else { return false };

@@ -11,7 +11,7 @@ use super::fixture::{identity, media};
 use super::world::{World, hello, join, tcp};
 
 fn allow(up: Option<u64>, near: bool, withheld: Vec<MediaId>) -> Allow {
-    Allow { up, down: None, near, withheld }
+    Allow { up, down: None, near, withheld, once: None }
 }
 
 /// An origin (1) and a host with everything (2).
@@ -97,4 +97,26 @@ fn who_gives_only_nearby_is_ordered_nothing_for_others() {
     w.pass(Duration::from_secs(2));
     assert!(w.assigned(far).is_empty());
     assert!(!w.assigned(here).is_empty());
+}
+
+#[test]
+fn a_publisher_that_gives_once_leaves_to_others_what_they_have_as_long_as_they_send() {
+    let (mut w, origin, host) = two_hosts();
+    let (first, second) = (identity(1).key(), identity(2).key());
+    let r = w.peer(3);
+    w.say(origin, Allow { once: Some(true), ..allow(None, false, Vec::new()) });
+    w.join(r, "film", Intent::Whole);
+    let of = |w: &mut World| w.assigned(r).iter().map(|a| a.source.host.key).collect::<BTreeSet<_>>();
+    assert_eq!(of(&mut w), BTreeSet::from([second]), "it would be asked for half");
+    // Nothing comes of the other: who starves is helped after all.
+    for _ in 0..8 {
+        w.pass(Duration::from_secs(1));
+        w.say(host, Allow { up: Some(0), ..allow(None, false, Vec::new()) });
+    }
+    assert!(of(&mut w).contains(&first));
+    w.say(origin, allow(None, false, Vec::new()));
+    let r = w.peer(4);
+    w.join(r, "film", Intent::Whole);
+    let hosts = w.assigned(r).iter().map(|a| a.source.host.key).collect::<BTreeSet<_>>();
+    assert!(hosts.contains(&first), "it may help again");
 }

@@ -134,7 +134,7 @@ fn of_a_host(from: &str, act: impl Fn(&mut World, ConnId, &icet::MediaId)) -> (S
 
 #[test]
 fn who_does_not_give_and_who_is_silent_are_not_called_busy() {
-    let allow = |up, near, withheld| Allow { up, down: None, near, withheld };
+    let allow = |up, near, withheld| Allow { up, down: None, near, withheld, once: None };
     let (here, elsewhere) = ("10.0.0.2:4000", "198.51.100.2:4000");
     let nothing = (here, allow(Some(0), false, Vec::new()));
     let near = (elsewhere, allow(None, true, Vec::new()));

@@ -122,7 +122,7 @@ fn a_publisher_hears_which_addresses_give_and_nobody_else_does() {
     for conn in [giver, second, miser, gone] {
         w.join(conn, "radio", Intent::Whole);
     }
-    w.say(miser, Allow { up: Some(0), down: None, near: false, withheld: Vec::new() });
+    w.say(miser, Allow { up: Some(0), down: None, near: false, withheld: Vec::new(), once: None });
     w.disconnect(gone);
     let ip = |n: u8| Ip(format!("10.0.0.{n}").parse().unwrap());
     let ask = |w: &mut World, conn| {
