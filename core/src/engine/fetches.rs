@@ -234,13 +234,16 @@ impl Engine {
     }
 
     /// Turns to the next source that is not known to be bad; if something is known against all that are left, to the first of
-    /// those of which the least is. False: there is none.
+    /// those of which the least is, or to nobody, see [`Engine::gives_back`]. False: there is none.
     pub(super) fn begin_try(&mut self, now: Now, order: Order) -> bool {
-        let Some(best) = self.assigned.get(&order).and_then(|a| self.best_left(now, a, |_| true)) else {
+        let best = self.assigned.get(&order).and_then(|a| self.best_left(now, a, |_| true));
+        let gives_back = best.is_some_and(|best| best != Standing::Good) && self.gives_back(now, order);
+        let Some(best) = best.filter(|_| !gives_back) else {
             let a = self.assigned.get_mut(&order);
+            let failed = Some(if gives_back { Outcome::Stopped } else { Outcome::Altered });
             a.into_iter().for_each(|a| {
-                let banned = || Try { failed: Some(Outcome::Altered), ..Try::default() };
-                a.tries.resize_with(a.sources.len(), banned);
+                let passed = || Try { failed, reported: gives_back, ..Try::default() };
+                a.tries.resize_with(a.sources.len(), passed);
             });
             return false;
         };
@@ -260,6 +263,16 @@ impl Engine {
             self.report_failed(now, order);
         }
         found
+    }
+
+    /// Whether an order that failed at somebody goes back to the tracker, rather than to one who will hardly do better: others bring
+    /// something, and it knows them.
+    fn gives_back(&self, now: Now, order: Order) -> bool {
+        let failed = |a: &Assigned| a.tries.iter().any(|t| t.failed.is_some_and(|f| f != Outcome::Altered));
+        let may = |a: &&Assigned| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare) && failed(a);
+        let named = |a: &Assigned, host: &PeerKey| a.sources.iter().any(|s| s.host.key == *host);
+        let others = |a: &&Assigned| self.ways.others_bring(now, |host| named(a, host));
+        self.session.is_up() && self.assigned.get(&order).is_some_and(|a| may(&a) && others(&a))
     }
 
     fn start(&mut self, now: Now, order: Order, source: usize, pages: PageSet) {
@@ -293,7 +306,7 @@ impl Engine {
         self.ways.begin(now, &source);
         let look = self.stalls(now, order, &source, (now, now)).0;
         let first = now + self.config.silence / 2;
-        let look = if self.ways.ever_heard() { look } else { look.min(first) };
+        let look = if self.ways.knows(&source.host.key) { look } else { look.min(first) };
         self.timers.set(Timer::Stall(fetch), look);
         self.actions.push_back(Action::Start { fetch, handle, pages, source, need, assignment });
     }

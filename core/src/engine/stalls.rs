@@ -103,12 +103,13 @@ impl Engine {
         source.is_some_and(|source| self.elsewhere(now, order, source).is_some())
     }
 
-    /// Whether all that a newcomer asked for brings nothing, though there are others: whoever was ordered from first may be
-    /// dead, and the tracker not know it yet.
+    /// Whether nothing comes of all that was asked for, from hosts that never brought anything, though there are others: whoever was
+    /// ordered from may be dead, and the tracker not know it yet.
     fn waits_alone(&self, now: Now, f: &Fetch) -> bool {
         let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
         let elsewhere = || source.and_then(|s| self.elsewhere(now, f.order, s));
-        !self.ways.ever_heard()
+        !self.ways.came_within(now, self.config.silence / 2)
+            && !self.fetches.values().any(|o| self.ways.knows(&o.host))
             && matches!(f.need, Need::Urgent | Need::Bulk)
             && now.since(f.began) >= self.config.silence / 2
             && self.fetches.len() < self.config.fetches
@@ -131,8 +132,11 @@ impl Engine {
                 let (order, source) = (f.order, f.source);
                 self.warn(now, order, source);
             }
-            let look =
-                self.fetches.get(&id).and_then(|f| self.stalls_at(now, f)).map_or(due, |(look, _)| look);
+            let Some(f) = self.fetches.get(&id) else { return };
+            let look = self.stalls_at(now, f).map_or(due, |(look, _)| look);
+            // One after the other is helped out.
+            let soon = now + self.config.silence / 4;
+            let look = if self.ways.knows(&f.host) { look } else { look.min(soon) };
             self.timers.set(Timer::Stall(id), look);
             return;
         }

@@ -312,9 +312,20 @@ impl Ways {
         remember(&mut self.shunned, now, way, SHUNNED);
     }
 
-    /// Whether anything ever came by any way.
-    pub(super) fn ever_heard(&self) -> bool {
-        self.life.is_some()
+    /// Whether something came lately from a host that is not `named`.
+    pub(super) fn others_bring(&self, now: Now, named: impl Fn(&PeerKey) -> bool) -> bool {
+        let brings = |s: &State| !s.silent && s.heard.is_some_and(|at| now.since(at) < SHUNNED);
+        self.states.iter().any(|((host, _), s)| brings(s) && !named(host))
+    }
+
+    /// Whether anything came by any way less than `d` ago.
+    pub(super) fn came_within(&self, now: Now, d: Duration) -> bool {
+        self.life.is_some_and(|(last, _)| now.since(last) < d)
+    }
+
+    /// Whether anything ever came from a host.
+    pub(super) fn knows(&self, host: &PeerKey) -> bool {
+        self.states.iter().any(|((h, _), s)| h == host && s.heard.is_some())
     }
 
     /// From when on somebody stands still whose fetch brought nothing since `moved`: nothing came by any way for `least`, or for
@@ -334,13 +345,28 @@ impl Ways {
         quiet.is_some_and(|q| now.since(q.found) >= SHUNNED)
     }
 
+    /// Whether nothing comes from a host any more, though something does from others over the same carrier: its other ways are no better.
+    fn is_dead(&self, host: &PeerKey) -> bool {
+        let ways = || self.states.iter().filter(|((h, _), _)| h == host).map(|(_, s)| s);
+        let heard = ways().filter_map(|s| s.heard).max();
+        let fails = |s: &State| {
+            let passes = |((h, _), o): (&Way, &State)| {
+                h != host && (s.carrier.is_none() || o.carrier == s.carrier) && o.heard > Some(s.since)
+            };
+            s.silent && heard <= Some(s.since) && self.states.iter().any(passes)
+        };
+        ways().any(fails)
+    }
+
     /// How far others are to be preferred.
     pub(super) fn standing(&self, now: Now, source: &Source) -> Standing {
         let tried = |c| self.states.values().any(|s| s.carrier == Some(c) && s.busy > 0);
         let quiet = |c| self.quiet.get(&c).is_some_and(|q| q.until > now || tried(c));
         if carrier(source).is_some_and(quiet) {
             Standing::Quiet
-        } else if self.shunned.get(&way(source)).is_some_and(|until| *until > now) {
+        } else if self.shunned.get(&way(source)).is_some_and(|until| *until > now)
+            || self.is_dead(&source.host.key)
+        {
             Standing::Shunned
         } else {
             Standing::Good

@@ -368,16 +368,21 @@ impl Board {
         h.offered(proto).is_some_and(|o| !o.tried) && h.offers.iter().any(|o| o.tried)
     }
 
-    /// Whether something is ordered from `host` to `receiver` over this protocol.
-    fn is_under_way(&self, host: PeerIx, receiver: PeerIx, proto: ProtoIx) -> bool {
+    /// Whether `host` failed `receiver`, and has sent it nothing since.
+    pub(crate) fn is_dark(&self, host: PeerIx, receiver: PeerIx) -> bool {
+        self.peers.get(&receiver).is_some_and(|r| r.is_dark(host))
+    }
+
+    /// Whether something is ordered from `host` to `receiver`, over this protocol if one is given.
+    pub(crate) fn is_under_way(&self, host: PeerIx, receiver: PeerIx, proto: Option<ProtoIx>) -> bool {
         let runs = self.peers.get(&host).map(|h| h.serving.as_slice()).unwrap_or_default();
         let runs = runs.iter().filter_map(|id| self.runs.get(id)).filter(|r| r.receiver == receiver);
-        runs.map(|r| r.hosts.get(r.with)).any(|t| t.is_some_and(|t| t.proto == proto))
+        runs.map(|r| r.hosts.get(r.with)).any(|t| t.is_some_and(|t| proto.is_none_or(|p| t.proto == p)))
     }
 
     /// Whether this way did not just fail the receiver, nor is being tried again by it.
     fn may_use(&self, now: Now, host: PeerIx, r: &Peer, receiver: PeerIx, proto: ProtoIx) -> bool {
-        let trial = || r.is_on_trial(host, proto) && self.is_under_way(host, receiver, proto);
+        let trial = || r.is_on_trial(host, proto) && self.is_under_way(host, receiver, Some(proto));
         !r.avoids(host, proto, now) && !trial()
     }
 
@@ -397,6 +402,19 @@ impl Board {
         let mut ways = self.ways(now, host, receiver, need, bytes);
         let r = self.peers.get(&receiver)?;
         ways.retain(|(_, route)| self.may_use(now, host, r, receiver, route.proto));
+        // What failed over one carrier is tried over another one first.
+        let failed: Vec<_> = r
+            .avoid
+            .iter()
+            .filter(|a| a.host == host && a.dark)
+            .map(|a| self.carrier(host, a.proto))
+            .collect();
+        if !failed.is_empty() {
+            let other = |route: &Route| !failed.contains(&self.carrier(host, route.proto));
+            if ways.iter().any(|(_, route)| other(route)) {
+                ways.retain(|(_, route)| other(route));
+            }
+        }
         ways.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (most, best) = *ways.first()?;
         // Beside something else that is under way, so that nobody waits for what may turn out badly.

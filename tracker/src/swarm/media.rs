@@ -127,6 +127,11 @@ impl Member {
         self.intent != Intent::Share && matches!(self.holds, Holds::Part(_))
     }
 
+    /// Whether it wants pages, and has none yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.intent != Intent::Share && self.holds.part().is_some_and(|p| p.pages.ones() == 0)
+    }
+
     /// Whether there is a page it wants and nobody was told to send it.
     pub(crate) fn has_open(&self) -> bool {
         self.intent != Intent::Share && self.holds.part().is_some_and(|p| p.open.ones() > 0)

@@ -290,6 +290,8 @@ pub(crate) struct Avoided {
     pub(crate) until: Now,
     /// It did so again when it was tried anew, or dripped: after that time it is tried with one small order.
     pub(crate) again: bool,
+    /// Nothing came from that host since, over whatever protocol.
+    pub(crate) dark: bool,
 }
 
 /// Whether a peer is there, as far as it has said since it was asked.
@@ -348,6 +350,8 @@ pub(crate) struct Peer {
     pub(crate) probed: Now,
     /// When it last acknowledged something that was assigned.
     pub(crate) acked: Now,
+    /// When it last told how a host did.
+    pub(crate) told: Now,
     /// When somebody last acknowledged something of it.
     pub(crate) sent: Option<Now>,
     /// When it last said anything.
@@ -423,9 +427,29 @@ impl Peer {
         self.avoid.iter().any(|a| (a.host, a.proto) == (host, proto) && a.again)
     }
 
+    /// Whether `host` failed it, and has sent it nothing since.
+    pub(crate) fn is_dark(&self, host: PeerIx) -> bool {
+        self.avoid.iter().any(|a| a.host == host && a.dark)
+    }
+
+    /// The same of a host that failed it just now.
+    pub(crate) fn is_darkened(&self, host: PeerIx, now: Now) -> bool {
+        self.avoid.iter().any(|a| a.host == host && a.dark && a.until > now)
+    }
+
+    /// How many hosts failed it just now and have sent it nothing since.
+    pub(crate) fn dark_hosts(&self, now: Now) -> usize {
+        let dark = self.avoid.iter().filter(|a| a.dark && a.until > now);
+        let mut hosts: Vec<_> = dark.map(|a| a.host).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.len()
+    }
+
     /// Something came from `host` over this protocol.
     pub(crate) fn got_from(&mut self, now: Now, host: PeerIx, proto: ProtoIx) {
         self.avoid.retain(|a| (a.host, a.proto) != (host, proto) || a.until > now);
+        self.avoid.iter_mut().filter(|a| a.host == host).for_each(|a| a.dark = false);
     }
 
     /// Nothing speaks against sending it to `host`.
@@ -451,7 +475,7 @@ impl Peer {
         }
         if self.avoid.len() < MOST_AVOIDED {
             let until = if again { until.max(long) } else { until };
-            self.avoid.push(Avoided { host, proto, since: now, until, again });
+            self.avoid.push(Avoided { host, proto, since: now, until, again, dark: true });
         }
     }
 }

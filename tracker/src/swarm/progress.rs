@@ -25,6 +25,10 @@ const AVOID_DRIPS: Duration = Duration::from_secs(60);
 const DRIP: (f64, f64) = (512.0, 0.9);
 /// Who was overtaken had so many seconds to send something.
 const OVERTAKEN: f64 = 2.0;
+/// The same of one that had not begun to send, nor sent anything to anybody else.
+const MUTE: f64 = 0.6;
+/// Carriers over which a host failed a receiver, and nothing came since, until it is left alone as a whole.
+const DARK: usize = 2;
 /// The same of a publisher, who may be the only one to have the pages.
 const AVOID_PUBLISHER: Duration = Duration::from_secs(2);
 /// The same if all that was sent may have been lost on the way.
@@ -424,6 +428,10 @@ impl Board {
         }
         run.hosts[i].reported = !warns;
         let (host, proto, media) = (run.hosts[i].peer, run.hosts[i].proto, run.media);
+        if let Some(r) = self.peers.get_mut(&peer) {
+            r.told = now;
+        }
+        let Some(run) = self.runs.get(&report.assignment) else { return };
         let (believable, state) = (report.bytes.min(run.bytes + run.bytes / 4), run.state);
         let id = report.assignment;
         self.judge(now, peer, host, proto, media, report, believable);
@@ -497,11 +505,15 @@ impl Board {
         bytes: u64,
     ) {
         let drips = self.drips(now, media, host, report);
-        let outcome = if drips { Outcome::Stalled } else { report.outcome };
+        let outcome =
+            if drips || self.is_mute(now, host, report) { Outcome::Stalled } else { report.outcome };
         let failed = outcome.is_failure();
         let Some(reporter) = self.peers.get_mut(&by) else { return };
         let mut weight = reporter.trust(now);
-        if failed {
+        if failed && reporter.avoid.iter().any(|a| a.host == host && a.dark && a.proto != proto) {
+            // It is the host: that says nothing of a further protocol, nor of who complains.
+            weight = 0.0;
+        } else if failed {
             if reporter.conduct.complaints.now(now, MINUTE) >= COMPLAINTS {
                 weight = 0.0;
             }
@@ -579,6 +591,15 @@ impl Board {
             && sent.is_none_or(|at| now.since(at).as_secs_f64() >= least)
     }
 
+    /// Whether a host was overtaken before it said a word, and said none to anybody else.
+    fn is_mute(&self, now: Now, host: PeerIx, report: &Report) -> bool {
+        let sent = self.peers.get(&host).and_then(|h| h.sent);
+        report.outcome == Outcome::Stopped
+            && report.first_byte.is_none()
+            && f64::from(report.total) / 1000.0 >= MUTE
+            && sent.is_none_or(|at| now.since(at).as_secs_f64() >= MUTE)
+    }
+
     fn nearness(&self, a: PeerIx, b: PeerIx) -> Nearness {
         match (self.peers.get(&a), self.peers.get(&b)) {
             (Some(a), Some(b)) => Nearness::of(a.ip(), b.ip()),
@@ -599,7 +620,17 @@ impl Board {
         let long = if least < AVOID { least } else { AVOID_DRIPS };
         let Some(r) = self.peers.get_mut(&receiver) else { return };
         r.avoid((host, proto), now, now + least, now + long, drips);
-        if self.route(now, host, receiver, Need::Urgent, 64 << 10).is_none() {
+        // Over one carrier may not pass what does over another; over two it is the host.
+        let dark: Vec<_> = self.peers.get(&receiver).map_or_else(Vec::new, |r| {
+            r.avoid.iter().filter(|a| a.host == host && a.dark).map(|a| a.proto).collect()
+        });
+        let mut over: Vec<_> = dark.iter().map(|p| self.carrier(host, *p).ok_or(*p)).collect();
+        over.sort_unstable();
+        over.dedup();
+        if over.len() >= DARK && least >= AVOID {
+            let m = self.member_mut(media, receiver);
+            m.into_iter().for_each(|m| m.avoid(host, now, now + AVOID));
+        } else if self.route(now, host, receiver, Need::Urgent, 64 << 10).is_none() {
             self.try_again(now, receiver, host, proto);
         } else if least < AVOID {
             let r = self.peers.get_mut(&receiver);
@@ -721,7 +752,7 @@ impl Board {
         let (media, receiver, host, made) = (run.media, run.receiver, run.host(), run.made);
         let proto = run.hosts.get(run.with).map(|t| t.proto);
         let dead = now.since(moved) >= run.lapse;
-        let ignored = self.peers.get(&receiver).is_none_or(|r| r.acked < made);
+        let ignored = self.peers.get(&receiver).is_none_or(|r| r.acked.max(r.told) < made);
         if ignored && let Some(r) = self.peers.get_mut(&receiver) {
             // It took nothing up, from nobody: that is its own doing, or its line is dead.
             r.conduct.distrust.add(now, DISTRUST, 0.02);

@@ -358,6 +358,7 @@ impl Swarm {
                 media: std::collections::BTreeSet::new(),
                 detached: Vec::new(),
                 avoid: Vec::new(),
+                told: now,
                 missed_up: super::bits::Pool::default(),
                 missed_down: super::bits::Pool::default(),
                 serving: Vec::new(),

@@ -535,3 +535,40 @@ fn a_newcomer_does_not_wait_for_a_first_host_that_may_be_dead() {
     r.ended(help[0].0, Outcome::Done);
     assert_eq!(r.outcomes().iter().filter(|o| o.1 == 2).count(), 1);
 }
+
+#[test]
+fn who_gets_nothing_from_hosts_that_it_does_not_know_is_helped_out_one_order_after_the_other() {
+    let mut r = Rig::joined_with(Config { per_host: 4, ..config() }, 1000);
+    let origin = || vec![over(2, NetKind::Udp)];
+    r.assign(vec![ordered(1, (0, 9), origin()), ordered(2, (100, 109), origin())]);
+    let asked = r.started();
+    assert_eq!(asked.iter().map(|s| s.3).collect::<Vec<_>>(), [1, 1]);
+    r.clear();
+    r.millis(500);
+    let first = r.one_started();
+    (0..=9).for_each(|p| r.page(first, p));
+    r.ended(first, Outcome::Done);
+    r.clear();
+    r.millis(499);
+    assert!(r.starts.is_empty(), "something came just now");
+    // Timers look four times a second.
+    r.millis(251);
+    let second = r.started();
+    assert_eq!(second.iter().map(|s| (s.1, s.3)).collect::<Vec<_>>(), [(100, 2)]);
+}
+
+#[test]
+fn what_a_dead_host_was_to_bring_goes_back_to_the_tracker_while_others_bring_something() {
+    let mut r = Rig::joined_with(Config { per_host: 4, ..config() }, 1000);
+    let alive = Assignment { source: over(3, NetKind::Udp), ..ordered(1, (0, 199), Vec::new()) };
+    r.assign(vec![alive, ordered(2, (200, 299), vec![over(1, NetKind::Tcp), over(1, NetKind::Udp)])]);
+    let started = r.started();
+    let (alive, dead) = (started[0].0, started[1].0);
+    steadily(&mut r, dead, 200..=204);
+    r.clear();
+    steadily(&mut r, alive, 0..=15);
+    assert_eq!(r.stops, [dead]);
+    assert!(r.starts.is_empty(), "over the other carrier it would be as dead");
+    let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome, r.pages, r.last)).collect();
+    assert_eq!(told, [(1, Outcome::Stalled, 5, true)]);
+}

@@ -239,7 +239,7 @@ fn near(a: Place, b: Place) -> f64 {
 
 /// Hosts with room for bulk to `receiver`, the best first, the publisher last: as they look at a glance. What else there is to
 /// say of a host and this receiver is asked of those that turn out to have pages, see [`may_send`].
-pub(super) fn hosts(board: &mut Board, media: MediaIx, receiver: PeerIx) -> Vec<PeerIx> {
+pub(super) fn hosts(board: &mut Board, now: Now, media: MediaIx, receiver: PeerIx) -> Vec<PeerIx> {
     let named = named(board, media, receiver);
     let Board { media: all, peers, rng, .. } = board;
     let (Some(m), Some(r)) = (all.get(&media), peers.get(&receiver)) else { return Vec::new() };
@@ -253,9 +253,11 @@ pub(super) fn hosts(board: &mut Board, media: MediaIx, receiver: PeerIx) -> Vec<
     seen.retain(|(h, _)| *h != receiver);
     let score = |(host, g): (PeerIx, Glance)| {
         let score = f64::from(g.worth) * near(g.place, r.place) * rng.random_range(0.9..1.1);
-        (m.is_publisher(host), score, host)
+        // Who failed it comes after whoever else has it.
+        let rank = u8::from(m.is_publisher(host)) + 2 * u8::from(r.is_darkened(host, now));
+        (rank, score, host)
     };
-    let mut scored: Vec<(bool, f64, PeerIx)> = seen.into_iter().map(score).collect();
+    let mut scored: Vec<(u8, f64, PeerIx)> = seen.into_iter().map(score).collect();
     scored.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
     scored.into_iter().map(|(_, _, h)| h).collect()
 }
@@ -275,7 +277,9 @@ pub(super) fn may_send(
         board.refresh(now, media, host);
         return false;
     }
-    pairs(board, media, host, receiver) < PER_PAIR
+    // One that failed it is tried with one order at a time.
+    let most = if board.is_dark(host, receiver) { 1 } else { PER_PAIR };
+    pairs(board, media, host, receiver) < most
 }
 
 /// Some hosts that have room, the publisher among them if it has.
@@ -403,6 +407,13 @@ pub(super) fn stand_ins(
     let carrier = board.carrier(order.host, order.proto);
     let (mut detours, mut others) = (Vec::new(), Vec::new());
     let mut known: Vec<PeerIx> = vec![order.host, order.receiver];
+    // Who has nothing yet, or was failed by somebody, can rely on the publisher, if on anybody.
+    let publisher = board.media.get(&order.media).and_then(|m| m.publisher);
+    let able = |p: &PeerIx| board.media.get(&order.media).is_some_and(|m| m.able.has(*p));
+    let relies = publisher.filter(able).filter(|_| {
+        board.peers.get(&order.receiver).is_some_and(|r| r.dark_hosts(now) > 0)
+            || board.member(order.media, order.receiver).is_some_and(Member::is_new)
+    });
     let mut find = |board: &mut Board, host: PeerIx| {
         if known.contains(&host) {
             return false;
@@ -424,7 +435,7 @@ pub(super) fn stand_ins(
     let Some(m) = board.media.get(&order.media) else { return };
     let named: Vec<PeerIx> = m.rarity.iter().flat_map(|r| r.named(order.first / m.unit)).collect();
     let free: Vec<PeerIx> = named.iter().copied().filter(|h| m.free.has(*h)).collect();
-    let enough = free.into_iter().chain(seen).any(|host| find(board, host))
+    let enough = relies.into_iter().chain(free).chain(seen).any(|host| find(board, host))
         || draw_free(board, now, order.media).into_iter().any(|host| find(board, host));
     if !enough {
         // Who has enough to do now is better than nobody: when a host dies, much may have changed.

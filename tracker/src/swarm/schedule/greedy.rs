@@ -157,7 +157,7 @@ fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
 
 /// One order of bulk for a receiver, from whoever fits best. False if nobody has room and pages for it.
 fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> bool {
-    let hosts = choose::hosts(board, media, receiver);
+    let hosts = choose::hosts(board, now, media, receiver);
     let Some(m) = board.media.get(&media) else { return false };
     let plays = m.members.get(&receiver).is_some_and(|x| x.intent == Intent::Play);
     // What goes further than soon is the hosts' choice, who look at several: others may need something soon.
@@ -202,6 +202,11 @@ fn helps(now: Now, board: &mut Board, media: MediaIx, publisher: PeerIx, receive
     let Some(m) = board.media.get_mut(&media) else { return false };
     // To one alone nobody else sends anything.
     let may = !p.once || m.able.len() <= 1;
+    // Nor to who was failed by half of all others.
+    let dark = board.peers.get(&receiver).map_or(0, |r| r.dark_hosts(now));
+    if dark > 0 && 2 * dark + 1 >= m.able.len() {
+        return true;
+    }
     if may && own >= HELP * (own + m.upload) {
         return true;
     }
@@ -272,7 +277,8 @@ fn order_bulk(
     }
     let Some(proto) = board.protocol(now, host, receiver, need, 64 << 10) else { return false };
     // Little is risked to learn of a protocol, or of a host that was slow to death: a unit.
-    let trial = board.peers.get(&receiver).is_some_and(|r| r.is_on_trial(host, proto));
+    let trial = |r: &Peer| r.is_on_trial(host, proto) || r.is_dark(host);
+    let trial = board.peers.get(&receiver).is_some_and(trial);
     if trial || board.is_untried(host, proto) {
         last = last.min(first + unit - 1);
     }

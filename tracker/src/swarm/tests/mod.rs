@@ -2,6 +2,7 @@
 
 mod allow;
 mod assign;
+mod dark;
 mod drips;
 mod fair;
 pub(crate) mod fixture;
