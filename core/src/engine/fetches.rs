@@ -266,13 +266,21 @@ impl Engine {
     }
 
     /// Whether an order that failed at somebody goes back to the tracker, rather than to one who will hardly do better: others bring
-    /// something, and it knows them.
+    /// something, and it knows them; or may know some.
     fn gives_back(&self, now: Now, order: Order) -> bool {
         let failed = |a: &Assigned| a.tries.iter().any(|t| t.failed.is_some_and(|f| f != Outcome::Altered));
         let may = |a: &&Assigned| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare) && failed(a);
         let named = |a: &Assigned, host: &PeerKey| a.sources.iter().any(|s| s.host.key == *host);
         let others = |a: &&Assigned| self.ways.others_bring(now, |host| named(a, host));
-        self.session.is_up() && self.assigned.get(&order).is_some_and(|a| may(&a) && others(&a))
+        // Two hosts failed it, and of whoever is left something is known, too: whom to ask now the tracker knows best.
+        let failed = |a: &Assigned| {
+            let tried =
+                a.sources.iter().zip(&a.tries).filter(|(_, t)| t.started.is_some() && t.failed.is_some());
+            let hosts: std::collections::BTreeSet<_> = tried.map(|(s, _)| s.host.key).collect();
+            hosts.len() >= 2
+        };
+        let goes = |a: &Assigned| may(&a) && (others(&a) || failed(a));
+        self.session.is_up() && self.assigned.get(&order).is_some_and(goes)
     }
 
     fn start(&mut self, now: Now, order: Order, source: usize, pages: PageSet) {

@@ -572,3 +572,19 @@ fn what_a_dead_host_was_to_bring_goes_back_to_the_tracker_while_others_bring_som
     let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome, r.pages, r.last)).collect();
     assert_eq!(told, [(1, Outcome::Stalled, 5, true)]);
 }
+
+#[test]
+fn what_two_hosts_failed_is_the_trackers_to_order_anew() {
+    let mut r = Rig::joined_with(Config { per_host: 4, ..config() }, 1000);
+    r.assign(vec![ordered(1, (0, 99), vec![over(2, NetKind::Udp), over(3, NetKind::Udp)])]);
+    let first = r.one_started();
+    steadily(&mut r, first, 0..=9);
+    r.millis(1050);
+    let second = r.one_started();
+    r.clear();
+    r.millis(1050);
+    assert_eq!(r.stops, [second]);
+    assert!(r.starts.is_empty(), "the third is over the same carrier, over which nothing comes");
+    let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome, r.last)).collect();
+    assert_eq!(told, [(2, Outcome::Stalled, true)]);
+}
