@@ -94,8 +94,8 @@ fn shut(offers: &[Offer], reach: &[ReachResult]) -> Option<String> {
     };
     Some(format!(
         "the tracker cannot reach port {port} of this computer over {names} ({}), {gives}. To change that, let {names} in at \
-         a fixed port (--listen 0.0.0.0:{port}), which the router forwards to this computer and the firewall lets in, and start \
-         anew; or name a relay (README, Behind a NAT)",
+         a fixed port (--listen 0.0.0.0:{port}), which the router forwards to this computer and the firewall lets in (it is \
+         tried again after two minutes, and then ever more seldom); or name a relay (README, Behind a NAT)",
         why.join("; ")
     ))
 }

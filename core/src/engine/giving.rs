@@ -6,6 +6,7 @@ use icet::message::{Allow, Hello};
 use super::Engine;
 use super::io::{Giving, Share};
 use super::media::Role;
+use super::timers::Timer;
 
 impl Engine {
     pub(super) fn give(&mut self, giving: Giving) {
@@ -16,6 +17,8 @@ impl Engine {
     /// The hello of a session that begins.
     pub(super) fn hello(&mut self) -> Hello {
         self.allowed = None;
+        self.doors = super::doors::Doors::default();
+        self.timers.cancel(Timer::Announce);
         let mut hello = Hello { epoch: self.session.epoch, ..self.config.hello.clone() };
         if self.giving.rests {
             hello.limits.up = Some(0);

@@ -27,6 +27,7 @@
 mod acks;
 mod aside;
 mod assignments;
+mod doors;
 mod errors;
 mod fetches;
 mod giving;
@@ -87,6 +88,7 @@ pub struct Engine {
     in_doubt: bool,
     /// What this peer gives, and the last that was said of it in this session.
     giving: Giving,
+    doors: doors::Doors,
     allowed: Option<Allow>,
 }
 
@@ -115,6 +117,7 @@ impl Engine {
             stirred: false,
             in_doubt: false,
             giving: Giving::default(),
+            doors: doors::Doors::default(),
             allowed: None,
         }
     }
@@ -199,7 +202,7 @@ impl Engine {
             ToPeer::ErrorMessage(m) => self.error(now, m),
             ToPeer::Withdrawn(m) => self.withdrawn(now, m),
             ToPeer::Pong(m) => self.pong(now, &m),
-            ToPeer::ReachResult(m) => self.actions.push_back(Action::Reached(m)),
+            ToPeer::ReachResult(m) => self.reached(now, m),
             ToPeer::Newer(m) => self.newer(m),
             ToPeer::Head(m) => self.head(m),
             ToPeer::Standing(m) => self.standing(m),
@@ -237,6 +240,7 @@ impl Engine {
                 Timer::Deadline(order) => self.deadline(now, order),
                 Timer::Lapse(order) => self.lapse(now, order),
                 Timer::Reserve => self.use_reserve(now),
+                Timer::Announce => self.announce(),
             }
         }
         self.pump(now);

@@ -34,6 +34,8 @@ pub(super) enum Timer {
     Lapse(Order),
     /// The tracker is silent: what is in reserve is taken up.
     Reserve,
+    /// Announce addresses again that were not reached.
+    Announce,
 }
 
 #[derive(Debug, Default)]

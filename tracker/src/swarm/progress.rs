@@ -594,7 +594,8 @@ impl Board {
     /// Whether a host was overtaken before it said a word, and said none to anybody else.
     fn is_mute(&self, now: Now, host: PeerIx, report: &Report) -> bool {
         let sent = self.peers.get(&host).and_then(|h| h.sent);
-        report.outcome == Outcome::Stopped
+        let overtaken = report.outcome == Outcome::Stopped && !report.last;
+        overtaken
             && report.first_byte.is_none()
             && f64::from(report.total) / 1000.0 >= MUTE
             && sent.is_none_or(|at| now.since(at).as_secs_f64() >= MUTE)

@@ -583,3 +583,32 @@ fn who_was_put_out_of_a_swarm_joins_again() {
     r.millis(1);
     assert_eq!(joins(&r).len(), 1);
 }
+
+#[test]
+fn addresses_that_were_not_reached_are_announced_again_ever_more_seldom() {
+    use icet::message::ReachResult;
+    let at = |kind| NetAddr { kind, at: "198.51.100.1:4238".parse().unwrap() };
+    let reach = vec![at(NetKind::Tcp), at(NetKind::Udp)];
+    let hello = Hello { reach: reach.clone(), ..config().hello };
+    let mut r = Rig::joined_with(Config { hello, ..config() }, 100);
+    let say = |r: &mut Rig, proved| {
+        for addr in reach.clone() {
+            r.tell(ReachResult { addr, proved, why: String::new() }.into());
+        }
+    };
+    let announced = |r: &Rig| r.sent.iter().filter(|m| matches!(m, ToTracker::Reach(_))).count();
+    say(&mut r, false);
+    for (pause, n) in [(129_000, 0), (1_000, 1)] {
+        r.millis(pause);
+        assert_eq!(announced(&r), n);
+    }
+    say(&mut r, false);
+    r.millis(259_000);
+    assert_eq!(announced(&r), 1);
+    r.millis(1_000);
+    assert_eq!(announced(&r), 2);
+    // It is open now.
+    say(&mut r, true);
+    r.millis(3_600_000);
+    assert_eq!(announced(&r), 2);
+}

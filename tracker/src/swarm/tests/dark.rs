@@ -54,7 +54,14 @@ fn who_was_failed_by_all_others_is_sent_to_the_publisher_and_to_them_one_small_o
                     w.done(r, &a);
                     from_publisher += a.pages.count(u64::MAX);
                 } else {
-                    w.say(r, silent(&a, outcome, total));
+                    // Overtaken by a stand-in, which is left then, too.
+                    let last = outcome == Outcome::Stalled || a.stand_ins.is_empty();
+                    w.say(r, Report { last, ..silent(&a, outcome, total) });
+                    for (i, s) in a.stand_ins.iter().enumerate().filter(|_| !last) {
+                        let (host, protocol) = (s.host.key, s.host.protocol.clone());
+                        let last = i + 1 == a.stand_ins.len();
+                        w.say(r, Report { host, protocol, last, ..silent(&a, outcome, 0) });
+                    }
                 }
             }
             orders = w.assigned(r);
