@@ -309,6 +309,8 @@ impl Ways {
 
     /// It could not be reached.
     pub(super) fn shun(&mut self, now: Now, way: Way) {
+        // It is looked through for each source.
+        self.shunned.retain(|_, until| *until > now);
         remember(&mut self.shunned, now, way, SHUNNED);
     }
 
@@ -346,16 +348,17 @@ impl Ways {
     }
 
     /// Whether nothing comes from a host any more, though something does from others over the same carrier: its other ways are no better.
-    fn is_dead(&self, host: &PeerKey) -> bool {
-        let ways = || self.states.iter().filter(|((h, _), _)| h == host).map(|(_, s)| s);
-        let heard = ways().filter_map(|s| s.heard).max();
+    /// After a while it is asked again.
+    fn is_dead(&self, now: Now, host: &PeerKey) -> bool {
         let fails = |s: &State| {
+            let speaks = |((h, _), o): (&Way, &State)| h == host && o.heard > Some(s.since);
             let passes = |((h, _), o): (&Way, &State)| {
                 h != host && (s.carrier.is_none() || o.carrier == s.carrier) && o.heard > Some(s.since)
             };
-            s.silent && heard <= Some(s.since) && self.states.iter().any(passes)
+            s.silent && !self.states.iter().any(speaks) && self.states.iter().any(passes)
         };
-        ways().any(fails)
+        let shunned = self.shunned.iter().filter(|((h, _), until)| h == host && **until > now);
+        shunned.filter_map(|(way, _)| self.states.get(way)).any(fails)
     }
 
     /// How far others are to be preferred.
@@ -365,7 +368,7 @@ impl Ways {
         if carrier(source).is_some_and(quiet) {
             Standing::Quiet
         } else if self.shunned.get(&way(source)).is_some_and(|until| *until > now)
-            || self.is_dead(&source.host.key)
+            || self.is_dead(now, &source.host.key)
         {
             Standing::Shunned
         } else {

@@ -373,16 +373,16 @@ impl Board {
         self.peers.get(&receiver).is_some_and(|r| r.is_dark(host))
     }
 
-    /// Whether something is ordered from `host` to `receiver`, over this protocol if one is given.
-    pub(crate) fn is_under_way(&self, host: PeerIx, receiver: PeerIx, proto: Option<ProtoIx>) -> bool {
+    /// Whether something is ordered from `host` to `receiver`, over this protocol.
+    fn is_under_way(&self, host: PeerIx, receiver: PeerIx, proto: ProtoIx) -> bool {
         let runs = self.peers.get(&host).map(|h| h.serving.as_slice()).unwrap_or_default();
         let runs = runs.iter().filter_map(|id| self.runs.get(id)).filter(|r| r.receiver == receiver);
-        runs.map(|r| r.hosts.get(r.with)).any(|t| t.is_some_and(|t| proto.is_none_or(|p| t.proto == p)))
+        runs.map(|r| r.hosts.get(r.with)).any(|t| t.is_some_and(|t| t.proto == proto))
     }
 
     /// Whether this way did not just fail the receiver, nor is being tried again by it.
     fn may_use(&self, now: Now, host: PeerIx, r: &Peer, receiver: PeerIx, proto: ProtoIx) -> bool {
-        let trial = || r.is_on_trial(host, proto) && self.is_under_way(host, receiver, Some(proto));
+        let trial = || r.is_on_trial(host, proto) && self.is_under_way(host, receiver, proto);
         !r.avoids(host, proto, now) && !trial()
     }
 

@@ -428,10 +428,6 @@ impl Board {
         }
         run.hosts[i].reported = !warns;
         let (host, proto, media) = (run.hosts[i].peer, run.hosts[i].proto, run.media);
-        if let Some(r) = self.peers.get_mut(&peer) {
-            r.told = now;
-        }
-        let Some(run) = self.runs.get(&report.assignment) else { return };
         let (believable, state) = (report.bytes.min(run.bytes + run.bytes / 4), run.state);
         let id = report.assignment;
         self.judge(now, peer, host, proto, media, report, believable);
@@ -509,6 +505,7 @@ impl Board {
             if drips || self.is_mute(now, host, report) { Outcome::Stalled } else { report.outcome };
         let failed = outcome.is_failure();
         let Some(reporter) = self.peers.get_mut(&by) else { return };
+        reporter.told = now;
         let mut weight = reporter.trust(now);
         if failed && reporter.avoid.iter().any(|a| a.host == host && a.dark && a.proto != proto) {
             // It is the host: that says nothing of a further protocol, nor of who complains.

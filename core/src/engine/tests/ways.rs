@@ -571,6 +571,11 @@ fn what_a_dead_host_was_to_bring_goes_back_to_the_tracker_while_others_bring_som
     assert!(r.starts.is_empty(), "over the other carrier it would be as dead");
     let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome, r.pages, r.last)).collect();
     assert_eq!(told, [(1, Outcome::Stalled, 5, true)]);
+    // Not for ever: what it is ordered after that, it is asked for.
+    steadily(&mut r, alive, 16..=70);
+    r.clear();
+    r.assign(vec![ordered(3, (300, 309), vec![over(3, NetKind::Udp)])]);
+    assert_eq!(r.started().iter().map(|s| s.3).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
