@@ -235,6 +235,10 @@ impl Engine {
 
     pub(super) fn withdrawn(&mut self, now: Now, m: Withdrawn) {
         if let Some(handle) = self.ids.get(&m.media).copied() {
+            // What is published under the same path right after a withdrawal is not what was withdrawn: its own answer says what becomes of it.
+            if self.media.get(&handle).is_some_and(Media::publishes) && self.session.is_opening(handle) {
+                return;
+            }
             let why = match (m.operator, m.off_air) {
                 (Some(true), _) => Refusal::TakenOff,
                 (_, Some(true)) => Refusal::OffAir,

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use icet::ProvenSlice;
-use icet::message::{Guidance, Pong, Slices, Withdraw};
+use icet::message::{Guidance, Pong, Slices, Withdraw, Withdrawn};
 
 use super::*;
 
@@ -149,6 +149,27 @@ fn a_withdrawal_survives_a_silence() {
     let withdraw = Withdraw { media: manifest(1, 1).id(), moved: None, release: true };
     assert!(r.sent.contains(&withdraw.into()));
     assert!(r.sent.iter().all(|m| !matches!(m, ToTracker::Publish(_))));
+}
+
+#[test]
+fn a_withdrawal_does_not_end_what_is_published_in_its_place() {
+    let mut r = Rig::new();
+    publish(&mut r, 100);
+    r.connect(1);
+    r.answer(1);
+    r.command(Command::Withdraw { handle: H, moved: None, release: false });
+    r.clear();
+    let next = Handle(8);
+    r.command(Command::Publish { handle: next, manifest: Box::new(manifest(100, 2)), slices: Vec::new() });
+    assert!(matches!(r.sent[..], [ToTracker::Publish(_)]), "{:?}", r.sent);
+    // The tracker tells all members of the old one, also who withdrew it.
+    let gone = || Withdrawn { media: manifest(100, 1).id(), moved: None, operator: None, off_air: None };
+    r.tell(gone().into());
+    assert!(r.rest.is_empty(), "{:?}", r.rest);
+    r.answer(2);
+    r.clear();
+    r.tell(gone().into());
+    assert!(matches!(r.rest[..], [Action::Refused { handle, .. }] if handle == next), "{:?}", r.rest);
 }
 
 #[test]
