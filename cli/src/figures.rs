@@ -14,7 +14,7 @@ pub(crate) struct Figures {
     pub(crate) bytes: u64,
     /// Pages of the media.
     pub(crate) pages: u64,
-    /// Pages that were held when it began, or came otherwise than over the network.
+    /// Pages that were held when it began.
     pub(crate) resumed_pages: u64,
     /// Milliseconds from the start of the fetch to its end.
     pub(crate) elapsed_ms: u64,
@@ -64,11 +64,10 @@ impl Figures {
             *by_host.entry(host.clone()).or_default() += bytes;
             flows.push(FlowFigures { host, protocol, bytes, pages });
         }
-        let fetched: u64 = progress.flows.values().map(|f| f.pages).sum();
         Figures {
             bytes,
             pages: progress.pages,
-            resumed_pages: progress.held.saturating_sub(fetched),
+            resumed_pages: progress.resumed,
             elapsed_ms: millis(elapsed),
             first_page_ms: progress.first_page.map(millis),
             by_protocol,
@@ -170,8 +169,10 @@ mod tests {
         let flow = |bytes, pages| Flow { bytes, pages, active: 0 };
         let http = || "http".parse().expect("a name");
         let progress = Progress {
-            held: 10,
-            pages: 10,
+            // One more than flows have was held and is not counted yet: it was not here before.
+            held: 11,
+            pages: 11,
+            resumed: 2,
             bytes: 3000,
             bad: 1,
             duplicates: 2,

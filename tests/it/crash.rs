@@ -34,6 +34,11 @@ fn a_killed_receiver_resumes_and_fetches_no_verified_page_again() {
         resumed >= before,
         "{before} pages were held, but only {resumed} were not fetched again: {figures}"
     );
+    let sum: u64 = figures["pages_by_protocol"]
+        .as_object()
+        .map_or(0, |by| by.values().filter_map(serde_json::Value::as_u64).sum());
+    let twice = figures["duplicate_pages"].as_u64().expect("a number");
+    assert_eq!(figures["pages"].as_u64().map(|all| all + twice), Some(resumed + sum), "{figures}");
 }
 
 /// Bytes sent and received by key, once the tracker has so many peers, and some have sent and received.

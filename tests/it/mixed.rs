@@ -75,6 +75,7 @@ fn a_swarm_of_twelve_each_with_another_set_of_protocols() {
         assert_eq!(said, by_protocol, "{set}");
         let duplicates = figures["duplicate_pages"].as_u64().expect("a number");
         assert_eq!(said.values().sum::<u64>(), pages + duplicates, "{set}: {figures}");
+        assert_eq!(figures["resumed_pages"], 0, "{set}: {figures}");
         // People are told the same.
         let (over, n) = by_protocol.iter().max_by_key(|(_, n)| **n).expect("a protocol");
         get.error_line("over what it came", |l| {

@@ -387,9 +387,15 @@ impl Fetch {
 
     /// Checks and stores a run beside the network: hashing one batch while the next arrives.
     pub(super) fn write(&self, first: PageNo, pages: Vec<Bytes>, of_one_host: bool) -> Writing {
-        let store = self.store.clone();
+        let (store, shared, source) = (self.store.clone(), self.shared.clone(), self.source.host.clone());
         tokio::task::spawn_blocking(move || {
+            // Counted here, and not by who waits for it: that fetch may be over sooner, and so may the whole media.
+            let storing = shared.counts.storing.read();
             let result = store.put_pages(first, &pages);
+            if let Ok(new) = result {
+                shared.brought(source.key, &source.protocol, &pages, new);
+            }
+            drop(storing);
             (first, pages, result, of_one_host)
         })
     }
@@ -399,21 +405,7 @@ impl Fetch {
         let (first, pages, result, of_one_host) =
             job.map_err(|e| TransportError::new(ErrorKind::Local, "a write was given up").because(e))?;
         match result {
-            Ok(new) => {
-                let c = &self.shared.counts;
-                c.duplicates.fetch_add((pages.len() as u64).saturating_sub(new), Ordering::Relaxed);
-                let bytes: u64 = pages.iter().map(|p| p.len() as u64).sum();
-                c.bytes.fetch_add(bytes, Ordering::Relaxed);
-                c.pages.fetch_add(pages.len() as u64, Ordering::Relaxed);
-                if c.first_page.load(Ordering::Relaxed) == 0 {
-                    let t =
-                        u64::try_from(self.shared.opened.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
-                    c.first_page.store(t, Ordering::Relaxed);
-                }
-                c.flow(self.source.host.key, &self.source.host.protocol, |f| {
-                    f.bytes += bytes;
-                    f.pages += pages.len() as u64;
-                });
+            Ok(_) => {
                 self.shared.standstill().came(self.source.host.key, &self.source.host.protocol);
                 let mut kept = self.shared.fragments.lock().unwrap_or_else(PoisonError::into_inner);
                 if !kept.is_empty() {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use icet::message::{Focus, Guidance, Intent, Position, Shortage};
 use icet::{IcetUrl, MediaId, MediaPath, PeerKey, ProtocolName, SignedManifest};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,6 +73,25 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Takes up where its bytes go.
+    pub(crate) fn stored_in(&self, store: Arc<MediaStore>) {
+        self.counts.resumed.store(store.held(), Ordering::Relaxed);
+        let _ = self.store.set(store);
+    }
+
+    /// Notes verified pages that a host sent, `new` of which were not held.
+    pub(crate) fn brought(&self, host: PeerKey, protocol: &ProtocolName, pages: &[Bytes], new: u64) {
+        let (c, bytes, pages) =
+            (&self.counts, pages.iter().map(|p| p.len() as u64).sum::<u64>(), pages.len() as u64);
+        c.flow(host, protocol, |f| {
+            (f.bytes, f.pages) = (f.bytes + bytes, f.pages + pages);
+            c.duplicates.fetch_add(pages.saturating_sub(new), Ordering::Relaxed);
+            c.bytes.fetch_add(bytes, Ordering::Relaxed);
+        });
+        let since = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+        let _ = c.first_page.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     pub(crate) fn standstill(&self) -> MutexGuard<'_, Standstill> {
         self.standstill.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,8 +100,11 @@ impl Shared {
 /// Figures that fetches add to.
 #[derive(Default)]
 pub(crate) struct Counts {
+    /// Held while pages are stored and then counted: who waits for it sees both or neither.
+    pub(crate) storing: RwLock<()>,
+    /// Pages that were held when it was opened.
+    pub(crate) resumed: AtomicU64,
     pub(crate) bytes: AtomicU64,
-    pub(crate) pages: AtomicU64,
     pub(crate) bad: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     /// Microseconds from opening to the first page, 0: none yet.
@@ -120,6 +143,8 @@ pub struct Progress {
     pub held: u64,
     /// Pages there are.
     pub pages: u64,
+    /// Pages that were held when it was opened.
+    pub resumed: u64,
     /// Bytes of pages accepted in this session.
     pub bytes: u64,
     /// Pages that failed a check.
@@ -244,8 +269,13 @@ impl Media {
         let mut away = 0;
         loop {
             if self.store.is_complete() {
-                let store = self.store.clone();
-                let done = tokio::task::spawn_blocking(move || store.finish()).await;
+                let (store, shared) = (self.store.clone(), self.shared.clone());
+                let done = tokio::task::spawn_blocking(move || {
+                    // The last pages are on disk; they are counted, too, once nobody stores any.
+                    drop(shared.counts.storing.write());
+                    store.finish()
+                });
+                let done = done.await;
                 return match done {
                     Ok(Ok(_)) => Ok(()),
                     Ok(Err(e)) => Err(OpenError::Store(e.to_string())),
@@ -291,9 +321,11 @@ impl Media {
     pub fn progress(&self) -> Progress {
         let c = &self.shared.counts;
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        let flows = c.flows.lock().unwrap_or_else(PoisonError::into_inner);
         Progress {
             held: self.store.held(),
             pages: self.manifest().pages,
+            resumed: get(&c.resumed),
             bytes: get(&c.bytes),
             bad: get(&c.bad),
             duplicates: get(&c.duplicates),
@@ -301,7 +333,7 @@ impl Media {
             listeners: get(&c.listeners),
             hits: get(&c.hits),
             buffer: Duration::from_millis(get(&c.buffer)),
-            flows: c.flows.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            flows: flows.clone(),
         }
     }
 

@@ -348,7 +348,7 @@ impl Task {
                 let manifest = store.manifest().clone();
                 let slices = first_slices(&store);
                 let path = manifest.path.clone();
-                let _ = shared.store.set(store);
+                shared.stored_in(store);
                 self.medias.insert(handle, Entry { shared, path, target: None, heads: Vec::new() });
                 let command = Command::Publish { handle, manifest: Box::new(manifest), slices };
                 self.engine.handle_command(now, command);
@@ -591,7 +591,7 @@ impl Task {
             version: store.manifest().version,
         };
         self.inner.shelf.put(store.clone());
-        let _ = entry.shared.store.set(store);
+        entry.shared.stored_in(store);
         entry.shared.stage.send_replace(Stage::Open);
         let now = self.now();
         self.engine.handle_command(now, command);

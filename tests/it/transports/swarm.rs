@@ -72,7 +72,10 @@ async fn fetch_over(protocols: &[Registration]) {
         let done = tokio::time::timeout(PATIENCE, media.complete(Some(Duration::from_secs(60)))).await;
         assert!(matches!(done, Ok(Ok(()))), "{done:?}, {:?}", media.progress());
         assert!(same(&file, out));
-        let used: Vec<_> = media.progress().flows.into_keys().map(|(_, p)| p.to_string()).collect();
+        let progress = media.progress();
+        let came: u64 = progress.flows.values().map(|f| f.pages).sum();
+        assert_eq!((progress.resumed, came), (0, progress.pages + progress.duplicates), "{progress:?}");
+        let used: Vec<_> = progress.flows.into_keys().map(|(_, p)| p.to_string()).collect();
         assert!(used.iter().all(|u| protocols.iter().any(|p| p.name == u)), "{used:?}");
     }
     for (receiver, ..) in receivers {
