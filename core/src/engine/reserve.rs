@@ -97,6 +97,7 @@ impl Engine {
             self.timers.set(Timer::Reserve, now);
         } else if self.session.link == Link::Welcome {
             self.end_reserve(now);
+            self.begin_anew(now);
         }
     }
 

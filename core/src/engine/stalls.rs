@@ -89,6 +89,24 @@ impl Engine {
         }
     }
 
+    /// The session speaks again after a silence: what stood still as well did so because of our own line, and not because of its
+    /// hosts. Their connections notice only as long after the silence as that took, at worst; so orders that have nobody else go
+    /// back, without a word against anybody, to be ordered anew over new connections.
+    pub(super) fn begin_anew(&mut self, now: Now) {
+        let still = |order: &Order| {
+            let mut mine = self.fetches.values().filter(|f| f.order == *order).peekable();
+            mine.peek().is_some()
+                && mine.all(|f| {
+                    let brought = f.moved.max(self.ways.since(&f.way));
+                    now.since(brought) >= self.config.silence && !self.may_turn(now, *order, f.source)
+                })
+        };
+        let orders =
+            self.assigned.iter().filter(|(_, a)| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare));
+        let orders: Vec<_> = orders.map(|(order, _)| *order).filter(still).collect();
+        orders.into_iter().for_each(|order| self.finish(now, order, Outcome::Stopped));
+    }
+
     /// See [`Engine::stalls`].
     pub(super) fn stalls_at(&self, now: Now, f: &Fetch) -> Option<(Now, Now)> {
         let source = self.assigned.get(&f.order)?.sources.get(f.source)?;

@@ -3,6 +3,7 @@
 //! differ. For what is `AsyncRead + AsyncWrite`, [`halves`] makes both (of futures' kind with `tokio_util::compat`).
 
 mod ask;
+mod doubt;
 mod intake;
 mod io;
 mod pool;
@@ -17,6 +18,7 @@ use icet::stream::EndCode;
 use thiserror::Error;
 
 pub use ask::{Answer, ask};
+pub use doubt::{Doubt, Listening};
 pub use icet::stream::{ALPN, PROTOCOL};
 pub use io::{IoRead, IoWrite, halves};
 pub use pool::BufferPool;

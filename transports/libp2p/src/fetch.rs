@@ -15,8 +15,11 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Carries out a request; dropping the stream resets it.
 pub(crate) fn fetch(node: Node, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
     stream::once(async move {
-        let (read, write) = io::asking(node.open(&request.host).await?);
-        Ok::<_, TransportError>(ask(read, write, &request, ANSWER).await?.into_stream())
+        let (stream, mut listening) = node.open(&request.host).await?;
+        let (read, write) = io::asking(stream);
+        let answer = ask(read, write, &request, ANSWER).await?;
+        listening.heard();
+        Ok::<_, TransportError>(answer.into_stream().inspect_ok(move |_| listening.heard()))
     })
     .try_flatten()
     .boxed()

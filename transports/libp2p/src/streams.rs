@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use iceshare::protocol::{ErrorKind, TransportError};
+use iceshare::stream::{Doubt, Listening};
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::ReadyUpgrade;
 use libp2p::core::{ConnectedPoint, Endpoint};
@@ -23,8 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::wire;
 
-/// A stream that we opened, or why not.
-pub(crate) type Reply = oneshot::Sender<Result<Stream, TransportError>>;
+/// A stream that we opened, and who listens to it; or why not.
+pub(crate) type Reply = oneshot::Sender<Result<(Stream, Listening), TransportError>>;
 /// Streams that others open, with the key that they proved.
 pub(crate) type Inbound = mpsc::Sender<(PeerId, Stream)>;
 
@@ -49,11 +50,26 @@ impl Way {
     }
 }
 
+/// A connection.
+#[derive(Debug)]
+struct Known {
+    way: Way,
+    id: ConnectionId,
+    doubt: Doubt,
+}
+
+/// A stream to open on a connection.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    reply: Reply,
+    listening: Listening,
+}
+
 #[derive(Debug)]
 pub(crate) struct Behaviour {
     inbound: Inbound,
-    connections: HashMap<PeerId, Vec<(Way, ConnectionId)>>,
-    orders: VecDeque<(PeerId, ConnectionId, Reply)>,
+    connections: HashMap<PeerId, Vec<Known>>,
+    orders: VecDeque<(PeerId, ConnectionId, Ask)>,
 }
 
 impl Behaviour {
@@ -61,19 +77,21 @@ impl Behaviour {
         Behaviour { inbound, connections: HashMap::new(), orders: VecDeque::new() }
     }
 
-    /// The best way to a peer that is open.
+    /// The best way to a peer that is open, and still leads there as far as requests tell.
     pub(crate) fn way(&self, peer: &PeerId) -> Option<Way> {
-        self.best(peer).map(|(way, _)| way)
+        self.best(peer).map(|c| c.way)
     }
 
-    fn best(&self, peer: &PeerId) -> Option<(Way, ConnectionId)> {
-        self.connections.get(peer)?.iter().copied().min()
+    fn best(&self, peer: &PeerId) -> Option<&Known> {
+        let good = self.connections.get(peer)?.iter().filter(|c| !c.doubt.is_raised());
+        good.min_by_key(|c| (c.way, c.id))
     }
 
     /// Opens a stream on the best connection of a peer; without one the reply is dropped.
     pub(crate) fn open(&mut self, peer: PeerId, reply: Reply) {
-        if let Some((_, connection)) = self.best(&peer) {
-            self.orders.push_back((peer, connection, reply));
+        if let Some(Known { id, doubt, .. }) = self.best(&peer) {
+            let ask = Ask { reply, listening: doubt.listen() };
+            self.orders.push_back((peer, *id, ask));
         }
     }
 }
@@ -106,11 +124,12 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(e) => {
-                self.connections.entry(e.peer_id).or_default().push((Way::of(e.endpoint), e.connection_id));
+                let known = Known { way: Way::of(e.endpoint), id: e.connection_id, doubt: Doubt::default() };
+                self.connections.entry(e.peer_id).or_default().push(known);
             }
             FromSwarm::ConnectionClosed(e) => {
                 if let Some(mine) = self.connections.get_mut(&e.peer_id) {
-                    mine.retain(|(_, id)| *id != e.connection_id);
+                    mine.retain(|c| c.id != e.connection_id);
                     if mine.is_empty() {
                         self.connections.remove(&e.peer_id);
                     }
@@ -142,7 +161,7 @@ impl NetworkBehaviour for Behaviour {
 pub(crate) struct Handler {
     peer: PeerId,
     inbound: Inbound,
-    orders: VecDeque<Reply>,
+    orders: VecDeque<Ask>,
 }
 
 impl Handler {
@@ -155,28 +174,28 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = Reply;
+    type FromBehaviour = Ask;
     type ToBehaviour = Infallible;
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = Reply;
+    type OutboundOpenInfo = Ask;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
         SubstreamProtocol::new(ReadyUpgrade::new(wire::PROTOCOL), ())
     }
 
-    fn on_behaviour_event(&mut self, reply: Reply) {
-        self.orders.push_back(reply);
+    fn on_behaviour_event(&mut self, ask: Ask) {
+        self.orders.push_back(ask);
     }
 
     fn poll(
         &mut self,
         _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Reply, Infallible>> {
-        while let Some(reply) = self.orders.pop_front() {
-            if !reply.is_closed() {
-                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(wire::PROTOCOL), reply);
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Ask, Infallible>> {
+        while let Some(ask) = self.orders.pop_front() {
+            if !ask.reply.is_closed() {
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(wire::PROTOCOL), ask);
                 return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
             }
         }
@@ -185,7 +204,7 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(
         &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Reply>,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Ask>,
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
@@ -193,11 +212,12 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
-                info: reply,
+                info: Ask { reply, mut listening },
             }) => {
-                let _ = reply.send(Ok(stream));
+                listening.heard();
+                let _ = reply.send(Ok((stream, listening)));
             }
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: reply, error }) => {
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: Ask { reply, .. }, error }) => {
                 let error = match error {
                     StreamUpgradeError::NegotiationFailed => TransportError::new(
                         ErrorKind::Protocol,

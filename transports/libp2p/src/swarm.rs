@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use iceshare::net::Context;
 use iceshare::protocol::{ErrorKind, HostAddr, NetKind, TransportError};
+use iceshare::stream::Listening;
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -173,7 +174,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`iceshare::protocol::PayloadProtocol::fetch`] gives them.
-    pub(crate) async fn open(&self, host: &HostAddr) -> Result<Stream, TransportError> {
+    pub(crate) async fn open(&self, host: &HostAddr) -> Result<(Stream, Listening), TransportError> {
         let peer = wire::peer_id(&host.key)
             .ok_or_else(|| TransportError::new(ErrorKind::Unreachable, "the host's key is no ed25519 key"))?;
         let endpoint = Endpoint::parse(&host.endpoint, &peer);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceshare::net::{Context, QuicLimits};
 use iceshare::protocol::{ErrorKind, Piece, Request, TransportError};
-use iceshare::stream::{Answer, ask};
+use iceshare::stream::{Answer, Listening, ask};
 use quinn::VarInt;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::link::{Busy, Link, Links, Served};
 use crate::wire::{Receiving, Sending};
@@ -18,9 +18,6 @@ use crate::wire::{Receiving, Sending};
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// QUIC chunks that are read at once: of packets of Ethernet's size about 90 KiB.
 const CHUNKS: usize = 64;
-
-/// Who has heard nothing for so long when a fetch is dropped doubts that the host is still there.
-const SILENCE: Duration = Duration::from_millis(900);
 
 /// Requests a range; see [`iceshare::protocol::PayloadProtocol::fetch`].
 pub(crate) fn fetch(
@@ -44,6 +41,10 @@ pub(crate) fn fetch(
 struct Coming {
     answer: Answer<Receiving<CHUNKS>, Sending>,
     listening: Listening,
+    _busy: Busy,
+    _counted: Counted,
+    /// A connection over which we fetch is of use.
+    _served: Option<Served>,
 }
 
 /// One of the requests of ours on a connection.
@@ -52,31 +53,6 @@ struct Counted(Arc<AtomicU32>);
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Notices when a request ends that nothing was heard of for long.
-struct Listening {
-    link: Link,
-    _busy: Busy,
-    _counted: Counted,
-    /// A connection over which we fetch is of use.
-    _served: Option<Served>,
-    since: Instant,
-}
-
-impl Listening {
-    fn heard(&mut self) {
-        self.since = Instant::now();
-        self.link.doubt(false);
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        if self.since.elapsed() > SILENCE {
-            self.link.doubt(true);
-        }
     }
 }
 
@@ -111,14 +87,8 @@ async fn on(links: &Links, link: &Link, busy: Busy, request: &Request) -> Result
     let (stream, receive) = opened.map_err(lost)?;
     let (shortest, window) = (link.shortest.clone(), links.config.window.into());
     let send = Sending { stream, connection: connection.clone(), shortest, window };
-    let mut listening = Listening {
-        link: link.clone(),
-        _busy: busy,
-        _counted: counted,
-        _served: link.serve(true),
-        since: Instant::now(),
-    };
+    let (served, mut listening) = (link.serve(true), link.doubt.listen());
     let answer = ask(Receiving::new(receive), send, request, ANSWER_TIME).await?;
     listening.heard();
-    Ok(Coming { answer, listening })
+    Ok(Coming { answer, listening, _busy: busy, _counted: counted, _served: served })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use iceshare::icet::stream::{ALPN, EndCode};
 use iceshare::icet::{NetKind, PeerKey};
 use iceshare::net::{Context, Slot, Slots, Standing};
 use iceshare::protocol::{ErrorKind, HostAddr, TransportError};
+use iceshare::stream::Doubt;
 use quinn::{Connection, ConnectionError, VarInt};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -45,8 +46,7 @@ pub(crate) struct Link {
     /// Those of ours.
     pub(crate) fetches: Arc<AtomicU32>,
     pub(crate) shortest: Arc<ShortestTrip>,
-    /// A request got no answer, or nothing more of one: the other end may be gone, which QUIC notices late.
-    doubted: Arc<AtomicBool>,
+    pub(crate) doubt: Doubt,
 }
 
 /// A request under way: the connection is not idle.
@@ -68,7 +68,7 @@ impl Link {
             requests: watch::Sender::new(0),
             fetches: Arc::default(),
             shortest: Arc::default(),
-            doubted: Arc::default(),
+            doubt: Doubt::default(),
         }
     }
 
@@ -99,11 +99,6 @@ impl Link {
     /// Whether the other end closed it because it has too many.
     pub(crate) fn was_one_too_many(&self) -> bool {
         matches!(self.connection.close_reason(), Some(ConnectionError::ApplicationClosed(c)) if c.error_code == close::BUSY)
-    }
-
-    /// Whether the other end is heard of, as far as requests tell.
-    pub(crate) fn doubt(&self, doubted: bool) {
-        self.doubted.store(doubted, Ordering::Relaxed);
     }
 
     /// Whether it leads to the host where that is now. One that began anew listens elsewhere, and its old end says nothing more.
@@ -235,7 +230,7 @@ impl Links {
 
     /// The newest connection with the host that is good.
     fn find(&self, host: &HostAddr) -> Option<Link> {
-        let good = |l: &&Link| l.is_open() && !l.doubted.load(Ordering::Relaxed) && l.leads_to(host);
+        let good = |l: &&Link| l.is_open() && !l.doubt.is_raised() && l.leads_to(host);
         lock(&self.open).get(&host.key).and_then(|links| links.iter().rev().find(good).cloned())
     }
 

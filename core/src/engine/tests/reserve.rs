@@ -69,9 +69,32 @@ fn a_session_in_doubt_is_a_silence_too() {
     assert_eq!(r.acked()[0], (0, vec![(10, 10)]), "as from elsewhere");
     r.e.handle_doubt(r.now, false);
     r.drain();
-    assert_eq!(r.stops.len(), 2);
+    assert_eq!(r.stops.len(), 3, "so is what stood still with the session, to be ordered anew");
     r.millis(60_000);
     assert!(r.started().is_empty());
+}
+
+#[test]
+fn what_stood_still_with_the_session_is_ordered_anew_and_nobody_is_blamed() {
+    let mut r = Rig::joined(100);
+    r.assign(vec![
+        assignment(1, PageSet::range(0, 9), Need::Bulk, &[1]),
+        assignment(2, PageSet::range(10, 19), Need::Bulk, &[1]),
+        assignment(3, PageSet::range(20, 29), Need::Bulk, &[2]),
+    ]);
+    let begun = r.started();
+    assert_eq!(begun.len(), 3);
+    begun.iter().for_each(|(id, first, ..)| r.page(*id, *first));
+    r.millis(600);
+    r.e.handle_doubt(r.now, true);
+    r.millis(1500);
+    r.page(begun[2].0, 21);
+    r.clear();
+    r.e.handle_doubt(r.now, false);
+    r.drain();
+    assert_eq!(r.stops, [begun[0].0, begun[1].0], "the third brings something");
+    let reports: Vec<_> = r.reports().iter().map(|r| (r.assignment, r.outcome, r.pages)).collect();
+    assert_eq!(reports, [(1, Outcome::Stopped, 1), (2, Outcome::Stopped, 1)]);
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Peer {
     }
 
     async fn hear(&self, host: &HostAddr) -> Result<String, TransportError> {
-        let mut stream = timeout(PATIENCE, self.node.open(host)).await.expect("an end")?;
+        let (mut stream, _) = timeout(PATIENCE, self.node.open(host)).await.expect("an end")?;
         let mut word = String::new();
         timeout(PATIENCE, stream.read_to_string(&mut word)).await.expect("an end").expect("a word");
         Ok(word)

@@ -53,6 +53,8 @@ use shape::Shape;
 pub const IDLE: Duration = Duration::from_secs(30);
 /// Without any packet for so long while something must be acknowledged, nobody is there.
 pub const SILENT: Duration = Duration::from_secs(5);
+/// The same until new requests go another way.
+const DOUBTED: Duration = Duration::from_millis(900);
 /// Who has an open request and hears nothing for so long, asks.
 const QUIET: Duration = Duration::from_secs(1);
 /// Packets in one direction, over which the keys are not used any more.
@@ -250,10 +252,12 @@ impl Association {
         self.over
     }
 
-    /// Whether new requests may go over it.
+    /// Whether new requests may go over it. Not while the other end is silent though it should have answered: if the way between
+    /// us was cut, a new association is sooner there than this one notices that it passes again.
     #[must_use]
     pub fn is_fresh(&self, now: Now) -> bool {
         self.over.is_none()
+            && self.flight.oldest().is_none_or(|oldest| now.since(oldest.max(self.heard)) < DOUBTED)
             && self.closing.is_none()
             && self.next_number < PACKETS / 2
             && now.since(self.created) < OLD
