@@ -18,6 +18,7 @@ mod fair;
 mod glance;
 pub mod io;
 mod join;
+mod judge;
 mod knock;
 mod learn;
 mod live;
