@@ -267,6 +267,9 @@ const MOST_AVOIDED: usize = 64;
 /// How long it is remembered that one was kept from a way, after that.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
+/// Half-life of what a publisher sends on receivers' word, and the seconds of its upload that may be at most, as that fades: a quarter in the
+/// long run.
+const RELIED: (Duration, f64) = (Duration::from_secs(30), 11.0);
 /// Half-life of distrust.
 pub(crate) const DISTRUST: Duration = Duration::from_secs(600);
 
@@ -361,6 +364,8 @@ pub(crate) struct Peer {
     pub(crate) credit: Credit,
     /// Bytes that it was ordered to fetch lately.
     pub(crate) lately: Fading,
+    /// Bytes that receivers had of it as a publisher lately because all others failed them, on their word; see [`Peer::may_be_relied_on`].
+    pub(crate) relied: Fading,
     pub(crate) contribution_stored: Contribution,
     pub(crate) media: BTreeSet<MediaIx>,
     /// Assignments to it that may run, though it left or its session ended.
@@ -430,6 +435,18 @@ impl Peer {
     /// Whether `host` failed it, and has sent it nothing since.
     pub(crate) fn is_dark(&self, host: PeerIx) -> bool {
         self.avoid.iter().any(|a| a.host == host && a.dark)
+    }
+
+    /// Whether a publisher that leaves to others what they have may be asked for it by who says that they failed: whoever lies gets
+    /// no more than a part of its upload, all of them together.
+    pub(crate) fn may_be_relied_on(&self, now: Now) -> bool {
+        let rate = self.up.known_rate().unwrap_or(UNKNOWN_RATE);
+        self.relied.now(now, RELIED.0) < rate * RELIED.1
+    }
+
+    /// It is to send so many bytes on somebody's word.
+    pub(crate) fn rely(&mut self, now: Now, bytes: u64) {
+        self.relied.add(now, RELIED.0, bytes as f64);
     }
 
     /// The same of a host that failed it just now.

@@ -449,6 +449,9 @@ impl Board {
         if let Some(h) = self.peers.get_mut(&after) {
             h.up.begin(now, left, need);
             h.serving.push(id);
+            if self.media.get(&media).is_some_and(|m| m.is_publisher(after)) {
+                h.rely(now, left);
+            }
         }
         if self.peers.get(&after).is_some_and(super::peer::Peer::is_there) {
             self.put_together(now, id);

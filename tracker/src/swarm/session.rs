@@ -357,6 +357,7 @@ impl Swarm {
                 contribution_stored: contribution,
                 media: std::collections::BTreeSet::new(),
                 detached: Vec::new(),
+                relied: Fading::default(),
                 avoid: Vec::new(),
                 told: now,
                 missed_up: super::bits::Pool::default(),

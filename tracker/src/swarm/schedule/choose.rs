@@ -410,6 +410,12 @@ pub(super) fn stand_ins(
     // Who has nothing yet, or was failed by somebody, can rely on the publisher, if on anybody.
     let publisher = board.media.get(&order.media).and_then(|m| m.publisher);
     let able = |p: &PeerIx| board.media.get(&order.media).is_some_and(|m| m.able.has(*p));
+    // One that rests stands in only as often as it may be asked for on somebody's word.
+    let spent = publisher.filter(|p| {
+        let may = board.peers.get(p).is_some_and(|p| p.may_be_relied_on(now));
+        !may && super::greedy::rests(board, order.media, *p)
+    });
+    known.extend(spent);
     let relies = publisher.filter(able).filter(|_| {
         board.peers.get(&order.receiver).is_some_and(|r| r.dark_hosts(now) > 0)
             || board.member(order.media, order.receiver).is_some_and(Member::is_new)

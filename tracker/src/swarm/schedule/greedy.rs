@@ -169,15 +169,21 @@ fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> b
     reaches.iter().any(|reach| {
         hosts.iter().any(|host| {
             let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(*host));
-            let ways: &[Use] = match publisher {
-                false => &[Use::Any],
-                true if helps(now, board, media, *host, receiver) => &[Use::Fresh, Use::Help],
-                true => &[Use::Fresh],
+            let help = if publisher { helps(now, board, media, *host, receiver) } else { Help::No };
+            let ways: &[Use] = match help {
+                _ if !publisher => &[Use::Any],
+                Help::No => &[Use::Fresh],
+                Help::Willing | Help::Relied => &[Use::Fresh, Use::Help],
             };
-            let order = |board: &mut Board, how| {
-                order_bulk(now, board, media, (*host, receiver), how, *reach, &hosts)
+            let mut order = |how| {
+                let bytes = order_bulk(now, board, media, (*host, receiver), how, *reach, &hosts);
+                if how == Use::Help && help == Help::Relied {
+                    let p = board.peers.get_mut(host);
+                    p.into_iter().for_each(|p| p.rely(now, bytes.unwrap_or(0)));
+                }
+                bytes.is_some()
             };
-            ways.iter().any(|how| order(board, *how))
+            ways.iter().any(|how| order(*how))
         })
     })
 }
@@ -195,26 +201,46 @@ fn survey(board: &mut Board, media: MediaIx) {
     m.upload += (all - m.upload) * LOOKED;
 }
 
-/// Whether a publisher should send what others have, too: if that makes a difference to the crowd, and it is willing, or to who starves.
-fn helps(now: Now, board: &mut Board, media: MediaIx, publisher: PeerIx, receiver: PeerIx) -> bool {
-    let Some(p) = board.peers.get(&publisher) else { return false };
+/// Whether a publisher should send what others have, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Help {
+    No,
+    /// It makes a difference to the crowd, and it is willing; or the receiver starves.
+    Willing,
+    /// The receiver says that others failed it.
+    Relied,
+}
+
+/// Whether a publisher leaves to others what they have: it wants to, or makes no difference to the crowd.
+pub(super) fn rests(board: &Board, media: MediaIx, publisher: PeerIx) -> bool {
+    let (Some(p), Some(m)) = (board.peers.get(&publisher), board.media.get(&media)) else { return true };
     let own = p.up.known_rate().unwrap_or(UNKNOWN_RATE);
-    let Some(m) = board.media.get_mut(&media) else { return false };
     // To one alone nobody else sends anything.
     let may = !p.once || m.able.len() <= 1;
+    !may || own < HELP * (own + m.upload)
+}
+
+fn helps(now: Now, board: &mut Board, media: MediaIx, publisher: PeerIx, receiver: PeerIx) -> Help {
+    if !rests(board, media, publisher) {
+        return Help::Willing;
+    }
+    let Some(p) = board.peers.get(&publisher) else { return Help::No };
+    let Some(m) = board.media.get_mut(&media) else { return Help::No };
     // Nor to who was failed by half of all others.
     let dark = board.peers.get(&receiver).map_or(0, |r| r.dark_hosts(now));
+    let relied = if p.may_be_relied_on(now) { Help::Relied } else { Help::No };
     if dark > 0 && 2 * dark + 1 >= m.able.len() {
-        return true;
+        return relied;
     }
-    if may && own >= HELP * (own + m.upload) {
-        return true;
-    }
-    let Some(r) = m.members.get_mut(&receiver) else { return false };
+    let Some(r) = m.members.get_mut(&receiver) else { return Help::No };
     if now.since(r.fed) > STARVED {
         r.helped_until = now + STARVED;
     }
-    now < r.helped_until
+    match now < r.helped_until {
+        true if dark > 0 => relied,
+        true => Help::Willing,
+        false => Help::No,
+    }
 }
 
 /// Gives a host something to send, as long as it has room.
@@ -229,7 +255,7 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
         let how = if publisher { Use::Fresh } else { Use::Any };
         let receivers = choose::receivers(board, now, media, host);
         let served = [Reach::Soon, Reach::Near, Reach::All].iter().any(|reach| {
-            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), how, *reach, &[]))
+            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), how, *reach, &[]).is_some())
         }) || (publisher && receivers.iter().take(4).any(|r| feed_bulk(now, board, media, *r)));
         if !served {
             break;
@@ -238,7 +264,7 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
     tick(now, board, media);
 }
 
-/// Orders bulk from a host to a receiver, if there are pages for it. `seen`: hosts with room.
+/// Orders bulk from a host to a receiver, if there are pages for it: how many bytes. `seen`: hosts with room.
 #[allow(clippy::too_many_arguments)]
 fn order_bulk(
     now: Now,
@@ -248,9 +274,9 @@ fn order_bulk(
     how: Use,
     reach: Reach,
     seen: &[PeerIx],
-) -> bool {
-    let Some(m) = board.media.get(&media) else { return false };
-    let Some(member) = m.members.get(&receiver).filter(|x| x.has_open()) else { return false };
+) -> Option<u64> {
+    let m = board.media.get(&media)?;
+    let member = m.members.get(&receiver).filter(|x| x.has_open())?;
     let (size, unit) = (choose::size(board, m, host, receiver), m.unit);
     let all = (0, m.pages() - 1);
     let near = choose::window(m, member);
@@ -259,7 +285,7 @@ fn order_bulk(
     // What is to be passed on goes in the grain of copies, so that many can pass on a little.
     let (ranges, size, need, start): (&[_], _, _, _) = match reach {
         Reach::All if !play => (&[all], size, Need::Bulk, Start::Anywhere),
-        _ if !play => return false,
+        _ if !play => return None,
         Reach::All if how == Use::Fresh && choose::is_short(board, media, host, receiver) => {
             (&[(from, all.1), all], unit, Need::Spare, Start::First)
         }
@@ -267,15 +293,15 @@ fn order_bulk(
         Reach::Soon => (soon.as_slice(), size, Need::Bulk, Start::Anywhere),
         Reach::Near => (&[near], size, Need::Bulk, Start::Anywhere),
         Reach::All if may_spare(board, media, host) => (&[all], size.min(unit), Need::Spare, Start::Anywhere),
-        Reach::All => return false,
+        Reach::All => return None,
     };
     let found =
         ranges.iter().find_map(|r| choose::rarest(board, media, (host, receiver), *r, size, how, start));
-    let Some((first, mut last)) = found else { return false };
+    let (first, mut last) = found?;
     if !choose::may_send(board, now, media, (host, receiver)) {
-        return false;
+        return None;
     }
-    let Some(proto) = board.protocol(now, host, receiver, need, 64 << 10) else { return false };
+    let proto = board.protocol(now, host, receiver, need, 64 << 10)?;
     // Little is risked to learn of a protocol, or of a host that was slow to death: a unit.
     let trial = |r: &Peer| r.is_on_trial(host, proto) || r.is_dark(host);
     let trial = board.peers.get(&receiver).is_some_and(trial);
@@ -284,13 +310,13 @@ fn order_bulk(
     }
     let bytes = board.media.get(&media).map_or(0, |m| m.table.bytes_of(first, last));
     if !is_quick(now, board, media, host, bytes) {
-        return false;
+        return None;
     }
     let stand_ins = Vec::new();
     let mut order =
         Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };
     choose::stand_ins(board, now, &mut order, seen.iter().copied());
-    board.issue(now, &order).is_some()
+    board.issue(now, &order).map(|_| bytes)
 }
 
 /// Whether a host will send so much in a reasonable time; now and then one that will not gets a try. Where nobody else has
@@ -369,7 +395,7 @@ fn late(now: Now, board: &mut Board, id: u64) {
     }
     // What a publisher that rests sends a second time, for nobody's playhead, is no help.
     let publisher = board.media.get(&media).is_some_and(|m| m.is_publisher(best.host));
-    if publisher && !in_danger && !helps(now, board, media, best.host, receiver) {
+    if publisher && !in_danger && helps(now, board, media, best.host, receiver) == Help::No {
         return;
     }
     let (host, proto) = (best.host, best.proto);

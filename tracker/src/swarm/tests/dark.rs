@@ -77,3 +77,50 @@ fn who_was_failed_by_all_others_is_sent_to_the_publisher_and_to_them_one_small_o
         assert!(trust > Some(0.99), "what it told is true: {trust:?}");
     }
 }
+
+#[test]
+fn who_lies_that_all_others_failed_it_gets_a_part_of_what_a_publisher_can_send_that_gives_once() {
+    const RATE: u64 = 100_000;
+    let mut w = World::new();
+    let origin = w.peer(1);
+    let limits =
+        |up| icet::message::Allow { up, down: None, near: false, withheld: Vec::new(), once: Some(true) };
+    w.say(origin, limits(Some(RATE)));
+    w.publish(origin, &media(&identity(1), "film", 1, 4000, 4000));
+    for n in [2, 3, 4, 5] {
+        let host = w.peer(n);
+        w.say(host, Join { version: 1, have: PageRanges::one(0, 3999), ..join("film", Intent::Share) });
+    }
+    let liars: Vec<_> = (9..12).map(|n| w.peer(n)).collect();
+    liars.iter().for_each(|l| w.join(*l, "film", Intent::Whole));
+    // What the publisher is to send, in order.
+    let mut queue = std::collections::VecDeque::new();
+    let (mut given, mut room) = (0, 0);
+    for second in 0..180 {
+        w.pass(Duration::from_secs(1));
+        for (i, liar) in liars.iter().enumerate() {
+            for a in w.assigned(*liar) {
+                let hosts: Vec<_> = std::iter::once(&a.source).chain(&a.stand_ins).collect();
+                let relied = hosts.iter().position(|s| s.host.key == identity(1).key());
+                for (i, s) in hosts.iter().enumerate().take(relied.unwrap_or(hosts.len())) {
+                    let (host, protocol) = (s.host.key, s.host.protocol.clone());
+                    let last = relied.is_none() && i + 1 == hosts.len();
+                    w.say(*liar, Report { host, protocol, last, ..silent(&a, Outcome::Stalled, 1000) });
+                }
+                if relied.is_some() {
+                    queue.push_back((i, a));
+                }
+            }
+        }
+        room += RATE;
+        while let Some((i, a)) = queue.pop_front_if(|(_, a)| a.pages.count(u64::MAX) * 4000 <= room) {
+            let bytes = a.pages.count(u64::MAX) * 4000;
+            (room, given) = (room - bytes, given + bytes);
+            w.done(liars[i], &a);
+        }
+        room = room.min(4 * RATE);
+        let most = RATE * (20 + second / 4);
+        assert!(given <= most, "{given} bytes after {second} s");
+    }
+    assert!(given > 20 * RATE, "it may be true: {given}");
+}
