@@ -30,6 +30,8 @@ const KEPT_HOSTS: usize = 8;
 pub enum Verdict {
     /// It could.
     Able,
+    /// It could, but failed this receiver and has sent it nothing since: it comes after others, with one small order at a time.
+    Dark,
     /// It has as much to send as it can.
     NoRoom,
     /// It, or each way to it, failed this receiver a moment ago.
@@ -339,6 +341,8 @@ impl Board {
             Verdict::Avoided
         } else if !room {
             Verdict::NoRoom
+        } else if r.is_dark(host) {
+            Verdict::Dark
         } else {
             Verdict::Able
         };
@@ -377,7 +381,7 @@ impl Board {
 /// What keeps all hosts from sending, from the point of view of the one that is nearest to it.
 fn in_their_way(hosts: &[Considered]) -> Reason {
     let any = |verdicts: &[Verdict]| hosts.iter().any(|h| verdicts.contains(&h.verdict));
-    if any(&[Verdict::Able]) {
+    if any(&[Verdict::Able, Verdict::Dark]) {
         Reason::Waits
     } else if any(&[Verdict::NoRoom]) {
         Reason::HostsFull

@@ -14,6 +14,10 @@ use crate::swarm::{Considered, Decided, Ordered, Reason, Verdict, Why, WhyError}
 fn verdict(v: Verdict) -> (&'static str, &'static str) {
     match v {
         Verdict::Able => ("able", "could send it"),
+        Verdict::Dark => (
+            "dark",
+            "failed this receiver and has sent it nothing since: after others, one small order at a time",
+        ),
         Verdict::NoRoom => ("no_room", "has as much to send as it can"),
         Verdict::Avoided => ("avoided", "failed this receiver a moment ago"),
         Verdict::Distrusted => ("map_not_believed", "several did not find there what it said it holds"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use icet::message::{Intent, Need, Outcome, Served, ServedItem};
+use icet::message::{Intent, Need, Outcome, Report, Served, ServedItem};
 use icet::{Identity, Offer};
 
 use super::super::{ConnId, Reason, Verdict, Why, WhyError};
@@ -124,6 +124,16 @@ fn what_stands_in_the_way_is_named() {
     }
     let y = why(&w, &identity(2), 5);
     assert_eq!((y.reason, verdict(&y, 1)), (Reason::Avoided, Some(Verdict::Avoided)));
+
+    // It sent nothing: then it is left alone for a moment, and tried again.
+    let (mut w, _, r) = pair(&["http"], false);
+    for a in w.assigned(r) {
+        w.say(r, Report { bytes: 0, pages: 0, ..report(&a, Outcome::Stalled) });
+    }
+    let found = |w: &World| verdict(&why(w, &identity(2), 600), 1);
+    assert_eq!(found(&w), Some(Verdict::Avoided));
+    w.pass(Duration::from_secs(3));
+    assert_eq!(found(&w), Some(Verdict::Dark));
 
     // It has enough to do.
     let (mut w, _, r) = pair(&["http"], false);
