@@ -180,17 +180,27 @@ fn a_broadcast_whose_broadcaster_is_gone_is_off_the_air() {
     let source = network.path("source.opus");
     opus_like(&source, 60_000, 1200, 11).expect("a source");
     let (mut station, url) = broadcast(&network, "station", &source, &["--loop"]);
-    let (get, out) = network.get("get", &url, &[]);
+    let (get, out) = network.get("get", &url, &["--json"]);
     let play = network.run("play", &["play", &url]);
     play.line("its link", |l| l.starts_with("http://").then_some(()));
+    let (slow, played) = (network.run("slow", &["play", &url]), network.path("played.opus"));
+    let link = slow.line("its link", |l| l.starts_with("http://").then(|| l.trim().to_owned()));
     let size = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
     until("the listener hears something", || size(&out) > 4000);
+    let fetched = std::process::Command::new("curl").args(["-sS", "-o"]).arg(&played).arg(&link).spawn();
+    until("its player hears something", || size(&played) > 4000);
     station.kill();
-    for mut listener in [play, get] {
+    let told = get.line("what was recorded", |l| l.contains("broke_off").then(|| l.to_owned()));
+    assert!(told.contains("off the air"), "{told}");
+    get.error_line("its closing note", |l| l.contains("; it broke off").then_some(()));
+    for mut listener in [play, get, slow] {
         listener.ends_with(5);
         assert!(listener.stderr().contains("off the air"), "{}", listener.stderr());
     }
     is_a_stretch(&source, &out, 0);
+    // Its player heard it to the end: no connection that breaks.
+    assert!(fetched.expect("curl").wait().is_ok_and(|s| s.success()));
+    is_a_stretch(&source, &played, 0);
     network.run("info", &["info", &url]).ends_with(4);
     // Who comes back goes on all the same.
     let (_station, again) = broadcast(&network, "station", &source, &["--loop"]);

@@ -90,7 +90,11 @@ async fn with(
     if live {
         let p = media.progress();
         note(format!("{} bytes came, {} pages refused", p.bytes, p.bad));
-        return outcome;
+        // Its player ended well; the broadcast did not.
+        return match outcome {
+            Ok(()) if media.is_off_air() => Err(peer::opened(OpenError::OffAir)),
+            outcome => outcome,
+        };
     }
     let (progress, elapsed) = (media.progress(), started.elapsed());
     let figures =
@@ -146,27 +150,31 @@ async fn until_ended(mut child: Child, stop: &CancellationToken) -> Outcome {
     }
 }
 
-/// Ends when the media does (withdrawn, refused), which a player sees as a broken connection. A broadcast that has ended is no failure:
-/// its player hears the rest.
+/// Ends when the media does (withdrawn, refused), which a player sees as a broken connection. A broadcast that has ended is no failure,
+/// nor is one that broke off before all was heard: its player hears the rest.
 async fn failed(media: &Media) -> Failure {
     let failure = ended(media).await;
     match failure {
         Some(e) => peer::opened(e),
         None => {
-            note("the broadcast has ended");
+            note(if media.is_off_air() {
+                "the broadcast broke off: its broadcaster is gone; what has come of it is played to the end"
+            } else {
+                "the broadcast has ended"
+            });
             std::future::pending().await
         }
     }
 }
 
-/// Waits until nothing comes any more: for what reason, or none if a broadcast has ended as it should.
+/// Waits until nothing comes any more: for what reason, or none of a broadcast of which the rest can be heard.
 async fn ended(media: &Media) -> Option<OpenError> {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
         let over = media.is_live() && media.store().ended().is_some();
         match media.failure() {
-            Some(OpenError::Withdrawn(_)) if media.is_live() => return None,
+            Some(OpenError::Withdrawn(_) | OpenError::OffAir) if media.is_live() => return None,
             Some(e) => return Some(e).filter(|_| !over),
             None if over && media.store().came_to_the_end() => return None,
             None => {}

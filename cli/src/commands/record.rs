@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iceshare::{LivePage, Media};
+use iceshare::{LivePage, Media, OpenError};
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ struct Recorded {
     left_out: u64,
     /// Whether the broadcast had ended.
     ended: bool,
+    /// Why it ends before that, if nobody wanted it to.
+    broke_off: Option<String>,
 }
 
 impl Recorded {
@@ -61,7 +63,7 @@ pub(super) async fn record(
 ) -> Outcome {
     let mut reader = media.live_reader();
     let (mut recorded, mut now) = (Recorded::default(), Now::default());
-    let (mut begun, mut stopped) = (None, false);
+    let (mut begun, mut stopped, mut failure) = (None, false, None);
     loop {
         let next = async {
             match recorded.first {
@@ -77,11 +79,24 @@ pub(super) async fn record(
         };
         let page = tokio::select! {
             () = stop.cancelled() => { stopped = true; break }
-            page = next => page?,
+            page = next => page,
         };
-        let Some(page) = page else {
-            recorded.ended = true;
-            break;
+        let page = match page {
+            Ok(Some(page)) => page,
+            Ok(None) if media.is_off_air() => {
+                failure = Some(peer::opened(OpenError::OffAir));
+                break;
+            }
+            Ok(None) => {
+                recorded.ended = true;
+                break;
+            }
+            // What was recorded is told all the same.
+            Err(e) if recorded.first.is_some() => {
+                failure = Some(e);
+                break;
+            }
+            Err(e) => return Err(e),
         };
         if !page.ahead {
             let from = *begun.get_or_insert(page.time);
@@ -102,19 +117,27 @@ pub(super) async fn record(
         }
     }
     out.flush().await?;
+    recorded.broke_off = failure.as_ref().and_then(Failure::text).map(str::to_owned);
     note(format!(
         "{}: {} pages, {} bytes{}{}",
         crate::escape::printable(name),
         recorded.setup + recorded.pages,
         recorded.bytes,
         if recorded.left_out > 0 { format!(", {} left out", recorded.left_out) } else { String::new() },
-        if recorded.ended { "; the broadcast has ended" } else { "" },
+        match (recorded.ended, &recorded.broke_off) {
+            (true, _) => "; the broadcast has ended",
+            (_, Some(_)) => "; it broke off",
+            _ => "",
+        },
     ));
     if json {
         output::json(&recorded)?;
     }
     if recorded.ended && recorded.pages == 0 {
         return Err(Failure::with(5, "the broadcast ended before a page of it came"));
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     // Without a time, an interrupt is how one ends a recording; it is told apart by its code all the same.
     if stopped { Err(Failure::interrupted()) } else { Ok(()) }

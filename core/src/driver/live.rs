@@ -209,10 +209,10 @@ impl LiveReader {
         LiveReader { next: Some(page), ..self }
     }
 
-    /// The next page; none when the broadcast has ended.
+    /// The next page; none when the broadcast has ended, or is off the air ([`Media::is_off_air`]) and all that came of it was given.
     ///
     /// # Errors
-    /// If the media was withdrawn or refused, or its pages cannot be read.
+    /// If the media was taken off or refused, or its pages cannot be read.
     pub async fn next(&mut self) -> Result<Option<LivePage>, OpenError> {
         let store = self.media.store().clone();
         let mut changed = store.changed();
@@ -239,16 +239,26 @@ impl LiveReader {
             {
                 return Ok(None);
             }
-            match &*stage.borrow_and_update() {
-                // Its broadcaster takes it off when it has ended: what has not come by now does not come.
-                Stage::Failed(OpenError::Withdrawn(_)) => return Ok(None),
-                Stage::Failed(e) => return Err(e.clone()),
-                _ => {}
-            }
             // It does not come any more, nor do those up to the window.
             if let Some(next) = self.next.filter(|n| store.is_gone(*n)) {
                 (self.next, self.fell_behind) = (None, Some((next, self.time)));
                 continue;
+            }
+            match &*stage.borrow_and_update() {
+                // Its broadcaster takes it off when it has ended, its tracker when that is gone: what has not come by now does not
+                // come, and what lies behind it is given at once.
+                Stage::Failed(OpenError::Withdrawn(_) | OpenError::OffAir) => {
+                    let Some(further) = self.next.and_then(|next| store.first_held(next)) else {
+                        return Ok(None);
+                    };
+                    // It may have come just now.
+                    if self.next != Some(further) {
+                        self.left_out(Some(further));
+                    }
+                    continue;
+                }
+                Stage::Failed(e) => return Err(e.clone()),
+                _ => {}
             }
             // Later ones are here: this one is late.
             let late = self.next.filter(|n| store.last_held().is_some_and(|last| last > *n));
@@ -259,14 +269,7 @@ impl LiveReader {
             if let Some((page, since)) = missing
                 && since.elapsed() >= PATIENCE
             {
-                self.next = store.first_held(page);
-                if !self.quiet {
-                    tracing::warn!(
-                        page,
-                        next = self.next,
-                        "a live page did not come in time; it is left out"
-                    );
-                }
+                self.left_out(store.first_held(page));
                 continue;
             }
             let deadline = missing.map_or_else(|| Instant::now() + PATIENCE, |(_, since)| since + PATIENCE);
@@ -275,6 +278,14 @@ impl LiveReader {
                 r = stage.changed() => if r.is_err() { return Err(OpenError::Closed) },
                 () = sleep_until(deadline) => {}
             }
+        }
+    }
+
+    /// Goes on with page `next`, those before it being missing.
+    fn left_out(&mut self, next: Option<PageNo>) {
+        let page = std::mem::replace(&mut self.next, next);
+        if !self.quiet {
+            tracing::warn!(page, next, "a live page did not come in time; it is left out");
         }
     }
 
@@ -389,6 +400,12 @@ impl Media {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.store.is_live()
+    }
+
+    /// Whether it is live and its tracker gave it up: its broadcaster was gone for too long before the broadcast had ended.
+    #[must_use]
+    pub fn is_off_air(&self) -> bool {
+        self.is_live() && self.store.ended().is_none() && matches!(self.failure(), Some(OpenError::OffAir))
     }
 
     /// Reads live media from where this peer came in.
