@@ -69,6 +69,9 @@ pub enum OpenError {
     /// The tracker knows a higher version, or another manifest of the same one.
     #[error("{0}")]
     Outdated(String),
+    /// The tracker has no session for this key: another program has it, or the operator bans it.
+    #[error("the tracker refuses this key: {0}")]
+    KeyRefused(String),
     /// The tracker refused for another reason.
     #[error("the tracker refused: {0}")]
     Refused(String),
@@ -97,7 +100,7 @@ impl OpenError {
             OpenError::Tracker { .. } => 3,
             OpenError::NoMedia { .. } | OpenError::Withdrawn(_) | OpenError::TakenOff => 4,
             OpenError::NoData(..) | OpenError::OffAir => 5,
-            OpenError::Trust(_) | OpenError::Outdated(_) => 6,
+            OpenError::Trust(_) | OpenError::Outdated(_) | OpenError::KeyRefused(_) => 6,
             OpenError::Refused(_) | OpenError::Store(_) | OpenError::InUse(_) | OpenError::Closed => 1,
         }
     }
@@ -115,12 +118,14 @@ impl OpenError {
             Refusal::TakenOff => OpenError::TakenOff,
             Refusal::OffAir => OpenError::OffAir,
             Refusal::Locate { error, .. } => OpenError::Refused(error.text),
-            Refusal::Error(ErrorMessage { code, text, .. }) => match code {
+            Refusal::Error(ErrorMessage { code, request, text, .. }) => match code {
                 ErrorCode::NO_MEDIA => OpenError::NoMedia {
                     tracker: url.authority(),
                     path: path.clone(),
                     why: Some(text).filter(|t| !t.is_empty() && t != NOTHING_MORE),
                 },
+                // Of the whole session, not of what was asked in it.
+                ErrorCode::FORBIDDEN if request.is_none() => OpenError::KeyRefused(text),
                 ErrorCode::ROLLBACK => OpenError::Outdated(text),
                 ErrorCode::OWNED | ErrorCode::FORGED | ErrorCode::OTHER_PUBLISHER => OpenError::Trust(text),
                 _ => OpenError::Refused(text),

@@ -119,19 +119,17 @@ impl Engine {
         }
     }
 
-    /// The tracker prefers another session of our key.
+    /// The tracker has no session for our key: it prefers another one of it, or bans it.
     fn forbidden(&mut self, now: Now, m: ErrorMessage) {
         // What we left a moment ago may be told so late that it is heard here: no rival, then.
         if self.session.moved.is_some_and(|at| now.since(at) < OWN) {
             return;
         }
-        self.session.patience = pause(&m).unwrap_or(RIVAL);
-        if m.retry.is_none() || self.session.epoch.is_some() {
-            return;
-        }
-        // Another program was there first. It may be dead without the tracker knowing yet.
         self.session.refusals += 1;
-        if self.session.refusals >= REFUSALS {
+        // Another program may be dead without the tracker knowing yet; who is banned is not told to come back.
+        let in_vain = self.session.refusals >= REFUSALS || m.retry.is_none();
+        self.session.patience = pause(&m).filter(|_| !in_vain).unwrap_or(RIVAL);
+        if in_vain && self.session.epoch.is_none() {
             for handle in self.media.keys().copied().collect::<Vec<_>>() {
                 self.refuse(now, handle, Refusal::Error(m.clone()));
             }

@@ -281,6 +281,7 @@ impl Engine {
         let same = s.epoch == Some(m.epoch);
         s.link = Link::Welcome;
         s.epoch = Some(m.epoch);
+        s.refusals = 0;
         s.ack_delay = self.config.ack_delay.min(Duration::from_millis(u64::from(m.ack_delay)));
         let reports = std::mem::take(&mut s.reports);
         if !same {

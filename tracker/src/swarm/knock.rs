@@ -32,6 +32,8 @@ const UNHEARD: Duration = Duration::from_millis(1500);
 pub(crate) const HUSH: Duration = Duration::from_millis(350);
 /// So long a peer may take to say something after it was knocked at: a lost packet or two, and a slow line.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Whose key another program has may take so long; who was refused for it comes back after half of what it was told, or later.
+const GONE: Duration = Duration::from_millis(1400);
 /// Pause between two questions to a peer that answers.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -130,6 +132,20 @@ impl Board {
                 self.ask_receivers(now, host, QUIET_NOW);
             }
         }
+    }
+
+    /// Whether a peer is gone, in whose place another program with its key would come; if that is not known, it is asked.
+    pub(crate) fn is_gone(&mut self, now: Now, peer: PeerIx) -> bool {
+        let Some(p) = self.peers.get(&peer) else { return true };
+        let unanswered =
+            p.knocked.filter(|(at, answered)| !answered && p.sent.is_none_or(|sent| sent <= *at));
+        if p.presence == Presence::Away || unanswered.is_some_and(|(at, _)| now.since(at) >= GONE) {
+            return true;
+        }
+        if !p.is_asked(now) {
+            self.knock(now, peer);
+        }
+        false
     }
 
     /// Asks a peer whether it is there.

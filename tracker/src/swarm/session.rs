@@ -14,10 +14,12 @@ use super::reach::{self, Proof, Reachable};
 use super::schedule::Event;
 use super::{ConnId, Contribution, DialId, Effect, Store, Swarm};
 
+/// Who finds another program with its key in its place may come back after so long: by then it is known whether that is there.
+const COME_BACK: Duration = Duration::from_secs(3);
+const RIVAL: &str = "another program with this key is connected, from another computer or data folder: stop it, or use another key (--key)";
+/// The same while nobody knows yet.
+const ASKED: &str = "another program with this key had a session here: it is asked whether it is still there";
 /// What a session is told when its key has a newer one.
-/// Another program with one's key is there if it said something within so long: a broadcaster says how far it is each second.
-const THERE: Duration = Duration::from_secs(5);
-const RIVAL: &str = "another program with this key, but another data folder, is connected: stop it, or use another key (--key)";
 const DISPLACED: &str = "another session of this key began; two computers need two keys";
 /// A session that says no hello is closed after this.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -286,8 +288,10 @@ impl Swarm {
         let Some(session) = self.sessions.get(&conn) else { return };
         let (key, observed, kind, contribution) =
             (session.key, session.observed, session.kind, session.contribution);
-        let before = self.board.keys.get(&key).and_then(|ix| self.board.peers.get(ix));
-        if let Some((old, heard, instance)) = before.and_then(|p| Some((p.conn?, p.heard, p.instance))) {
+        let before = self.board.keys.get(&key).and_then(|ix| Some((*ix, self.board.peers.get(ix)?)));
+        if let Some((ix, old, instance, knocked)) =
+            before.and_then(|(ix, p)| Some((ix, p.conn?, p.instance, p.knocked)))
+        {
             // The newest session of a key wins, by when its carrier stood: a hello may come late.
             if conn < old {
                 self.send(conn, refuse(ErrorCode::FORBIDDEN, DISPLACED));
@@ -296,9 +300,10 @@ impl Swarm {
             }
             // But of two programs with one key the first, as long as it is there.
             let rival = hello.instance.zip(instance).is_some_and(|(a, b)| a != b);
-            if rival && now.since(heard) < THERE {
-                let retry = u32::try_from(THERE.as_millis()).ok();
-                self.send(conn, Refused { retry, ..refuse(ErrorCode::FORBIDDEN, RIVAL) });
+            if rival && !self.board.is_gone(now, ix) {
+                let text = if knocked.is_some_and(|(_, answered)| answered) { RIVAL } else { ASKED };
+                let retry = u32::try_from(COME_BACK.as_millis()).ok();
+                self.send(conn, Refused { retry, ..refuse(ErrorCode::FORBIDDEN, text) });
                 self.close(conn, "another program with this key is connected");
                 return;
             }

@@ -557,6 +557,38 @@ fn who_finds_another_program_in_its_place_gives_up_after_a_while() {
 }
 
 #[test]
+fn who_had_a_session_and_finds_another_program_in_its_place_hurries_back_twice_only() {
+    let mut r = Rig::new();
+    r.join(100);
+    r.connect(1);
+    r.disconnect();
+    let (code, text) = (ErrorCode::FORBIDDEN, "another program".to_owned());
+    let there = ErrorMessage { code, request: None, media: None, text, retry: Some(3000) };
+    for n in 1..=5 {
+        r.millis(60_000);
+        r.e.handle_connected(r.now, tracker());
+        r.drain();
+        r.rest.clear();
+        r.tell(there.clone().into());
+        assert!(!r.rest.iter().any(|a| matches!(a, Action::Refused { .. })), "{n}: {:?}", r.rest);
+        r.disconnect();
+        let pause = r.e.poll_timeout().unwrap().since(r.now).as_millis();
+        let between = if n < 3 { 1500..=3000 } else { 30_000..=60_000 };
+        assert!(between.contains(&pause), "{n}: {pause}");
+    }
+}
+
+#[test]
+fn who_is_banned_is_told_at_once() {
+    let mut r = Rig::new();
+    r.join(100);
+    r.e.handle_connected(r.now, tracker());
+    let (code, text) = (ErrorCode::FORBIDDEN, "banned".to_owned());
+    r.tell(ErrorMessage { code, request: None, media: None, text, retry: None }.into());
+    assert!(r.rest.iter().any(|a| matches!(a, Action::Refused { .. })), "{:?}", r.rest);
+}
+
+#[test]
 fn an_own_session_that_ends_late_is_no_rival() {
     let mut r = Rig::new();
     r.join(100);

@@ -87,31 +87,56 @@ fn a_hello_that_comes_late_does_not_end_the_session_that_replaced_it() {
 }
 
 #[test]
-fn of_two_programs_with_one_key_the_first_stays_as_long_as_it_speaks() {
+fn of_two_programs_with_one_key_the_first_stays_as_long_as_it_answers() {
     let mut w = World::new();
-    let begin = |w: &mut World, instance: u8| {
-        let conn = w.connect(&identity(2), "10.0.0.2:4000");
+    let mut places = 0;
+    let mut begin = |w: &mut World, instance: u8| {
+        places += 1;
+        let conn = w.connect(&identity(2), &format!("10.0.{places}.2:4000"));
         let instance = Some(icet::key::Hash([instance; 32]));
         w.say(conn, icet::message::Hello { instance, ..hello(vec![tcp("10.0.0.2:4000")]) });
         conn
     };
+    let is_asked = |w: &mut World, conn| w.heard(conn).iter().any(|m| matches!(m, ToPeer::Knock(_)));
     let first = begin(&mut w, 1);
-    for nonce in 0..5 {
-        w.pass(Duration::from_secs(4));
-        w.say(first, Ping { nonce });
+    // However long it has said nothing, and however often the other one comes.
+    for (nonce, pause) in [(0, 600), (1, 2), (2, 2), (3, 3600)] {
+        w.pass(Duration::from_secs(pause));
         let second = begin(&mut w, 2);
         let refused = w.error(second).unwrap();
-        assert_eq!((refused.code, refused.retry), (ErrorCode::FORBIDDEN, Some(5000)));
-        assert!(refused.text.contains("another program with this key"), "{}", refused.text);
+        assert_eq!((refused.code, refused.retry), (ErrorCode::FORBIDDEN, Some(3000)));
+        let text = if nonce == 0 { "it is asked" } else { "another program with this key is connected" };
+        assert!(refused.text.contains(text), "{}", refused.text);
         assert!(w.closed.contains_key(&second) && !w.closed.contains_key(&first));
+        assert!(is_asked(&mut w, first));
+        w.pass(Duration::from_millis(600));
+        w.say(first, Ping { nonce });
     }
     // The same one, begun again, need not wait.
     let again = begin(&mut w, 1);
     assert!(w.closed.contains_key(&first) && !w.closed.contains_key(&again));
-    // Nor does another one for long, once the first says nothing any more.
-    w.pass(Duration::from_secs(5));
+    // Nor does another one for long, once the first does not answer: the knock is a question, not what was said before.
+    w.pass(Duration::from_millis(700));
+    w.say(again, Ping { nonce: 9 });
+    w.frozen.insert(again);
+    let early = begin(&mut w, 2);
+    assert!(is_asked(&mut w, again));
+    w.pass(Duration::from_millis(1300));
+    let early_too = begin(&mut w, 2);
+    assert!(w.closed.contains_key(&early) && w.closed.contains_key(&early_too));
+    w.pass(Duration::from_millis(100));
+    assert!(!w.closed.contains_key(&again));
     let second = begin(&mut w, 2);
     assert!(w.closed.contains_key(&again) && !w.closed.contains_key(&second));
+    // Who is known to be away is not asked again.
+    w.frozen.insert(second);
+    w.pass(Duration::from_secs(1));
+    let refused = begin(&mut w, 3);
+    w.pass(Duration::from_secs(30));
+    let third = begin(&mut w, 3);
+    assert!(
+        w.closed.contains_key(&refused) && w.closed.contains_key(&second) && !w.closed.contains_key(&third)
+    );
 }
 
 #[test]

@@ -1,0 +1,78 @@
+//! Two computers with one key: a publisher's key file that was copied.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use iceshare_tests::{Network, Proc, media, same};
+
+/// Publishes with a copy of `first`'s key from a data folder of its own: to the tracker, another computer.
+fn publish_from_a_copy(net: &Network, first: &str, file: &Path) -> Proc {
+    let copy = net.path("copied-key");
+    std::fs::copy(net.path(first).join("key"), &copy).unwrap_or_else(|e| panic!("{e}"));
+    let (file, copy) = (file.to_string_lossy(), copy.to_string_lossy());
+    net.run("elsewhere", &["publish", &file, "--tracker", &net.tracker.url, "--key", &copy])
+}
+
+fn song(net: &Network) -> std::path::PathBuf {
+    let file = net.path("song.opus");
+    media::opus_like(&file, 300_000, 4200, 31).unwrap_or_else(|e| panic!("{e}"));
+    file
+}
+
+/// A publisher that nobody fetches from says nothing for minutes; it is there all the same.
+#[test]
+fn a_copy_of_the_key_of_an_idle_publisher_is_refused() {
+    let net = Network::new();
+    let file = song(&net);
+    let (publisher, url) = net.publish("publisher", &file, &[]);
+    let mut second = publish_from_a_copy(&net, "publisher", &file);
+    second.ends_with(6);
+    let said = second.stderr();
+    assert!(said.contains("refuses this key: another program with this key is connected"), "{said}");
+    assert!(said.contains("use another key (--key)"), "{said}");
+    assert!(!publisher.stderr().contains("ends the session"), "{}", publisher.stderr());
+    let (mut get, out) = net.get("receiver", &url, &[]);
+    get.ends_with(0);
+    assert!(same(&file, &out));
+}
+
+/// What was killed, or lost its network, keeps nobody out, though its session still stands.
+#[test]
+fn who_comes_back_from_elsewhere_gets_in_once_the_first_does_not_answer() {
+    let net = Network::new();
+    let file = song(&net);
+    let (publisher, url) = net.publish("publisher", &file, &[]);
+    publisher.signal("STOP");
+    let began = Instant::now();
+    let second = publish_from_a_copy(&net, "publisher", &file);
+    let again = second.line("its link", |l| l.starts_with("icet://").then(|| l.trim().to_owned()));
+    let took = began.elapsed();
+    eprintln!("in after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(url, again);
+    let (mut get, out) = net.get("receiver", &url, &[]);
+    get.ends_with(0);
+    assert!(same(&file, &out));
+    // The first one hears of it, and does not push the other one out.
+    publisher.signal("CONT");
+    publisher.error_line("that another one has its place", |l| l.contains("ends the session").then_some(()));
+    let (mut get, out) = net.get("another receiver", &url, &[]);
+    get.ends_with(0);
+    assert!(same(&file, &out));
+    assert!(!second.stderr().contains("another session of this key began"), "{}", second.stderr());
+}
+
+/// Begun again in its place, it need not wait for anything.
+#[test]
+fn a_killed_publisher_is_back_at_once() {
+    let net = Network::new();
+    let file = song(&net);
+    let (mut publisher, url) = net.publish("publisher", &file, &[]);
+    publisher.kill();
+    let began = Instant::now();
+    let (_again, same_url) = net.publish("publisher", &file, &[]);
+    let took = began.elapsed();
+    eprintln!("back after {} ms", took.as_millis());
+    assert_eq!(url, same_url);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
