@@ -47,13 +47,13 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "RATE")]
     pub(crate) down: Option<Rate>,
     /// Folder for keys, for what is trusted and for what is fetched
-    #[arg(long, global = true, value_name = "DIR", env = "ICESHARE_DATA")]
+    #[arg(long, global = true, value_name = "DIR", env = "ICESHARE_DATA", value_parser = perhaps())]
     pub(crate) data: Option<PathBuf>,
     /// Secret key of this peer; made if it is not there [default: DIR/key to publish, DIR/listener to fetch]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// TOML file with the same names as these options
-    #[arg(long, global = true, value_name = "FILE", env = "ICESHARE_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "ICESHARE_CONFIG", value_parser = perhaps())]
     pub(crate) config: Option<PathBuf>,
     /// Where to listen for other peers, UDP and TCP; port 0 means any [default: all addresses, any port]
     #[arg(long, global = true, value_name = "ADDR:PORT", value_parser = parse_address)]
@@ -66,6 +66,12 @@ pub(crate) struct Common {
     /// Tell more; twice: everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// A path, or nothing: an empty variable is as good as none.
+fn perhaps() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{OsStringValueParser, TypedValueParser};
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Common options that matter to a command which does not go to the network; the others are left out of its help.

@@ -1,21 +1,17 @@
 //! The configuration file, and how it and the command line make the settings of a run.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use iceshare::icet::IcetUrl;
+use iceshare::protocol::{RegistryError, SettingError};
 use iceshare::shelf::Anonymous;
+use icetracker::config::{self, Keys};
 
 use crate::args::{Common, parse_anonymous, parse_tracker};
 use crate::failure::Failure;
 use crate::giving::{self, OfMedia, Rules};
 use crate::rate::Rate;
-
-mod keys;
-
-use keys::Keys;
 
 /// The names of the options.
 const KEYS: [&str; 17] = [
@@ -37,8 +33,6 @@ const KEYS: [&str; 17] = [
     "give-month",
     "give-media",
 ];
-/// Longest file, in bytes.
-const MOST: u64 = 1 << 20;
 
 /// One of a few words, as behind the flag.
 fn word<T: clap::ValueEnum>(s: &str) -> Result<T, String> {
@@ -49,9 +43,35 @@ fn word<T: clap::ValueEnum>(s: &str) -> Result<T, String> {
     })
 }
 
+/// What of the settings of payload protocols stands in the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OfFile {
+    path: PathBuf,
+    /// Whether it chooses them.
+    transport: bool,
+    /// (protocol, key).
+    set: Vec<(String, String)>,
+}
+
+impl OfFile {
+    fn brought(&self, e: &RegistryError) -> bool {
+        match e {
+            RegistryError::Setting(
+                SettingError::Unknown { protocol, key, .. } | SettingError::Value { protocol, key, .. },
+            ) => self.set.iter().any(|(p, k)| p == protocol && k == key),
+            RegistryError::Unknown { names, .. } => {
+                self.transport || self.set.iter().any(|(p, _)| names.contains(&format!("{p:?}")))
+            }
+            RegistryError::Repeated(_) => self.transport,
+            _ => false,
+        }
+    }
+}
+
 /// What a run goes by.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
+    of_file: Option<OfFile>,
     /// Names of payload protocols; empty: all.
     pub(crate) transport: Vec<String>,
     /// (protocol, key, value); each key once.
@@ -68,11 +88,23 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Why payload protocols refuse these settings; with the file's name, if it is that which names them.
+    pub(crate) fn refused(&self, e: &RegistryError) -> Failure {
+        let text = crate::failure::whole(e);
+        match self.of_file.as_ref().filter(|file| file.brought(e)) {
+            Some(file) => Failure::usage(format!("{}: {text}", file.path.display())),
+            None => Failure::usage(text),
+        }
+    }
+
     /// Reads the configuration file, if one is named, and lays the flags over it.
     pub(crate) fn load(flags: &Common) -> Result<Settings, Failure> {
-        let file = match &flags.config {
+        // A variable that is set to nothing names no file, and no folder either.
+        let given = |path: &Option<PathBuf>| path.clone().filter(|p| !p.as_os_str().is_empty());
+        let path = given(&flags.config);
+        let file = match &path {
             Some(path) => {
-                let text = read_file(path).map_err(|e| {
+                let text = config::read(path).map_err(|e| {
                     Failure::usage(format!("cannot read the configuration {}: {e}", path.display()))
                 })?;
                 parse(&text, path.parent().unwrap_or(Path::new("")))
@@ -80,7 +112,7 @@ impl Settings {
             }
             None => Given::default(),
         };
-        let data = match flags.data.clone().or(file.data) {
+        let data = match given(&flags.data).or(file.data) {
             Some(data) => data,
             None => default_data()?,
         };
@@ -96,8 +128,19 @@ impl Settings {
             set.retain(|(p, k, _)| (p, k) != (&s.protocol, &s.key));
             set.push((s.protocol.clone(), s.key.clone(), s.value.clone()));
         }
+        let of_file = path.map(|path| OfFile {
+            path,
+            transport: flags.transport.is_empty(),
+            set: {
+                let ours = |p: &str, k: &str| {
+                    flags.set.iter().any(|s| (s.protocol.as_str(), s.key.as_str()) == (p, k))
+                };
+                set.iter().filter(|(p, k, _)| !ours(p, k)).map(|(p, k, _)| (p.clone(), k.clone())).collect()
+            },
+        });
         let or = |flag: &Vec<_>, file| if flag.is_empty() { file } else { flag.clone() };
         Ok(Settings {
+            of_file,
             transport: if flags.transport.is_empty() { file.transport } else { flags.transport.clone() },
             set,
             up: flags.up.or(file.up),
@@ -110,16 +153,6 @@ impl Settings {
             give: Rules::new(&flags.give, file.give)?.check_clock()?,
         })
     }
-}
-
-/// Not more than a configuration can have: a device may never end.
-fn read_file(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MOST {
-        return Err(io::Error::other(format!("it has more than {MOST} bytes")));
-    }
-    Ok(text)
 }
 
 /// `$XDG_DATA_HOME/iceshare`, or what the system has in its place.
@@ -149,7 +182,7 @@ struct Given {
 fn setting(value: toml::Value) -> Option<String> {
     match value {
         toml::Value::Boolean(b) => Some(b.to_string()),
-        value => keys::plain(value).ok(),
+        value => config::plain(value).ok(),
     }
 }
 
@@ -162,13 +195,7 @@ fn parse(text: &str, folder: &Path) -> Result<Given, String> {
     ) -> Result<Option<T>, String> {
         value.map(|v| parse(&v).map_err(|e| format!("{name} = {v:?}: {}", e.to_string()))).transpose()
     }
-    let table: toml::Table = toml::from_str(text).map_err(|e| {
-        let before = e.span().and_then(|s| text.get(..s.start)).unwrap_or_default();
-        let number = before.split('\n').count();
-        let line = text.lines().nth(number - 1).unwrap_or_default().trim();
-        format!("line {number}, {line:?}: {}", e.message())
-    })?;
-    let mut file = Keys::of(table, &KEYS)?;
+    let mut file = Keys::of(text, &KEYS)?;
     let mut set = Vec::new();
     let mut protocols = file.table("set")?;
     for protocol in protocols.names() {
@@ -331,6 +358,40 @@ mod tests {
     }
 
     #[test]
+    fn what_protocols_refuse_is_told_with_the_file_that_says_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("iceshare.toml");
+        let refused = |text: &str, set: &[&str], transport: &[&str]| {
+            std::fs::write(&path, text).expect("written");
+            let flags = Common {
+                config: Some(path.clone()),
+                data: Some("/d".into()),
+                set: set.iter().map(|s| s.parse().expect("a setting")).collect(),
+                transport: transport.iter().map(ToString::to_string).collect(),
+                ..Common::default()
+            };
+            let settings = Settings::load(&flags).expect("settings");
+            let failure = crate::transports::chosen(&settings).expect_err(text);
+            let said = failure.text().unwrap_or_default().to_owned();
+            (said.starts_with(&format!("{}: ", path.display())), said)
+        };
+        for text in [
+            "[set.http]\nconnections = \"many\"",
+            "[set.http]\nwindows = 3",
+            "[set.gopher]\nx = 1",
+            "transport = \"gopher\"",
+            "transport = [\"http\", \"http\"]",
+        ] {
+            let (named, said) = refused(text, &[], &[]);
+            assert!(named, "{said}");
+        }
+        for (set, transport) in [("http.connections=many", "http"), ("gopher.x=1", "http")] {
+            let (named, said) = refused("[set.http]\nconnections = 9", &[set], &[transport]);
+            assert!(!named, "{said}");
+        }
+    }
+
+    #[test]
     fn flags_win_over_the_file() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("iceshare.toml");
@@ -354,6 +415,9 @@ mod tests {
         // Nor does it wait for the end of what has none.
         let endless = Common { config: Some("/dev/zero".into()), ..Common::default() };
         assert!(Settings::load(&endless).expect_err("endless").text().is_some_and(|t| t.contains("1048576")));
+        // Set to nothing, as a script does that wants none.
+        let none = Common { config: Some("".into()), data: Some("/d".into()), ..Common::default() };
+        assert_eq!(Settings::load(&none).expect("no file").data, Path::new("/d"));
         let plain = Common { data: Some("/d".into()), ..Common::default() };
         assert_eq!(Settings::load(&plain).expect("settings").data, Path::new("/d"));
     }

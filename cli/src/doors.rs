@@ -79,10 +79,12 @@ fn shut(offers: &[Offer], reach: &[ReachResult]) -> Option<String> {
         _ => 2,
     };
     let of = |kind| reach.iter().filter(move |r| r.addr.kind == kind).min_by_key(rank);
-    let why: Vec<_> = kinds
-        .iter()
-        .filter_map(|(name, kind)| Some(format!("{name}: {}", printable(&of(*kind)?.why))))
-        .collect();
+    let why: Vec<_> =
+        kinds.iter().filter_map(|(name, kind)| Some((name, printable(&of(*kind)?.why)))).collect();
+    let why = match why.as_slice() {
+        [(_, all), rest @ ..] if rest.iter().all(|(_, why)| why == all) => all.clone(),
+        all => all.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; "),
+    };
     let port = kinds.iter().find_map(|(_, kind)| of(*kind)).map_or(0, |r| r.addr.at.port());
     let names: Vec<_> = kinds.iter().map(|(name, _)| *name).collect();
     let names = names.join(" and ");
@@ -93,10 +95,9 @@ fn shut(offers: &[Offer], reach: &[ReachResult]) -> Option<String> {
         format!("so others can fetch from here only over {}", open.join(", "))
     };
     Some(format!(
-        "the tracker cannot reach port {port} of this computer over {names} ({}), {gives}. To change that, let {names} in at \
+        "the tracker cannot reach port {port} of this computer over {names} ({why}), {gives}. To change that, let {names} in at \
          a fixed port (--listen 0.0.0.0:{port}), which the router forwards to this computer and the firewall lets in (it is \
-         tried again after two minutes, and then ever more seldom); or name a relay (README, Behind a NAT)",
-        why.join("; ")
+         tried again after two minutes, and then ever more seldom); or name a relay (README, Behind a NAT)"
     ))
 }
 
@@ -130,12 +131,15 @@ mod tests {
             said.contains("nobody can have anything") && said.contains("--listen 0.0.0.0:4238"),
             "{said}"
         );
+        let same = [refused(Tcp, "no answer"), refused(Udp, "no answer")];
+        let said = shut(&offers, &same).expect("both are shut");
+        assert!(said.contains("over TCP and UDP (no answer), so nobody"), "{said}");
         // In one network they may be reached.
         let near = result(Tcp, "192.168.1.2:4238", true, "");
         let said = shut(&offers, &[refused(Tcp, "refused"), near, refused(Udp, "no answer")]);
         let said = said.expect("UDP is shut");
         assert!(
-            said.contains("over UDP (UDP: no answer), so others can fetch from here only over http."),
+            said.contains("over UDP (no answer), so others can fetch from here only over http."),
             "{said}"
         );
         let relayed = [offer("libp2p", Tcp, Abilities::PAGES | Abilities::RELAYED)];

@@ -19,7 +19,7 @@ pub(crate) fn registry() -> Result<Registry, Failure> {
 
 /// Those that the settings choose, with their settings.
 pub(crate) fn chosen(settings: &Settings) -> Result<Vec<Protocol>, Failure> {
-    registry()?.build(&settings.transport, &settings.set).map_err(|e| Failure::from_error(USAGE, &e))
+    registry()?.build(&settings.transport, &settings.set).map_err(|e| settings.refused(&e))
 }
 
 /// Refuses settings by which nothing live could be sent or fetched.
@@ -31,7 +31,7 @@ pub(crate) fn for_live(settings: &Settings) -> Result<(), Failure> {
     if !carry(&chosen(settings)?).is_empty() {
         return Ok(());
     }
-    let all = registry()?.build(&[], &settings.set).map_err(|e| Failure::from_error(USAGE, &e))?;
+    let all = registry()?.build(&[], &settings.set).map_err(|e| settings.refused(&e))?;
     let (mine, others) = (settings.transport.join(", "), carry(&all));
     Err(Failure::usage(match others.as_slice() {
         [] => "no payload protocol of this build carries live media".to_owned(),

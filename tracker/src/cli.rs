@@ -1,14 +1,15 @@
 //! The command line and the configuration file.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 use icet::PeerKey;
+use icetracker::config::{self, Keys};
 use icetracker::server::{Options, RecordOptions};
-use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
@@ -46,7 +47,7 @@ struct Cli {
     explain: bool,
     /// A broadcast whose broadcaster is gone for so many seconds, and of which nobody gets a page any more, is off the air: those who
     /// listen are told, and it is listed no more [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(5..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(OFF_AIR))]
     off_air: Option<u32>,
     /// Log all that the swarm is told into FILE, which must not be there yet, for `icetracker replay`. It holds peers'
     /// keys and addresses and what they fetched, but no secret
@@ -55,7 +56,7 @@ struct Cli {
     /// The log ends when it has this many bytes
     #[arg(long, value_name = "BYTES", default_value_t = RECORD)]
     record_limit: u64,
-    /// TOML file with any of `listen` (a list), `web`, `web_token`, `publishers` (a list of keys), `data`,
+    /// TOML file with any of `listen` (one address, or a list), `web`, `web_token`, `publishers` (one key, or a list), `data`,
     /// `explain` and `off_air`; options given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -85,32 +86,21 @@ pub(crate) enum Wanted {
 /// Bytes of a log, if the user does not say.
 const RECORD: u64 = 1 << 30;
 
-/// The file has the names of the options.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    #[serde(default)]
-    listen: Vec<String>,
-    web: Option<String>,
-    web_token: Option<PathBuf>,
-    publishers: Option<Vec<String>>,
-    data: Option<PathBuf>,
-    #[serde(default)]
-    explain: bool,
-    off_air: Option<u32>,
-}
+/// The names of the options.
+const KEYS: [&str; 7] = ["listen", "web", "web_token", "publishers", "data", "explain", "off_air"];
+/// Seconds of `--off-air`.
+const OFF_AIR: RangeInclusive<i64> = 5..=86_400;
 
 /// Why the options make no sense.
 #[derive(Debug, Error)]
 pub(crate) enum OptionsError {
-    #[error("cannot read the configuration {}: {why}", .file.display())]
+    #[error("cannot read the configuration {}", .0.display())]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    #[error("{}: {why}", .file.display())]
     Config { file: PathBuf, why: String },
     #[error("no home folder to keep data in: choose a folder with --data")]
     NoHome,
 }
-
-/// Longest configuration file, in bytes.
-const CONFIG: u64 = 1 << 20;
 
 /// What the user asked for. Ends the program itself for `--help` and (with code 2) for what is no option.
 pub(crate) fn read() -> Result<Wanted, OptionsError> {
@@ -153,42 +143,35 @@ fn merge(cli: Cli) -> Result<Options, OptionsError> {
 
 /// The options of a configuration file; an empty `data` if it names none.
 fn config(file: &Path) -> Result<Options, OptionsError> {
-    let bad = |why: String| OptionsError::Config { file: file.to_owned(), why };
-    let mut text = String::new();
-    std::fs::File::open(file)
-        .and_then(|f| f.take(CONFIG).read_to_string(&mut text))
-        .map_err(|e| bad(e.to_string()))?;
-    let config: Config = toml::from_str(&text).map_err(|e| bad(toml_error(&e, &text)))?;
-    let parse = |name: &str, s: &str| address(s).map_err(|why| bad(format!("{name} = {s:?}: {why}")));
-    let mut options = Options::new(PathBuf::new());
-    for addr in &config.listen {
-        options.listen.push(parse("listen", addr)?);
-    }
-    options.web = config.web.as_deref().map(|addr| parse("web", addr)).transpose()?;
-    options.explain = config.explain;
-    if let Some(seconds) = config.off_air {
-        if !(5..=86_400).contains(&seconds) {
-            return Err(bad(format!("off_air = {seconds}: it takes seconds from 5 to 86400")));
-        }
-        options.off_air = Duration::from_secs(seconds.into());
-    }
-    let key = |k: &String| -> Result<PeerKey, OptionsError> {
-        k.parse().map_err(|_| bad(format!("publishers: {k:?} is no key of 64 hexadecimal digits")))
-    };
-    options.publishers = config.publishers.map(|keys| keys.iter().map(key).collect()).transpose()?;
-    options.web_token = config.web_token.map(|f| file.parent().unwrap_or(Path::new("")).join(f));
-    if let Some(data) = config.data {
-        // Relative to the file, wherever the program is started.
-        options.data = file.parent().unwrap_or(Path::new("")).join(data);
-    }
-    Ok(options)
+    let text = config::read(file).map_err(|e| OptionsError::Unreadable(file.to_owned(), e))?;
+    parse(&text, file.parent().unwrap_or(Path::new("")))
+        .map_err(|why| OptionsError::Config { file: file.to_owned(), why })
 }
 
-/// One line: where, and what.
-fn toml_error(e: &toml::de::Error, text: &str) -> String {
-    let line = e.span().and_then(|s| text.get(..s.start)).map(|before| before.matches('\n').count() + 1);
-    let what = e.message().replace('\n', " ");
-    line.map_or_else(|| what.clone(), |n| format!("line {n}: {what}"))
+/// Paths in the file are relative to its folder, wherever the program is started.
+fn parse(text: &str, folder: &Path) -> Result<Options, String> {
+    let at = |name: &str, s: &str| address(s).map_err(|why| format!("{name} = {s:?}: {why}"));
+    let mut keys = Keys::of(text, &KEYS)?;
+    let mut options = Options::new(PathBuf::new());
+    let listen = keys.list("listen")?.unwrap_or_default();
+    options.listen = listen.iter().map(|s| at("listen", s)).collect::<Result<_, _>>()?;
+    options.web = keys.text("web")?.map(|s| at("web", &s)).transpose()?;
+    options.explain = keys.truth("explain")?;
+    if let Some(given) = keys.amount("off_air")? {
+        let seconds = given.parse().ok().filter(|s| OFF_AIR.contains(s)).and_then(|s| u64::try_from(s).ok());
+        let seconds = seconds.ok_or_else(|| {
+            format!("off_air = {given}: it takes seconds from {} to {}", OFF_AIR.start(), OFF_AIR.end())
+        })?;
+        options.off_air = Duration::from_secs(seconds);
+    }
+    let key = |k: &String| -> Result<PeerKey, String> {
+        k.parse().map_err(|_| format!("publishers: {k:?} is no key of 64 hexadecimal digits"))
+    };
+    options.publishers =
+        keys.list("publishers")?.map(|all| all.iter().map(key).collect::<Result<_, _>>()).transpose()?;
+    options.web_token = keys.text("web_token")?.map(|f| folder.join(f));
+    options.data = keys.text("data")?.map(|d| folder.join(d)).unwrap_or_default();
+    Ok(options)
 }
 
 /// `ADDR:PORT`, where ADDR may be a name of this machine.
@@ -235,17 +218,32 @@ mod tests {
         let o = options(&["--config", file]).unwrap();
         assert_eq!(o.listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
         assert_eq!((o.web, o.data), (Some("127.0.0.1:3".parse().unwrap()), dir.path().join("d")));
+        // One address needs no list.
+        let one = dir.path().join("one.toml");
+        std::fs::write(&one, "listen = \"127.0.0.1:7\"\noff_air = 9\n").unwrap();
+        let o = options(&["--config", one.to_str().unwrap(), "--data", "/x"]).unwrap();
+        assert_eq!((o.listen, o.off_air), (vec!["127.0.0.1:7".parse().unwrap()], Duration::from_secs(9)));
         let o = options(&["--config", file, "--listen", "127.0.0.1:9", "--data", "/x"]).unwrap();
         assert_eq!((o.listen, o.data), (vec!["127.0.0.1:9".parse().unwrap()], PathBuf::from("/x")));
     }
 
     #[test]
-    fn a_bad_file_is_told_with_its_line() {
+    fn a_bad_file_is_told_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("t.toml");
         for (text, why) in [
-            ("web = \"127.0.0.1:3\"\nlisen = []\n", "line 2: unknown field `lisen`"),
-            ("web = 5", "line 1: invalid type"),
+            (
+                "web = \"127.0.0.1:3\"\nlisen = []\n",
+                "t.toml: \"lisen\" is none of its keys, which are listen, web,",
+            ),
+            ("explain = true\nweb = [", "t.toml: line 2, \"web = [\": "),
+            ("web = 5", "t.toml: web = 5: it takes a text"),
+            ("listen = 3", "listen = 3: it takes a text or a list of texts"),
+            ("listen = [3]", "listen = [3]: it takes a text or a list of texts"),
+            ("explain = \"yes\"", "explain = \"yes\": it takes true or false"),
+            ("off_air = 1", "off_air = 1: it takes seconds from 5 to 86400"),
+            ("off_air = \"soon\"", "off_air = soon: it takes seconds from 5 to 86400"),
+            ("publishers = \"me\"", "publishers: \"me\" is no key of 64 hexadecimal digits"),
             ("web = \"127.0.0.1\"", "web = \"127.0.0.1\": an address has a port"),
             ("listen = [\"127.0.0.1:99999\"]", "listen = \"127.0.0.1:99999\": no address and port"),
         ] {

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let options = match cli::read() {
         Ok(cli::Wanted::Run(options)) => *options,
         Ok(cli::Wanted::Replay(file)) => return replay(&file),
-        Err(e) => return fail(&e),
+        Err(e) => return fail_with(2, &e),
     };
     if let Err(e) = iceshare::net::raise_open_files() {
         tracing::warn!("cannot raise the number of open files: {e}");
@@ -44,6 +44,11 @@ fn replay(file: &std::path::Path) -> ExitCode {
 }
 
 fn fail(e: &dyn std::error::Error) -> ExitCode {
+    fail_with(1, e)
+}
+
+/// 1: it failed; 2: the command line or the configuration is wrong.
+fn fail_with(code: u8, e: &dyn std::error::Error) -> ExitCode {
     let mut text = e.to_string();
     let mut cause = e.source();
     while let Some(c) = cause {
@@ -55,7 +60,7 @@ fn fail(e: &dyn std::error::Error) -> ExitCode {
         cause = c.source();
     }
     eprintln!("icetracker: {}", text.replace('\n', " "));
-    ExitCode::from(1)
+    ExitCode::from(code)
 }
 
 async fn run(options: server::Options) -> ExitCode {

@@ -80,6 +80,19 @@ impl DialError {
     }
 }
 
+impl DialError {
+    /// What happened, for who knows where it was dialled.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self {
+            DialError::Unreachable { why, .. } | DialError::Local { why, .. } => why.clone(),
+            DialError::WrongKey { got, .. } => format!("another key answers there: {got}"),
+            DialError::Refused { why, .. } => format!("the handshake is refused: {why}"),
+            DialError::HungUp { .. } => "the connection is closed during the handshake".to_owned(),
+        }
+    }
+}
+
 impl From<DialError> for TransportError {
     fn from(e: DialError) -> TransportError {
         let kind = match &e {
@@ -139,7 +152,7 @@ pub(super) async fn dial_quic(
     let connection = match timeout(patience, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(quinn::ConnectionError::TimedOut | quinn::ConnectionError::Reset)) | Err(_) => {
-            return Err(DialError::Unreachable { addr, why: "no answer over UDP".to_owned() });
+            return Err(DialError::Unreachable { addr, why: "no answer".to_owned() });
         }
         // Codes of RFC 9000, section 20.1.
         Ok(Err(quinn::ConnectionError::ConnectionClosed(close)))
@@ -175,7 +188,7 @@ pub(super) async fn dial_tls(
         let tcp = match timeout(patience / 2, TcpStream::connect(at)).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(e)) => return Err(unreachable(e.to_string())),
-            Err(_) => return Err(unreachable("no answer over TCP".to_owned())),
+            Err(_) => return Err(unreachable("no answer".to_owned())),
         };
         tame(&tcp);
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;

@@ -322,7 +322,7 @@ impl Mind {
     fn dial(&self, id: DialId, addr: NetAddr, key: PeerKey) {
         let (dialer, traffic, events) = (self.dialer.clone(), self.traffic.clone(), self.events.clone());
         self.tasks.spawn(async move {
-            let outcome = dialer.dial_back(addr, key, DIAL).await.map_err(|e| e.to_string());
+            let outcome = dialer.dial_back(addr, key, DIAL).await.map_err(|e| e.why());
             add(if outcome.is_ok() { &traffic.dials_proved } else { &traffic.dials_failed }, 1);
             let _ = events.send(Event::Dialed { id, outcome }).await;
         });

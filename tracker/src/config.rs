@@ -1,7 +1,14 @@
-//! The keys of a configuration file, each taken out once and as what it may be: mistakes are told with key, value and what is
-//! allowed there.
+//! Configuration files, of `iceshare` too: each key is taken out once and as what it may be, and mistakes are told with key,
+//! value and what is allowed there.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use toml::{Table, Value};
+
+/// Longest file, in bytes.
+const MOST: u64 = 1 << 20;
 
 /// What keys take, for people.
 const TEXT: &str = "a text, as on the command line";
@@ -12,10 +19,23 @@ const TABLE: &str = "a table";
 
 /// A file, or a table in it.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub struct Keys {
     /// What stands before a key: the table's name and a dot.
     before: String,
     table: Table,
+}
+
+/// The text of a file, but not more than a configuration can have: a device may never end.
+///
+/// # Errors
+/// What the system says, and of what is too long or no UTF-8.
+pub fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST {
+        return Err(io::Error::other(format!("it has more than {MOST} bytes")));
+    }
+    Ok(text)
 }
 
 /// A value as it stands in the file, or nearly so.
@@ -35,7 +55,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// A value as it would stand on the command line: a number means what it means there.
-pub(super) fn plain(value: Value) -> Result<String, Value> {
+pub fn plain(value: Value) -> Result<String, Value> {
     match value {
         Value::String(s) => Ok(s),
         Value::Integer(n) => Ok(n.to_string()),
@@ -45,8 +65,17 @@ pub(super) fn plain(value: Value) -> Result<String, Value> {
 }
 
 impl Keys {
-    /// Of a file, whose keys are `known`.
-    pub(super) fn of(table: Table, known: &[&str]) -> Result<Keys, String> {
+    /// Of a file with this text, whose keys are `known`.
+    ///
+    /// # Errors
+    /// What is no TOML, with its line, and other keys.
+    pub fn of(text: &str, known: &[&str]) -> Result<Keys, String> {
+        let table: Table = toml::from_str(text).map_err(|e| {
+            let before = e.span().and_then(|s| text.get(..s.start)).unwrap_or_default();
+            let number = before.split('\n').count();
+            let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+            format!("line {number}, {line:?}: {}", e.message().replace('\n', " "))
+        })?;
         match table.keys().find(|k| !known.contains(&k.as_str())) {
             Some(key) => Err(format!("{key:?} is none of its keys, which are {}", known.join(", "))),
             None => Ok(Keys { before: String::new(), table }),
@@ -68,17 +97,26 @@ impl Keys {
     }
 
     /// A text.
-    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, String> {
+    ///
+    /// # Errors
+    /// What else stands there.
+    pub fn text(&mut self, key: &str) -> Result<Option<String>, String> {
         self.take(key, TEXT, |v| if let Value::String(s) = v { Ok(s) } else { Err(v) })
     }
 
     /// A text or a number.
-    pub(super) fn amount(&mut self, key: &str) -> Result<Option<String>, String> {
+    ///
+    /// # Errors
+    /// What else stands there.
+    pub fn amount(&mut self, key: &str) -> Result<Option<String>, String> {
         self.take(key, TEXT, plain)
     }
 
     /// A text, with commas between several, or a list.
-    pub(super) fn list(&mut self, key: &str) -> Result<Option<Vec<String>>, String> {
+    ///
+    /// # Errors
+    /// What else stands there.
+    pub fn list(&mut self, key: &str) -> Result<Option<Vec<String>>, String> {
         self.take(key, TEXTS, |value| match value {
             Value::String(one) => Ok(one.split(',').map(|s| s.trim().to_owned()).collect()),
             Value::Array(all) => {
@@ -90,13 +128,19 @@ impl Keys {
     }
 
     /// True or false.
-    pub(super) fn truth(&mut self, key: &str) -> Result<bool, String> {
+    ///
+    /// # Errors
+    /// What else stands there.
+    pub fn truth(&mut self, key: &str) -> Result<bool, String> {
         let truth = self.take(key, TRUTH, |v| v.as_bool().ok_or(v))?;
         Ok(truth.unwrap_or(false))
     }
 
     /// In TOML a yes is a `true`, too.
-    pub(super) fn yes(&mut self, key: &str) -> Result<Option<String>, String> {
+    ///
+    /// # Errors
+    /// What else stands there.
+    pub fn yes(&mut self, key: &str) -> Result<Option<String>, String> {
         self.take(key, TRUTH_OR_TEXT, |value| match value {
             Value::String(s) => Ok(s),
             Value::Boolean(yes) => Ok(if yes { "yes" } else { "no" }.to_owned()),
@@ -105,18 +149,21 @@ impl Keys {
     }
 
     /// A table, whose keys are anybody's.
-    pub(super) fn table(&mut self, key: &str) -> Result<Keys, String> {
+    ///
+    /// # Errors
+    /// What else stands there.
+    pub fn table(&mut self, key: &str) -> Result<Keys, String> {
         let table = self.take(key, TABLE, |v| if let Value::Table(t) = v { Ok(t) } else { Err(v) })?;
         Ok(Keys { before: format!("{}{key}.", self.before), table: table.unwrap_or_default() })
     }
 
     /// The names of all that is left.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.table.keys().cloned().collect()
     }
 
     /// Whatever it is.
-    pub(super) fn any(&mut self, key: &str) -> Option<Value> {
+    pub fn any(&mut self, key: &str) -> Option<Value> {
         self.table.remove(key)
     }
 }
