@@ -124,14 +124,14 @@ async fn live(
             Output::Pipe => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned()?;
                 let out = tokio::fs::File::from_std(stdout.into());
-                record(media, out, args.time, "standard output", args.json, &protocols, stop).await
+                record(media, out, args.time, None, args.json, &protocols, stop).await
             }
             Output::File(file) => {
                 let name = file.display().to_string();
                 let new = std::fs::File::options().write(true).create_new(true).open(file);
                 let new = new.map_err(|e| Failure::failed(format!("cannot write {name}: {e}")))?;
                 let out = tokio::fs::File::from_std(new);
-                let recorded = record(media, out, args.time, &name, args.json, &protocols, stop).await;
+                let recorded = record(media, out, args.time, Some(&name), args.json, &protocols, stop).await;
                 // An empty one would be in the way of the next attempt.
                 if recorded.is_err() && file.metadata().is_ok_and(|m| m.len() == 0) {
                     let _ = std::fs::remove_file(file);

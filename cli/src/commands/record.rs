@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use iceshare::live::Ending;
 use iceshare::{LivePage, Media, OpenError};
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -50,19 +51,27 @@ impl Recorded {
     }
 }
 
-/// Writes pages to `out` as they come.
+fn unwritten(e: &std::io::Error, name: &str) -> Failure {
+    match e.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::failed("the program that reads the pipe went away"),
+        _ => Failure::failed(format!("cannot write {name}: {e}")),
+    }
+}
+
+/// Writes pages to `out` as they come; to a file, whose name is given, one page of each stream later, so that its end can be marked.
 #[allow(clippy::too_many_arguments)]
 pub(super) async fn record(
     media: &Media,
     mut out: impl AsyncWrite + Unpin,
     time: Option<Duration>,
-    name: &str,
+    file: Option<&str>,
     json: bool,
     protocols: &Protocols,
     stop: &CancellationToken,
 ) -> Outcome {
+    let name = file.unwrap_or("standard output");
     let mut reader = media.live_reader();
-    let (mut recorded, mut now) = (Recorded::default(), Now::default());
+    let (mut recorded, mut now, mut ending) = (Recorded::default(), Now::default(), Ending::default());
     let (mut begun, mut stopped, mut failure) = (None, false, None);
     loop {
         let next = async {
@@ -107,14 +116,14 @@ pub(super) async fn record(
         }
         recorded.note(&page);
         now.page(&page.bytes);
-        if let Err(e) = out.write_all(&page.bytes).await {
-            return Err(match e.kind() {
-                std::io::ErrorKind::BrokenPipe => {
-                    Failure::failed("the program that reads the pipe went away")
-                }
-                _ => Failure::failed(format!("cannot write {name}: {e}")),
-            });
+        // Who reads a pipe listens, and need not wait for a page.
+        let pages = if file.is_some() { ending.page(page.bytes) } else { vec![page.bytes] };
+        for page in pages {
+            out.write_all(&page).await.map_err(|e| unwritten(&e, name))?;
         }
+    }
+    for page in ending.close() {
+        out.write_all(&page).await.map_err(|e| unwritten(&e, name))?;
     }
     out.flush().await?;
     recorded.broke_off = failure.as_ref().and_then(Failure::text).map(str::to_owned);

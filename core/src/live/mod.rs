@@ -5,6 +5,7 @@
 //! - [`Repage`]: pages of an encoder in shorter ones.
 //! - [`Titles`]: titles that come beside the stream, as links of it.
 //! - [`Flat`]: a chain as one logical stream, for players that stop where a link ends.
+//! - [`Ending`]: marks the last pages of a recording that stops before the broadcast does.
 //! - [`NowOn`]: which title is on.
 //! - [`Chain`]: batches that follow each other.
 //!
@@ -12,6 +13,7 @@
 
 mod broadcaster;
 mod chain;
+mod ending;
 mod flat;
 mod now;
 mod relabel;
@@ -22,6 +24,7 @@ mod titles;
 
 pub use broadcaster::{Broadcaster, DELAY, Signed, SourceError};
 pub use chain::{Chain, ChainError, Place, Taken};
+pub use ending::Ending;
 pub use flat::{Flat, FlatError};
 pub use now::NowOn;
 pub use repage::Repage;
