@@ -24,6 +24,7 @@ mod output;
 mod peer;
 mod progress;
 mod rate;
+mod recent;
 mod share;
 mod source;
 mod titles;

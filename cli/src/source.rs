@@ -1,6 +1,5 @@
 //! Where the pages of a broadcast come from: a file, standard input, or a URL (an Icecast mount, any HTTP Ogg).
 
-use std::collections::{HashSet, VecDeque};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -20,6 +19,7 @@ use crate::escape::brief;
 use crate::failure::Failure;
 use crate::listen_source::{self, Arrived, Door, Title};
 use crate::output::note;
+use crate::recent::Recent;
 
 /// Bytes read at once.
 const BLOCK: usize = 32 * 1024;
@@ -40,11 +40,6 @@ const SETUP: usize = 256;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 const ANSWER: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(20);
-/// A source that comes back is recognised by the pages of so long: Icecast sends its headers and some 64 KB once more. Of more pages than
-/// that the older ones are forgotten.
-const RECENT: Duration = Duration::from_secs(60);
-const RECENT_PAGES: usize = 8192;
-
 /// What we call ourselves where we listen, with a word by which we, and nobody else, know our own connections among a server's listeners.
 pub(crate) static AGENT: LazyLock<String> = LazyLock::new(|| {
     let mut word = [0; 8];
@@ -182,51 +177,6 @@ struct Paced {
     timeline: Timeline,
 }
 
-/// Pages that came lately, of a source that may send them once more.
-#[derive(Default)]
-struct Recent {
-    order: VecDeque<(Instant, [u8; 32])>,
-    known: HashSet<[u8; 32]>,
-    /// Setup pages of the present link.
-    setup: HashSet<[u8; 32]>,
-    data_seen: bool,
-    /// It came back, and nothing new was seen since.
-    back: bool,
-}
-
-impl Recent {
-    /// Whether a page is new; and whether the source begins another link with it though it only came back.
-    fn is_new(&mut self, now: Instant, header: &PageHeader, bytes: &[u8]) -> bool {
-        let too_old = |o: &VecDeque<(Instant, _)>| {
-            o.len() > RECENT_PAGES || o.front().is_some_and(|(at, _)| now.duration_since(*at) > RECENT)
-        };
-        while too_old(&self.order)
-            && let Some((_, old)) = self.order.pop_front()
-        {
-            self.known.remove(&old);
-        }
-        let hash = *blake3::hash(bytes).as_bytes();
-        if self.back && (self.known.contains(&hash) || self.setup.contains(&hash)) {
-            return false;
-        }
-        self.back = false;
-        if header.bos && self.data_seen {
-            self.setup.clear();
-            self.data_seen = false;
-        }
-        // Setup is what has no position yet: the first pages of a link.
-        if header.bos || (!self.data_seen && header.granule.is_none_or(|g| g == 0)) {
-            self.setup.insert(hash);
-        } else {
-            self.data_seen = true;
-        }
-        if self.known.insert(hash) {
-            self.order.push_back((now, hash));
-        }
-        true
-    }
-}
-
 impl Reading {
     fn new(out: mpsc::Sender<(PageHeader, Bytes)>, how: &How) -> Reading {
         Reading {
@@ -296,15 +246,18 @@ impl Reading {
             match event {
                 SplitEvent::Page { header, bytes } => {
                     self.pages += 1;
-                    if self.recent.as_mut().is_some_and(|r| !r.is_new(Instant::now(), &header, &bytes)) {
-                        continue;
-                    }
-                    let parts = match &mut self.repage {
-                        Some(repage) => repage.page(&header, bytes),
+                    let new: Vec<_> = match &mut self.recent {
+                        Some(recent) => recent.page(Instant::now(), header, bytes).collect(),
                         None => vec![(header, bytes)],
                     };
-                    if !self.hand_on(parts).await {
-                        return Ok(false);
+                    for (header, bytes) in new {
+                        let parts = match &mut self.repage {
+                            Some(repage) => repage.page(&header, bytes),
+                            None => vec![(header, bytes)],
+                        };
+                        if !self.hand_on(parts).await {
+                            return Ok(false);
+                        }
                     }
                 }
                 SplitEvent::Skipped(damage) => skipped(&damage),
@@ -389,7 +342,7 @@ async fn http(from: &From, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> 
         }
         reading.seen = 0;
         reading.splitter = Splitter::new();
-        reading.recent.iter_mut().for_each(|r| r.back = true);
+        reading.recent.iter_mut().for_each(Recent::is_back);
         sleep(pause).await;
     }
 }

@@ -156,7 +156,12 @@ async fn on_air(
                 } else {
                     ("the source has ended", stop)
                 };
-                over(peer, &media, why, stop).await;
+                let rest = if keep.is_some() && written.is_ok() {
+                    "those who listen get the rest, which takes some seconds; then the file takes its place under its link"
+                } else {
+                    "those who listen get the rest"
+                };
+                over(peer, &media, &format!("{why}; {rest}"), stop).await;
                 match (written, keep.take()) {
                     (Ok(()), Some(keep)) => {
                         let what = (args.path.clone(), args.title.clone());
@@ -218,7 +223,7 @@ fn until(mut pages: Pages, enough: CancellationToken) -> Pages {
 
 /// Nothing comes any more: who listens gets the rest, then the media is taken off the tracker.
 async fn over(peer: &Peer, media: &Media, why: &str, stop: &CancellationToken) {
-    note(format!("{why}; those who listen get the rest"));
+    note(why);
     let mut sent = None;
     loop {
         let now = peer.stats().served.bytes;

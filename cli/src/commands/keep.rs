@@ -81,7 +81,7 @@ impl Keep {
         let found = found.await.map_err(|e| Failure::failed(format!("internal error: {e}")))?;
         let Some((pages, len)) = found.map_err(|e| self.broken(&e))? else {
             return Err(Failure::failed(format!(
-                "{} exists, and is not the beginning of this broadcast: move it away, or choose another name with --keep",
+                "{} exists, and is not the beginning of this broadcast: move it away, or choose another name with --keep (a broadcast that has ended is shared with iceshare publish)",
                 self.file.display()
             )));
         };
