@@ -144,7 +144,11 @@ impl Known {
                 let others = [s.unshared, s.unreachable, s.failed, unwilling, silent];
                 let rest = others.into_iter().fold(s.hosts, u32::saturating_sub);
                 if rest > 0 {
-                    parts.push(format!("{rest} busy with others"));
+                    parts.push(match self.live {
+                        // While the source is silent nobody has anything new, however idle.
+                        true => format!("{rest} with nothing new to send just now (perhaps the broadcast pauses), or busy with others"),
+                        false => format!("{rest} busy with others"),
+                    });
                 }
                 let parts = parts.join(", ");
                 if failures.is_empty() { parts } else { format!("{parts}; {failures}") }
@@ -255,6 +259,11 @@ mod tests {
         );
         assert!(said(None, vec![]).contains("has not said why"));
         assert!(said(None, vec![failure()]).ends_with("refused\\u{1b}[1m"));
+        let live = Known { live: true, shortage: shortage(1, 0, 0, 0, &[]), ..Known::default() };
+        assert_eq!(
+            live.text(&Protocols::default()),
+            "1 host has the broadcast, 1 with nothing new to send just now (perhaps the broadcast pauses), or busy with others"
+        );
         let away = Known { tracker_is_away: true, ..Known::default() };
         assert!(away.text(&Protocols::default()).contains("tracker does not answer"));
     }
