@@ -153,7 +153,14 @@ fn parse(text: &str, folder: &Path) -> Result<Options, String> {
     let at = |name: &str, s: &str| address(s).map_err(|why| format!("{name} = {s:?}: {why}"));
     let mut keys = Keys::of(text, &KEYS)?;
     let mut options = Options::new(PathBuf::new());
-    let listen = keys.list("listen")?.unwrap_or_default();
+    let listen = keys.list("listen")?;
+    if listen.as_ref().is_some_and(Vec::is_empty) {
+        return Err(
+            "listen = []: name at least one address, or leave the line out (all addresses, port 4237)"
+                .to_owned(),
+        );
+    }
+    let listen = listen.unwrap_or_default();
     options.listen = listen.iter().map(|s| at("listen", s)).collect::<Result<_, _>>()?;
     options.web = keys.text("web")?.map(|s| at("web", &s)).transpose()?;
     options.explain = keys.truth("explain")?;
@@ -239,6 +246,7 @@ mod tests {
             ("explain = true\nweb = [", "t.toml: line 2, \"web = [\": "),
             ("web = 5", "t.toml: web = 5: it takes a text"),
             ("listen = 3", "listen = 3: it takes a text or a list of texts"),
+            ("listen = []", "listen = []: name at least one address"),
             ("listen = [3]", "listen = [3]: it takes a text or a list of texts"),
             ("explain = \"yes\"", "explain = \"yes\": it takes true or false"),
             ("off_air = 1", "off_air = 1: it takes seconds from 5 to 86400"),
