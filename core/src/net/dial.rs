@@ -78,9 +78,7 @@ impl DialError {
             | DialError::Local { addr, .. } => *addr,
         }
     }
-}
 
-impl DialError {
     /// What happened, for who knows where it was dialled.
     #[must_use]
     pub fn why(&self) -> String {

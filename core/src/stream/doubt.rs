@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Who has heard nothing for so long when a request is given up doubts that the other end is still there.
-const SILENCE: Duration = Duration::from_millis(900);
+pub const DOUBT: Duration = Duration::from_millis(900);
 
 /// Of one connection: a request over it was given up of which nothing more was heard. Carriers notice late that the other end is gone, or that
 /// the way there passes again after it was cut (as late as that took, at worst), so a new request is better off with a new
@@ -46,7 +46,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if self.since.elapsed() > SILENCE {
+        if self.since.elapsed() > DOUBT {
             self.doubt.0.store(true, Ordering::Relaxed);
         }
     }
@@ -60,7 +60,7 @@ mod tests {
     async fn who_hears_nothing_until_it_gives_up_doubts_and_whoever_hears_something_does_not() {
         let doubt = Doubt::default();
         let (mut one, other) = (doubt.listen(), doubt.listen());
-        tokio::time::advance(SILENCE * 2).await;
+        tokio::time::advance(DOUBT * 2).await;
         one.heard();
         drop(other);
         assert!(doubt.is_raised());

@@ -18,7 +18,7 @@ use icet::stream::EndCode;
 use thiserror::Error;
 
 pub use ask::{Answer, ask};
-pub use doubt::{Doubt, Listening};
+pub use doubt::{DOUBT, Doubt, Listening};
 pub use icet::stream::{ALPN, PROTOCOL};
 pub use io::{IoRead, IoWrite, halves};
 pub use pool::BufferPool;

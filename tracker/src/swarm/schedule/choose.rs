@@ -17,6 +17,8 @@ use crate::swarm::rarity::CLASSES;
 pub(super) const DRAW: usize = 12;
 /// Most assignments from one host to one receiver.
 pub(super) const PER_PAIR: usize = 8;
+/// A publisher that would add less than this share to what the crowd uploads rests once others have what it has.
+const HELP: f64 = 0.05;
 /// Most pages of an assignment of bulk; at least it is a unit, since a part of one is no copy that could be passed on.
 const PAGES: u64 = 4096;
 /// No assignment takes more than such a part of what is left to order.
@@ -109,6 +111,15 @@ pub(super) fn is_short(board: &Board, media: MediaIx, publisher: PeerIx, receive
     let rate = m.members.get(&receiver).and_then(|x| x.playhead).map_or(0, |p| p.rate);
     let own = board.peers.get(&publisher).and_then(|p| p.up.known_rate()).unwrap_or(UNKNOWN_RATE);
     m.listeners() as f64 * rate as f64 > own
+}
+
+/// Whether a publisher leaves to others what they have: it wants to, or makes no difference to the crowd.
+pub(super) fn rests(board: &Board, media: MediaIx, publisher: PeerIx) -> bool {
+    let (Some(p), Some(m)) = (board.peers.get(&publisher), board.media.get(&media)) else { return true };
+    let own = p.up.known_rate().unwrap_or(UNKNOWN_RATE);
+    // To one alone nobody else sends anything.
+    let may = !p.once || m.able.len() <= 1;
+    !may || own < HELP * (own + m.upload)
 }
 
 /// Seconds that a player can go on with what it has or was ordered; none of who does not play, or has all to its end.
@@ -413,7 +424,7 @@ pub(super) fn stand_ins(
     // One that rests stands in only as often as it may be asked for on somebody's word.
     let spent = publisher.filter(|p| {
         let may = board.peers.get(p).is_some_and(|p| p.may_be_relied_on(now));
-        !may && super::greedy::rests(board, order.media, *p)
+        !may && rests(board, order.media, *p)
     });
     known.extend(spent);
     let relies = publisher.filter(able).filter(|_| {

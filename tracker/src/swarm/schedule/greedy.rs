@@ -27,8 +27,6 @@ const PROBE: Duration = Duration::from_secs(20);
 
 /// See [`Reach::Soon`].
 const SOON: u64 = 15;
-/// A publisher that would add less than this share to what the crowd uploads rests once others have what it has.
-const HELP: f64 = 0.05;
 /// It helps all the same who was given nothing for so long: perhaps nobody else reaches it. From then on for as long again.
 const STARVED: Duration = Duration::from_secs(5);
 /// How much a new look at the crowd's upload counts.
@@ -201,7 +199,7 @@ fn survey(board: &mut Board, media: MediaIx) {
     m.upload += (all - m.upload) * LOOKED;
 }
 
-/// Whether a publisher should send what others have, too.
+/// Whether a publisher should send what others have, too; see [`helps`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Help {
     No,
@@ -211,22 +209,14 @@ enum Help {
     Relied,
 }
 
-/// Whether a publisher leaves to others what they have: it wants to, or makes no difference to the crowd.
-pub(super) fn rests(board: &Board, media: MediaIx, publisher: PeerIx) -> bool {
-    let (Some(p), Some(m)) = (board.peers.get(&publisher), board.media.get(&media)) else { return true };
-    let own = p.up.known_rate().unwrap_or(UNKNOWN_RATE);
-    // To one alone nobody else sends anything.
-    let may = !p.once || m.able.len() <= 1;
-    !may || own < HELP * (own + m.upload)
-}
-
+/// Whether a publisher should send a receiver what others have, too.
 fn helps(now: Now, board: &mut Board, media: MediaIx, publisher: PeerIx, receiver: PeerIx) -> Help {
-    if !rests(board, media, publisher) {
+    if !choose::rests(board, media, publisher) {
         return Help::Willing;
     }
     let Some(p) = board.peers.get(&publisher) else { return Help::No };
     let Some(m) = board.media.get_mut(&media) else { return Help::No };
-    // Nor to who was failed by half of all others.
+    // To who was failed by half of all others nobody else sends anything, either.
     let dark = board.peers.get(&receiver).map_or(0, |r| r.dark_hosts(now));
     let relied = if p.may_be_relied_on(now) { Help::Relied } else { Help::No };
     if dark > 0 && 2 * dark + 1 >= m.able.len() {

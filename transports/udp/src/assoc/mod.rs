@@ -29,7 +29,7 @@ use iceshare::icet::stream::EndCode;
 use iceshare::icet::{Now, PeerKey};
 use iceshare::net::pipe;
 use iceshare::protocol::What;
-use iceshare::stream::BufferPool;
+use iceshare::stream::{BufferPool, DOUBT};
 
 use crate::seal::Keys;
 use crate::wire::datagram::AssocId;
@@ -53,8 +53,6 @@ use shape::Shape;
 pub const IDLE: Duration = Duration::from_secs(30);
 /// Without any packet for so long while something must be acknowledged, nobody is there.
 pub const SILENT: Duration = Duration::from_secs(5);
-/// The same until new requests go another way.
-const DOUBTED: Duration = Duration::from_millis(900);
 /// Who has an open request and hears nothing for so long, asks.
 const QUIET: Duration = Duration::from_secs(1);
 /// Packets in one direction, over which the keys are not used any more.
@@ -257,7 +255,7 @@ impl Association {
     #[must_use]
     pub fn is_fresh(&self, now: Now) -> bool {
         self.over.is_none()
-            && self.flight.oldest().is_none_or(|oldest| now.since(oldest.max(self.heard)) < DOUBTED)
+            && self.flight.oldest().is_none_or(|oldest| now.since(oldest.max(self.heard)) < DOUBT)
             && self.closing.is_none()
             && self.next_number < PACKETS / 2
             && now.since(self.created) < OLD
