@@ -56,10 +56,19 @@ fn who_comes_back_from_elsewhere_gets_in_once_the_first_does_not_answer() {
     // The first one hears of it, and does not push the other one out.
     publisher.signal("CONT");
     publisher.error_line("that another one has its place", |l| l.contains("ends the session").then_some(()));
+    publisher.error_line("what that means", |l| {
+        l.contains("nothing is shared through it meanwhile").then_some(())
+    });
     let (mut get, out) = net.get("another receiver", &url, &[]);
     get.ends_with(0);
     assert!(same(&file, &out));
     assert!(!second.stderr().contains("another session of this key began"), "{}", second.stderr());
+    // Once the other one is gone it is back, and says so.
+    drop(second);
+    publisher.error_line("that it is back", |l| l.contains("in its place: sharing goes on").then_some(()));
+    let (mut get, out) = net.get("a later receiver", &url, &[]);
+    get.ends_with(0);
+    assert!(same(&file, &out));
 }
 
 /// Begun again in its place, it need not wait for anything.

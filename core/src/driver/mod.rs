@@ -16,6 +16,7 @@ mod session;
 mod standing;
 mod standstill;
 mod turns;
+mod unwelcome;
 mod watch;
 
 pub use broadcast::{Broadcast, BroadcastError, BroadcastOptions};

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use icet::media::Signed;
-use icet::message::{ErrorCode, ErrorMessage, Guidance, InfoAnswer, MediaAnswer, Outcome, ToPeer};
+use icet::message::{Guidance, InfoAnswer, MediaAnswer, Outcome, ToPeer};
 use icet::{
     IcetUrl, Kind, MediaPath, NetKind, Now, PageNo, PageRanges, PeerKey, ProvenSlice, SignedManifest,
 };
@@ -21,6 +21,7 @@ use super::link::{Link, LinkEvent, Up};
 use super::media::{Shared, Stage, until};
 use super::peer::{Inner, OpenOptions};
 use super::standing::Standing;
+use super::unwelcome::Unwelcome;
 use crate::engine::Engine;
 use crate::engine::io::{Action, Command, FetchEvent, FetchId, Handle, Refusal};
 use crate::net::Net;
@@ -96,6 +97,7 @@ pub(crate) struct Task {
     away: bool,
     /// Whether the session that stands does not seem to pass.
     in_doubt: bool,
+    unwelcome: Unwelcome,
 }
 
 impl Task {
@@ -128,6 +130,7 @@ impl Task {
             met: false,
             away: false,
             in_doubt: false,
+            unwelcome: Unwelcome::default(),
         };
         task.run().await;
     }
@@ -271,16 +274,8 @@ impl Task {
             }
             LinkEvent::Message(m) => {
                 self.away(false);
-                // Of nothing that we asked for: the session is about to end.
-                if let ToPeer::ErrorMessage(ErrorMessage {
-                    code: ErrorCode::FORBIDDEN,
-                    request: None,
-                    media: None,
-                    text,
-                    ..
-                }) = &m
-                {
-                    tracing::warn!(tracker = %self.url.authority(), "the tracker ends the session: {}", text.escape_debug());
+                if let Some(text) = self.unwelcome.hear(&m) {
+                    tracing::warn!(tracker = %self.url.authority(), "{text}");
                 }
                 match &m {
                     ToPeer::Assign(a) => {
@@ -472,6 +467,9 @@ impl Task {
                 Action::Refused { handle, why } => self.refused(handle, why),
                 Action::Postponed { handle, text, pause } => self.postponed(handle, &text, pause),
                 Action::Welcome(w) => {
+                    if let Some(text) = self.unwelcome.welcome() {
+                        tracing::warn!(tracker = %self.url.authority(), "{text}");
+                    }
                     if let Some(key) = self.tracker {
                         self.inner.welcomed(key, &w);
                     }

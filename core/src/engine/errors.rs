@@ -16,8 +16,11 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const TOLD: Duration = Duration::from_secs(5);
 /// How often an accepted media that the tracker does not know (yet: it may have restarted) is asked for again.
 const REJOINS: u32 = 6;
-/// Pause after the tracker preferred another session of our key: two programs must not push each other out for ever.
+/// Pause after the tracker preferred another session of our key and names none: two programs must not push each other out
+/// for ever; a ban is not lifted soon either.
 const RIVAL: Duration = Duration::from_secs(60);
+/// The same where it names one each time, and this is no longer the first time: how soon the end of the other is noticed.
+const IN_VAIN: Duration = Duration::from_secs(20);
 /// So soon after we went over to another session, what is said of rivals is said of the one before.
 const OWN: Duration = Duration::from_secs(10);
 /// A program that never got in for another one gives up after so many tries.
@@ -128,7 +131,8 @@ impl Engine {
         self.session.refusals += 1;
         // Another program may be dead without the tracker knowing yet; who is banned is not told to come back.
         let in_vain = self.session.refusals >= REFUSALS || m.retry.is_none();
-        self.session.patience = pause(&m).filter(|_| !in_vain).unwrap_or(RIVAL);
+        let least = if self.session.refusals >= REFUSALS { IN_VAIN } else { Duration::ZERO };
+        self.session.patience = pause(&m).map_or(RIVAL, |pause| pause.max(least));
         if in_vain && self.session.epoch.is_none() {
             for handle in self.media.keys().copied().collect::<Vec<_>>() {
                 self.refuse(now, handle, Refusal::Error(m.clone()));

@@ -19,8 +19,12 @@ const COME_BACK: Duration = Duration::from_secs(3);
 const RIVAL: &str = "another program with this key is connected, from another computer or data folder: stop it, or use another key (--key)";
 /// The same while nobody knows yet.
 const ASKED: &str = "another program with this key had a session here: it is asked whether it is still there";
+/// An answer is good for so long.
+const ANSWERED: Duration = Duration::from_secs(6);
 /// What a session is told when its key has a newer one.
 const DISPLACED: &str = "another session of this key began; two computers need two keys";
+/// Who lost its place to another program may ask after so long whether that is still there.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
 /// A session that says no hello is closed after this.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A session that is younger is not ended for another: its first messages are under way.
@@ -55,6 +59,11 @@ pub(crate) type Refused = ErrorMessage;
 
 pub(crate) fn refuse(code: ErrorCode, text: impl Into<String>) -> Refused {
     ErrorMessage { code, request: None, media: None, text: text.into(), retry: None }
+}
+
+/// Another program has the key.
+fn come_back(after: Duration, text: &str) -> Refused {
+    Refused { retry: u32::try_from(after.as_millis()).ok(), ..refuse(ErrorCode::FORBIDDEN, text) }
 }
 
 pub(crate) fn quota(text: impl Into<String>, wait: Duration) -> Refused {
@@ -301,13 +310,15 @@ impl Swarm {
             // But of two programs with one key the first, as long as it is there.
             let rival = hello.instance.zip(instance).is_some_and(|(a, b)| a != b);
             if rival && !self.board.is_gone(now, ix) {
-                let text = if knocked.is_some_and(|(_, answered)| answered) { RIVAL } else { ASKED };
-                let retry = u32::try_from(COME_BACK.as_millis()).ok();
-                self.send(conn, Refused { retry, ..refuse(ErrorCode::FORBIDDEN, text) });
+                let is_there = knocked.is_some_and(|(at, answered)| answered && now.since(at) < ANSWERED);
+                let text = if is_there { RIVAL } else { ASKED };
+                self.send(conn, come_back(COME_BACK, text));
                 self.close(conn, "another program with this key is connected");
                 return;
             }
-            self.send(old, refuse(ErrorCode::FORBIDDEN, DISPLACED));
+            let displaced =
+                if rival { come_back(ASK_AGAIN, DISPLACED) } else { refuse(ErrorCode::FORBIDDEN, DISPLACED) };
+            self.send(old, displaced);
             self.close(old, "another session of this key began");
             if let Some(ix) = self.sessions.get_mut(&old).and_then(|s| s.peer.take()) {
                 self.part(now, ix, old);
