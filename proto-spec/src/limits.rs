@@ -41,6 +41,8 @@ pub const RECORDS: usize = 64;
 pub const TIME: i64 = 1 << 60;
 /// Largest batch of records, and largest head, in bytes of their CBOR.
 pub const BATCH: usize = 4096;
+/// Most earlier heads beside one.
+pub const EARLIER: usize = 128;
 /// Most assignments, acknowledgements or reports in one message.
 pub const ITEMS: usize = 1024;
 /// Most stand-ins of an assignment.

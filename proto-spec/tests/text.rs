@@ -70,6 +70,7 @@ fn the_limits_are_those_of_the_code() {
         format!("| {} |", limits::ITEMS),
         format!("| stand-ins | {} |", limits::STAND_INS),
         format!("| marks of a standing | {} |", limits::MARKS),
+        format!("| earlier heads in one message | {} |", limits::EARLIER),
         format!("| ticket body | {} bytes |", limits::TICKET),
         format!(
             "| records of a batch or head · bytes of its body · of a head's title | {} · {} · {} |",

@@ -130,6 +130,7 @@ shortage = table({
     1: ("media", hexed), 2: ("hosts", same), 3: ("unshared", same), 4: ("unreachable", same), 5: ("failed", same),
     6: ("protocols", many(same)), 7: ("unwilling", same), 8: ("silent", same),
 })
+live_head_message = {1: ("media", hexed), 2: ("head", signed), 3: ("earlier", many(signed)), 4: ("time", same)}
 slices = {1: ("media", hexed), 2: ("request", num), 3: ("slices", many(proven))}
 stream = table({1: ("serial", same), 2: ("codec", same), 3: ("rate", same), 4: ("channels", same), 5: ("size", same)})
 manifest = table({
@@ -179,7 +180,7 @@ MESSAGES = {
     12: ("ping", {1: ("nonce", num)}),
     13: ("reach", {1: ("reach", many(addr))}),
     14: ("standing-request", {1: ("request", num)}),
-    16: ("head", {1: ("media", hexed), 2: ("head", signed)}),
+    16: ("head", live_head_message),
     17: ("audience", {1: ("request", num), 2: ("media", hexed), 3: ("addresses", many(ip_text))}),
     15: ("allow", {1: ("up", num), 2: ("down", num), 3: ("near", same), 4: ("withheld", many(hexed)), 5: ("once", same)}),
     100: ("welcome", {
@@ -209,7 +210,7 @@ MESSAGES = {
         7: ("trust", same), 8: ("marks", many(record(("reason", same), ("count", num)))),
     }),
     114: ("knock", {}),
-    115: ("head", {1: ("media", hexed), 2: ("head", signed)}),
+    115: ("head", live_head_message),
     116: ("guidance", {
         1: ("request", num), 2: ("listeners", num), 3: ("hits", num),
         4: ("givers", many(record(("index", same), ("peers", num), ("sent", num), ("weight", same)))),

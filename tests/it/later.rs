@@ -7,9 +7,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use iceshare::ogg::{SplitEvent, Splitter, Timeline};
-use iceshare_tests::{Network, PATIENCE, Proc, have};
+use iceshare_tests::{Network, PATIENCE, Proc, Tracker, have};
 
-use crate::live::decoded;
+use crate::live::{decoded, until};
 use crate::source::{SECRET, link, say, station};
 
 /// Samples a second of what is broadcast.
@@ -31,7 +31,7 @@ impl Encoder {
     fn new(network: &Network, door: &str, sound: &str) -> (Encoder, PathBuf) {
         let file = network.path("source.oga");
         let mut ffmpeg = Command::new("ffmpeg");
-        ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", sound, "-c:a", "flac"]);
+        ffmpeg.args(["-y", "-v", "error", "-f", "lavfi", "-i", sound, "-c:a", "flac"]);
         assert!(ffmpeg.args(["-page_duration", "200000"]).arg(&file).status().is_ok_and(|s| s.success()));
         let bytes = std::fs::read(&file).expect("a file");
         let mut splitter = Splitter::new();
@@ -80,7 +80,10 @@ fn who_wants_what_was_on_two_minutes_ago_hears_that() {
     let (mut first, all) = network.get("first", &url, &["--at", "-1h", "--for", "290s"]);
     first.ends_with(0);
     let said = first.stderr();
-    assert!(said.contains("nobody keeps what was on 3600 s ago; beginning"), "{said}");
+    assert!(
+        said.contains("nobody keeps what was on 3600 s ago; beginning with the oldest there is"),
+        "{said}"
+    );
     assert_eq!(place(&whole, &all).0.to_bits(), 0f64.to_bits());
     // Somebody who listens all the time, from the beginning on.
     let (mut other, heard) = network.get("other", &url, &["--at", "-1h"]);
@@ -110,6 +113,45 @@ fn who_wants_what_was_on_two_minutes_ago_hears_that() {
     other.signal("INT");
     other.ends_with(130);
     assert_eq!(place(&whole, &heard).0.to_bits(), 0f64.to_bits());
+}
+
+#[test]
+fn what_was_on_before_a_broadcaster_was_off_the_air_is_still_to_be_had() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let mut network = Network::with(&["--off-air", "5"]);
+    let (mut station, door) = crate::source::station(&network);
+    let (mut encoder, file) = Encoder::new(&network, &door, SOUND);
+    encoder.sends(100);
+    let url = link(&station);
+    let whole = decoded(&file);
+    // It hears when the tracker gives the broadcast up.
+    let (mut last, all) = network.get("last", &url, &["--at", "-1h"]);
+    until("a listener has something", || std::fs::metadata(&all).is_ok_and(|m| m.len() > 100_000));
+    station.signal("TERM");
+    station.end();
+    last.ends_with(5);
+    let heard = |network: &Network, who: &str| {
+        let (mut later, out) = network.get(who, &url, &["--at", "-70s", "--for", "20s"]);
+        later.ends_with(0);
+        assert!(!later.stderr().contains("nobody keeps"), "{}", later.stderr());
+        place(&whole, &out)
+    };
+    // Back, with something else.
+    let (station, door) = crate::source::station(&network);
+    let (mut encoder, _) = Encoder::new(&network, &door, "sine=f=440:d=400:r=2000");
+    encoder.sends(30);
+    link(&station);
+    let (at, long) = heard(&network, "later");
+    assert!((50.0..75.0).contains(&at) && long > 19.0, "{long} s from {at} s on");
+    // So is the tracker, that knows nothing any more.
+    network.tracker.proc.kill();
+    let (data, listen) = (network.tracker.data.clone(), network.tracker.listen());
+    network.tracker = Tracker::start(&data, &listen);
+    network.tracker.until("/api/media", "that it is on", |s| s.contains("radio/one").then_some(()));
+    let (at, long) = heard(&network, "latest");
+    assert!((50.0..75.0).contains(&at) && long > 19.0, "{long} s from {at} s on");
 }
 
 /// A player that can pause: it reads what the link of `iceshare play` gives when it likes, and sockets hold little for it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use icet::key::Hash;
-use icet::media::MediaError;
+use icet::media::{MediaError, Signed};
 use icet::{IcetUrl, Manifest, MediaId, MediaPath, Now, limits};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::session::Order;
 use super::{Media, OpenError, Peer};
-use crate::live::{Broadcaster, DELAY, SourceError};
+use crate::live::{Broadcaster, DELAY, Earlier, SourceError};
 use crate::ogg::{PageHeader, Timeline};
 use crate::publish::{self, PublishError};
 use crate::store::{MediaStore, StoreError, Window};
@@ -74,6 +74,9 @@ pub struct Broadcast {
     media: Media,
     broadcaster: Broadcaster,
     resumed: bool,
+    earlier: Earlier,
+    /// The same as the tracker is told it.
+    told: Arc<[Signed]>,
 }
 
 impl Peer {
@@ -118,7 +121,7 @@ impl Peer {
                     && let Some(old) = store.resume_broadcast(&id, window)?
                 {
                     let broadcaster = Broadcaster::resume(old.media.manifest(), identity, delay, &old.last);
-                    return Ok((old.media, broadcaster, true));
+                    return Ok((old.media, broadcaster, Some(Earlier::resume(old.heads))));
                 }
                 let manifest = publish::sign(&store, &identity, id, manifest)?;
                 let broadcaster = Broadcaster::new(&manifest, identity, delay);
@@ -126,7 +129,7 @@ impl Peer {
                     Some(old) => store.broadcast_anew(&old, manifest, window)?,
                     None => store.broadcast(manifest, window)?,
                 };
-                Ok::<_, BroadcastError>((media, broadcaster, false))
+                Ok::<_, BroadcastError>((media, broadcaster, None))
             })
         };
         let (store, mut broadcaster, mut resumed) = begin(None).await.map_err(|_| OpenError::Closed)??;
@@ -138,7 +141,9 @@ impl Peer {
             (anew, broadcaster, resumed) = begin(Some(store)).await.map_err(|_| OpenError::Closed)??;
             media = self.announce(tracker, anew).await;
         }
-        Ok(Broadcast { media: media?, broadcaster, resumed })
+        let (resumed, earlier) = (resumed.is_some(), resumed.unwrap_or_default());
+        let told = earlier.signed().cloned().collect();
+        Ok(Broadcast { media: media?, broadcaster, resumed, earlier, told })
     }
 }
 
@@ -181,7 +186,7 @@ impl Broadcast {
                     None => self.broadcaster.end(),
                 },
                 () = async { sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await }, if due.is_some() => {}
-                _ = heads.tick() => self.tell_head()?,
+                _ = heads.tick() => self.tell_head().await?,
             }
             let mut first = self.media.store().next_record().is_none();
             while let Some(signed) = self.broadcaster.poll(now())? {
@@ -190,7 +195,7 @@ impl Broadcast {
                 appended.map_err(|_| OpenError::Closed)??;
                 // Who waits for the very beginning need not wait for a second.
                 if std::mem::take(&mut first) {
-                    self.tell_head()?;
+                    self.tell_head().await?;
                 }
             }
             if let Some(e) = self.media.failure() {
@@ -200,19 +205,26 @@ impl Broadcast {
                 break;
             }
         }
-        self.tell_head()?;
+        self.tell_head().await?;
         Ok(self.media)
     }
 
-    fn tell_head(&self) -> Result<(), BroadcastError> {
+    async fn tell_head(&mut self) -> Result<(), BroadcastError> {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        if let Some(head) = self.broadcaster.head(wall)? {
-            let order = Order::Engine(crate::engine::io::Command::Head {
-                handle: self.media.shared.handle,
-                head: head.signed().clone(),
-            });
-            let _ = self.media.shared.orders.send(order);
+        let Some(head) = self.broadcaster.head(wall)? else { return Ok(()) };
+        let order = Order::Engine(crate::engine::io::Command::Head {
+            handle: self.media.shared.handle,
+            head: head.signed().clone(),
+            earlier: self.told.clone(),
+        });
+        let _ = self.media.shared.orders.send(order);
+        let store = self.media.store().clone();
+        if self.earlier.note(&head, store.live_base().unwrap_or(0)) {
+            self.told = self.earlier.signed().cloned().collect();
+            let told = self.told.clone();
+            let kept = tokio::task::spawn_blocking(move || store.keep_heads(told.iter())).await;
+            kept.map_err(|_| OpenError::Closed)??;
         }
         Ok(())
     }

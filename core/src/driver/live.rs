@@ -178,8 +178,9 @@ pub struct LiveReader {
     time: i64,
     /// Somebody else says what it left out.
     quiet: bool,
-    /// So many microseconds behind the newest page it begins.
+    /// It begins with what was on so many microseconds ago.
     back: Option<i64>,
+    made: Instant,
 }
 
 impl LiveReader {
@@ -188,6 +189,7 @@ impl LiveReader {
         LiveReader {
             media,
             back,
+            made: Instant::now(),
             next: None,
             setup: VecDeque::new(),
             link: None,
@@ -308,7 +310,7 @@ impl LiveReader {
         let base = store.live_base()?;
         let start = match (self.fell_behind, self.back) {
             (Some(_), _) => ahead_of_the_edge(store, store.first_held(base)?),
-            (None, Some(back)) => further_back(store, base, back)?,
+            (None, Some(back)) => further_back(store, base, self.wanted(store, back)?)?,
             (None, None) => {
                 let (_, end) = store.live_setup()?;
                 live_edge(store, store.first_held(base.max(end))?)
@@ -330,6 +332,11 @@ impl LiveReader {
         Some(())
     }
 
+    /// Media time of what was on so many microseconds ago.
+    fn wanted(&self, store: &MediaStore, back: i64) -> Option<i64> {
+        Some(self.media.shared.begin_of(back, self.made.into_std(), store.newest_time()?))
+    }
+
     /// Says so where it does not begin where it should.
     fn tell(&self, store: &MediaStore, start: PageNo) {
         let Some(time) = store.span(start).map(|s| s.time) else { return };
@@ -339,22 +346,21 @@ impl LiveReader {
                 "fell too far behind the broadcast: {pages} pages, about {lost} s, are left out; going on with what \
                  the others still have"
             );
-        } else if let (Some(back), Some(ago)) =
-            (self.back, store.newest_time().map(|newest| newest.saturating_sub(time)))
-            && ago.saturating_add(NEAR) < back
+        } else if let Some(back) = self.back
+            && let Some(late) = self.wanted(store, back).map(|wanted| time.saturating_sub(wanted))
+            && late > NEAR
         {
             tracing::warn!(
-                "nobody keeps what was on {} s ago; beginning {} s ago, with the oldest there is",
+                "nobody keeps what was on {} s ago; beginning with the oldest there is, {} s later",
                 back / 1_000_000,
-                ago / 1_000_000
+                late / 1_000_000
             );
         }
     }
 }
 
-/// The page that was on so many microseconds before the newest one, or the oldest there is; none while it has not come.
-fn further_back(store: &MediaStore, base: PageNo, back: i64) -> Option<PageNo> {
-    let wanted = store.newest_time()?.saturating_sub(back);
+/// The page at a media time, or the oldest there is; none while it has not come.
+fn further_back(store: &MediaStore, base: PageNo, wanted: i64) -> Option<PageNo> {
     if store.span(base)?.time >= wanted {
         return store.first_held(base);
     }

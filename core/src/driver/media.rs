@@ -54,8 +54,10 @@ pub(crate) struct Shared {
     pub(crate) stage: watch::Sender<Stage>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     pub(crate) intent: Intent,
-    /// How far behind the newest page of live media readers begin; none: where all do.
+    /// How long ago what readers of live media begin with was on; none: where all do.
     pub(crate) back: Option<Duration>,
+    /// The media time of that, as the tracker said it, and when it did.
+    pub(crate) begins: Mutex<Option<(i64, Instant)>>,
     pub(crate) opened: Instant,
     pub(crate) counts: Counts,
     /// Whether the tracker does not answer just now.
@@ -90,6 +92,23 @@ impl Shared {
         });
         let since = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
         let _ = c.first_page.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The tracker says what was on when readers are to begin.
+    pub(crate) fn begins_at(&self, time: i64) {
+        *self.begins.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, Instant::now()));
+    }
+
+    /// Media time at which a reader begins that was made at `made`, where the newest page is at `newest`.
+    pub(crate) fn begin_of(&self, back: i64, made: Instant, newest: i64) -> i64 {
+        match *self.begins.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Who comes later begins as much later.
+            Some((time, said)) => {
+                let later = made.saturating_duration_since(said).as_micros();
+                time.saturating_add(i64::try_from(later).unwrap_or(i64::MAX)).min(newest)
+            }
+            None => newest.saturating_sub(back),
+        }
     }
 
     pub(crate) fn standstill(&self) -> MutexGuard<'_, Standstill> {

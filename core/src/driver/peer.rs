@@ -62,7 +62,7 @@ pub struct OpenOptions {
     pub target: Target,
     /// Where a player will begin.
     pub at: Option<Position>,
-    /// Of live media: so much media time behind the newest page.
+    /// Of live media: it begins with what was on so long ago.
     pub back: Option<Duration>,
     /// Of live media: how much is kept.
     pub window: Window,
@@ -287,6 +287,7 @@ impl Peer {
             orders,
             intent,
             back,
+            begins: Mutex::default(),
             opened: Instant::now(),
             counts: Counts::default(),
             away: AtomicBool::new(false),

@@ -446,7 +446,7 @@ impl Task {
                     }
                 }
                 Action::Joined { handle, answer } => self.joined(handle, answer),
-                Action::Head { handle, head } => self.head(handle, head),
+                Action::Head { handle, head, time } => self.head(handle, head, time),
                 Action::Newer { handle, manifest } => self.newer(handle, manifest),
                 Action::Slices { handle, slices } => {
                     if let Some(store) = self.medias.get(&handle).and_then(|e| e.shared.store.get()) {
@@ -552,8 +552,11 @@ impl Task {
         });
     }
 
-    fn head(&mut self, handle: Handle, head: Signed) {
+    fn head(&mut self, handle: Handle, head: Signed, time: Option<i64>) {
         let Some(entry) = self.medias.get_mut(&handle) else { return };
+        if let Some(time) = time {
+            entry.shared.begins_at(time);
+        }
         match entry.shared.store.get() {
             Some(store) => put_head(store, head),
             // One of the link that it begins in, and the last one.

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use icet::media::Signed;
@@ -37,7 +38,7 @@ pub enum Command {
         intent: Intent,
         /// Where to begin.
         at: Option<Position>,
-        /// Of live media: so much media time behind the newest page.
+        /// Of live media: it begins with what was on so long ago.
         back: Option<Duration>,
     },
     /// Publish; `slices` are those of the setup and the tail. Answered as a join. The engine then uploads the
@@ -105,6 +106,8 @@ pub enum Command {
         handle: Handle,
         /// The signed head.
         head: Signed,
+        /// Those that are kept of what was told before, oldest first: told with the first head of each session.
+        earlier: Arc<[Signed]>,
     },
     /// What this peer gives from now on; told in each session.
     Give(Giving),
@@ -211,6 +214,8 @@ pub enum Action {
         handle: Handle,
         /// The head.
         head: Signed,
+        /// Media time of what was on when we want to begin, in microseconds from page 0.
+        time: Option<i64>,
     },
     /// A newer manifest; to be checked as in `Joined` (accept again, or leave).
     Newer {

@@ -1,5 +1,6 @@
 //! The media that the driver opened: joining, publishing, accepting, leaving, focus.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use icet::media::Signed;
@@ -77,6 +78,9 @@ pub(super) struct Media {
     pub(super) tally: Tally,
     /// The last head of a live media that is published here, until it is told.
     head: Option<Signed>,
+    /// Heads before it, and whether the tracker is to be told.
+    earlier: Arc<[Signed]>,
+    earlier_due: bool,
 }
 
 impl Media {
@@ -101,6 +105,8 @@ impl Media {
             acks: Acks::default(),
             tally: Tally::default(),
             head: None,
+            earlier: Arc::default(),
+            earlier_due: true,
         }
     }
 
@@ -334,26 +340,33 @@ impl Engine {
         self.ask_located(now, handle);
         self.actions.push_back(Action::Joined { handle, answer: m });
         self.want_upload(handle);
+        if let Some(m) = self.media.get_mut(&handle) {
+            m.earlier_due = true;
+        }
         self.tell_head(handle, None);
     }
 
     /// Tells the head of a live media, or keeps it until it can be told.
-    pub(super) fn tell_head(&mut self, handle: Handle, head: Option<Signed>) {
+    pub(super) fn tell_head(&mut self, handle: Handle, news: Option<(Signed, Arc<[Signed]>)>) {
         let up = self.session.link == Link::Welcome && !self.session.is_opening(handle);
         let Some(m) = self.media.get_mut(&handle) else { return };
-        m.head = head.or(m.head.take());
+        if let Some((head, earlier)) = news {
+            (m.head, m.earlier) = (Some(head), earlier);
+        }
         if up
             && let Some(media) = m.id
             && let Some(head) = m.head.take()
         {
-            self.send(Head { media, head });
+            let due = std::mem::take(&mut m.earlier_due) && !m.earlier.is_empty();
+            let earlier = due.then(|| m.earlier.to_vec());
+            self.send(Head { media, head, earlier, time: None });
         }
     }
 
     /// The tracker hands out the head of a live media.
     pub(super) fn head(&mut self, m: Head) {
         if let Some(handle) = self.ids.get(&m.media).copied() {
-            self.actions.push_back(Action::Head { handle, head: m.head });
+            self.actions.push_back(Action::Head { handle, head: m.head, time: m.time });
         }
     }
 

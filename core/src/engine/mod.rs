@@ -137,7 +137,7 @@ impl Engine {
             Command::Locate { handle, at } => self.locate(now, handle, at),
             Command::Held { handle, got, lost } => self.held(now, handle, &got, &lost),
             Command::Info { handle, path } => self.ask_info(now, handle, path),
-            Command::Head { handle, head } => self.tell_head(handle, Some(head)),
+            Command::Head { handle, head, earlier } => self.tell_head(handle, Some((head, earlier))),
             Command::Give(giving) => self.give(giving),
             Command::Standing => self.ask_standing(),
             Command::Audience { handle, addresses } => self.ask_guidance(handle, addresses),

@@ -7,12 +7,14 @@
 //! - [`Flat`]: a chain as one logical stream, for players that stop where a link ends.
 //! - [`Ending`]: marks the last pages of a recording that stops before the broadcast does.
 //! - [`NowOn`]: which title is on.
+//! - [`Earlier`]: heads that are kept, to tell what was on when.
 //! - [`Chain`]: batches that follow each other.
 //!
 //! The protocol: `proto-spec/spec/icet.md`, section 16.
 
 mod broadcaster;
 mod chain;
+mod earlier;
 mod ending;
 mod flat;
 mod now;
@@ -24,6 +26,7 @@ mod titles;
 
 pub use broadcaster::{Broadcaster, DELAY, Signed, SourceError};
 pub use chain::{Chain, ChainError, Place, Taken};
+pub use earlier::Earlier;
 pub use ending::Ending;
 pub use flat::{Flat, FlatError};
 pub use now::NowOn;

@@ -23,6 +23,7 @@ const LOCK: &str = "lock";
 /// Who makes or sweeps rings holds it: a ring that is just being made is not locked yet.
 const MAKING: &str = "making";
 const MANIFEST: &str = "manifest";
+const HEADS: &str = "heads";
 
 /// Why something of a live media was refused.
 #[derive(Debug, Error)]
@@ -45,6 +46,8 @@ pub struct Resumed {
     pub media: Arc<MediaStore>,
     /// The last batch that was signed.
     pub last: SignedBatch,
+    /// Heads that were kept, oldest first.
+    pub heads: Vec<SignedHead>,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -164,7 +167,12 @@ impl Store {
             }
         }
         let resumed = last.filter(|b| !b.ends && media.has(b.next().saturating_sub(1)));
-        Ok(resumed.map(|last| Resumed { media, last }))
+        let heads = heads(&dir, media.manifest()).map_err(fail)?;
+        Ok(resumed.map(|last| Resumed {
+            heads: heads.into_iter().filter(|h| h.next <= last.next()).collect(),
+            media,
+            last,
+        }))
     }
 }
 
@@ -189,6 +197,19 @@ fn logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
     all.retain(|p| p.extension().is_some_and(|e| e == "batches"));
     all.sort();
     Ok(all)
+}
+
+/// Heads of a journal, as far as they are whole.
+fn heads(dir: &Path, manifest: &SignedManifest) -> io::Result<Vec<SignedHead>> {
+    let bytes = match fs::read(dir.join(HEADS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read?,
+    };
+    let (mut rest, mut heads) = (minicbor::Decoder::new(&bytes), Vec::new());
+    while let Some(head) = rest.decode::<Signed>().ok().and_then(|s| SignedHead::verify(s, manifest).ok()) {
+        heads.push(head);
+    }
+    Ok(heads)
 }
 
 /// Removes rings of processes that were killed. As long as what is returned is kept, nobody else makes one or sweeps.
@@ -330,6 +351,20 @@ impl MediaStore {
         let kept = ring.put_pages(signed.batch.first, &signed.pages);
         self.bump();
         kept.map(drop).map_err(|_| StoreError::Closed)
+    }
+
+    /// Writes heads down, in place of those before: with a journal that goes on they tell what was on when.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep_heads<'a>(&self, heads: impl Iterator<Item = &'a Signed>) -> Result<(), StoreError> {
+        let Some(ring) = &self.ring else { return Err(StoreError::Closed) };
+        let path = ring.dir().join(HEADS);
+        let bytes: Vec<u8> = heads.flat_map(frame::encode).collect();
+        // After a crash of the machine no journal goes on, so nothing waits for the disk.
+        let temp = disk::with_suffix(&path, ".new");
+        let written = fs::write(&temp, bytes).and_then(|()| fs::rename(&temp, &path));
+        written.map_err(|e| StoreError::io("write", &path, e))
     }
 
     /// Takes a batch of a journal, with its pages if they are still there.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use icet::live::SignedHead;
 use icet::{PageNo, PageSet};
 use tempfile::TempDir;
 
@@ -157,6 +158,31 @@ fn written(store: &Store, signed: &[Signed]) -> Arc<MediaStore> {
     let media = store.broadcast(manifest(1), Window::default()).unwrap();
     signed.iter().for_each(|s| media.append(s).unwrap());
     media
+}
+
+#[test]
+fn a_journal_knows_the_heads_that_were_kept() {
+    let (_dir, store) = store();
+    let (_, signed, head) = broadcast(200, false);
+    let before = icet::live::Head { signed_at: head.signed_at + 1, ..(*head).clone() };
+    let heads = [SignedHead::sign(before, &identity()).unwrap(), head];
+    let media = written(&store, &signed);
+    let id = media.id();
+    media.keep_heads(heads[..1].iter().map(|h| h.signed())).unwrap();
+    media.keep_heads(heads.iter().map(|h| h.signed())).unwrap();
+    let file = media.file().join("heads");
+    drop(media);
+    let Some(resumed) = store.resume_broadcast(&id, Window::default()).unwrap() else { return };
+    assert_eq!(resumed.heads, heads);
+    drop(resumed);
+    // What is not whole is left out, and of a journal without any nothing is known.
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 3]).unwrap();
+    let resumed = store.resume_broadcast(&id, Window::default()).unwrap().unwrap();
+    assert_eq!(resumed.heads, heads[..heads.len() - 1]);
+    drop(resumed);
+    std::fs::remove_file(&file).unwrap();
+    assert!(store.resume_broadcast(&id, Window::default()).unwrap().unwrap().heads.is_empty());
 }
 
 #[test]

@@ -54,6 +54,20 @@ pub(crate) fn head() -> Head {
     }
 }
 
+/// One that was told before it.
+pub(crate) fn earlier_head() -> Head {
+    let batches = batches();
+    Head {
+        next: 3,
+        offset: batches.first().map_or(0, |b| b.end()),
+        time: 40_000,
+        last: batches.first().map_or(NO_BATCH, SignedBatch::hash),
+        key: 2,
+        signed_at: 1_767_225_599_119,
+        ..head()
+    }
+}
+
 /// The same, that says what is on.
 pub(crate) fn titled_head() -> Head {
     Head { title: Some("Clara Schumann - Romanze für Violine und Klavier".to_owned()), ..head() }

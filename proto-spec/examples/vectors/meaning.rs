@@ -148,7 +148,10 @@ pub(crate) fn head(h: &icet::live::Head) -> Value {
 }
 
 fn live_head(m: &icet::message::Head) -> Value {
-    json!({ "media": hex(&m.media.0), "head": signed(&m.head) })
+    json!({
+        "media": hex(&m.media.0), "head": signed(&m.head),
+        "earlier": maybe(m.earlier.as_ref(), |e| list(e, signed)), "time": maybe(m.time, |t| json!(t)),
+    })
 }
 
 pub(crate) fn slice(s: &Slice) -> Value {

@@ -241,6 +241,7 @@ fn to_tracker() -> Vec<(&'static str, Message)> {
         t("allow-nothing", Allow { up: Some(0), down: None, near: false, withheld: Vec::new(), once: None }),
         t("allow-once", Allow { up: None, down: None, near: false, withheld: Vec::new(), once: Some(true) }),
         t("head", head()),
+        t("head-earlier", head_with_earlier()),
         t(
             "audience",
             Audience {
@@ -337,13 +338,21 @@ fn to_peer() -> Vec<(&'static str, Message)> {
         p("standing", standing()),
         p("knock", Knock {}),
         p("head", head()),
+        p("head-later", Head { time: Some(-20_000), ..head() }),
         p("guidance", guidance),
     ]
 }
 
 fn head() -> Head {
     let head = SignedHead::sign(super::live::head(), &identity(1)).expect("a good head");
-    Head { media: id(), head: head.signed().clone() }
+    Head { media: id(), head: head.signed().clone(), earlier: None, time: None }
+}
+
+/// The first of a session, of a broadcast that was on before.
+fn head_with_earlier() -> Head {
+    let earlier = super::live::earlier_head();
+    let earlier = SignedHead::sign(earlier, &identity(1)).expect("a good head").signed().clone();
+    Head { earlier: Some(vec![earlier]), ..head() }
 }
 
 fn standing() -> Standing {

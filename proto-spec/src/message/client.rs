@@ -151,7 +151,7 @@ pub struct Join {
     /// Assignments of an earlier session that still run.
     #[n(8)]
     pub running: Vec<u64>,
-    /// Of live media, if it holds nothing: so many milliseconds of media time behind the newest page it wants to begin.
+    /// Of live media, if it holds nothing: it wants to begin with what was on so many milliseconds ago, by the clock.
     #[n(9)]
     pub back: Option<u32>,
 }
@@ -495,11 +495,20 @@ pub struct Head {
     /// The signed [`Head`](crate::live::Head).
     #[n(2)]
     pub head: Signed,
+    /// Those that its publisher signed before, oldest first: for a tracker that knows none.
+    #[n(3)]
+    pub earlier: Option<Vec<Signed>>,
+    /// From a tracker to who wants to begin further back: media time of what was on then, in microseconds from page 0.
+    #[n(4)]
+    pub time: Option<i64>,
 }
 
 impl Head {
     pub(super) fn check(&self) -> Check {
-        at_most(self.head.body.len(), limits::BATCH, "head too long")
+        let earlier = self.earlier.as_deref().unwrap_or_default();
+        at_most(earlier.len(), limits::EARLIER, "too many earlier heads")?;
+        let longest = earlier.iter().chain([&self.head]).map(|h| h.body.len()).max();
+        at_most(longest.unwrap_or(0), limits::BATCH, "head too long")
     }
 }
 

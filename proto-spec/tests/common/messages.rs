@@ -52,7 +52,13 @@ fn proven() -> impl Strategy<Value = ProvenSlice> {
 }
 
 fn head() -> impl Strategy<Value = Head> {
-    (media(), signed()).prop_map(|(media, head)| Head { media, head })
+    let earlier = of(vec(signed(), 0..4));
+    (media(), signed(), earlier, of(any::<i64>())).prop_map(|(media, head, earlier, time)| Head {
+        media,
+        head,
+        earlier,
+        time,
+    })
 }
 
 fn signed() -> impl Strategy<Value = Signed> {

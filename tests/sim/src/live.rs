@@ -285,7 +285,7 @@ impl Sim {
         let Some(live) = &self.live else { return };
         let next = self.net.nodes[0].held.as_ref().and_then(|h| h.first_missing(0));
         let head = live.head(next.unwrap_or(live.lens.len() as u64)).signed().clone();
-        self.command(0, Command::Head { handle: MEDIA, head });
+        self.command(0, Command::Head { handle: MEDIA, head, earlier: std::sync::Arc::default() });
         self.after(HEAD, Event::Head);
     }
 

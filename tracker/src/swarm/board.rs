@@ -16,7 +16,7 @@ use super::explain::Decisions;
 use super::fair::Accounts;
 use super::glance::Glance;
 use super::learn::{Expected, ProtoIx, Protocols};
-use super::live::LiveRun;
+use super::live::{Begin, LiveRun};
 use super::media::{Media, Member};
 use super::peer::{Offered, Peer};
 use super::reach::{self, Proof, Reachable};
@@ -205,7 +205,7 @@ pub(crate) struct Board {
     pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
     pub(crate) shortages: BTreeMap<ConnId, Vec<Shortage>>,
     /// Who is to get the head of a live media, before its orders.
-    pub(crate) heads: Vec<(ConnId, MediaIx, Option<PageNo>)>,
+    pub(crate) heads: Vec<(ConnId, MediaIx, Option<Begin>)>,
     /// Sessions to be knocked at.
     pub(crate) knocks: Vec<ConnId>,
     pub(crate) totals: Totals,

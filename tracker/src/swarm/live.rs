@@ -105,6 +105,14 @@ pub(crate) struct Live {
     alive: Option<Now>,
 }
 
+/// Where somebody begins that wanted to begin further back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begin {
+    page: PageNo,
+    /// Media time of what was on then.
+    time: Option<i64>,
+}
+
 /// A standing order, or that for setup pages.
 #[derive(Debug)]
 pub(crate) struct LiveRun {
@@ -180,14 +188,19 @@ impl Live {
         let place = self.tree.get(peer)?;
         match place.back {
             _ if place.high > 0 => Some(place.high),
-            Some(back) => self.further_back(back),
+            Some(back) => self.further_back(now, back),
             None => self.start(now),
         }
     }
 
+    /// Media time of what was on so many microseconds ago.
+    fn on_ago(&self, now: Now, back: i64) -> Option<i64> {
+        Some(self.past.time_at(clock(now).saturating_sub(back))?.min(self.head.as_ref()?.time))
+    }
+
     /// The page that was on so many microseconds ago, or the oldest that somebody keeps.
-    fn further_back(&self, back: i64) -> Option<PageNo> {
-        let wanted = self.past.page_at(self.head.as_ref()?.time.saturating_sub(back))?;
+    fn further_back(&self, now: Now, back: i64) -> Option<PageNo> {
+        let wanted = self.past.page_at(self.on_ago(now, back)?)?;
         let has = self.tree.iter().filter(|(_, p)| p.has()).map(|(_, p)| self.oldest(p));
         Some(self.past.behind_setup(wanted.max(has.min()?)))
     }
@@ -235,6 +248,11 @@ impl Live {
     }
 }
 
+/// Microseconds that may be counted back to before the tracker began.
+fn clock(now: Now) -> i64 {
+    i64::try_from(now.0).unwrap_or(i64::MAX)
+}
+
 /// Pages that a member passed by: between those that it has, and behind those that it had.
 fn holes(high: PageNo, got: &PageRanges) -> PageRanges {
     let (mut at, mut lacks) = (high, PageRanges::new());
@@ -260,6 +278,17 @@ impl Swarm {
         };
         let head = SignedHead::verify(m.head, media.manifest.manifest())
             .map_err(|e| refuse(ErrorCode::FORGED, e.to_string()))?;
+        // Where nothing is known yet, what was on before is told with the first head.
+        if live.head.is_none() {
+            let verified = |h| SignedHead::verify(h, media.manifest.manifest());
+            let earlier: Result<Vec<_>, _> =
+                m.earlier.unwrap_or_default().into_iter().map(verified).collect();
+            for earlier in earlier.map_err(|e| refuse(ErrorCode::FORGED, e.to_string()))? {
+                let ago = head.signed_at.saturating_sub(earlier.signed_at).saturating_mul(1000);
+                let ago = i64::try_from(ago).unwrap_or(i64::MAX);
+                live.past.note(&earlier, clock(now).saturating_sub(ago));
+            }
+        }
         let before = live.head.as_ref().map(|h| (h.next, h.offset));
         if before.is_some_and(|(next, offset)| head.next < next || head.offset < offset) {
             return Ok(());
@@ -276,7 +305,7 @@ impl Swarm {
                 live.marks.pop_front();
             }
         }
-        live.past.note(&head);
+        live.past.note(&head, clock(now));
         (live.head, live.alive) = (Some(head), Some(now));
         if let Some(p) = live.tree.get_mut(peer) {
             (p.high, p.heard) = (live.head.as_ref().map_or(0, |h| h.next), now);
@@ -316,16 +345,17 @@ impl Swarm {
     }
 
     /// Hands out the head of a live media, and before it one of the link in which somebody begins, if that is another.
-    pub(crate) fn send_head(&mut self, conn: ConnId, ix: MediaIx, start: Option<PageNo>) {
+    pub(crate) fn send_head(&mut self, conn: ConnId, ix: MediaIx, begin: Option<Begin>) {
         let Some(media) = self.board.media.get(&ix) else { return };
         let Some((live, head)) = media.live.as_ref().and_then(|l| Some((l, l.head.as_ref()?))) else {
             return;
         };
-        let old = start.and_then(|start| live.past.head_of(start)).filter(|old| old.link != head.link);
+        let old = begin.and_then(|b| live.past.head_of(b.page)).filter(|old| old.link != head.link);
+        let time = begin.and_then(|b| b.time);
         let heads: Vec<_> = old.into_iter().chain([head]).map(|h| h.signed().clone()).collect();
         let media = media.id;
         for head in heads {
-            self.send(conn, Head { media, head });
+            self.send(conn, Head { media, head, earlier: None, time });
         }
     }
 }

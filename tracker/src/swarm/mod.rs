@@ -286,8 +286,8 @@ impl Swarm {
                 self.send(conn, Cancel { assignments: some.to_vec() });
             }
         }
-        for (conn, media, start) in std::mem::take(&mut self.board.heads) {
-            self.send_head(conn, media, start);
+        for (conn, media, begin) in std::mem::take(&mut self.board.heads) {
+            self.send_head(conn, media, begin);
         }
         for conn in std::mem::take(&mut self.board.knocks) {
             self.send(conn, Knock {});

@@ -614,6 +614,8 @@ fn weight(message: &ToTracker, full: bool) -> f64 {
         ToTracker::Slices(s) => s.slices.len() as u64 / 8,
         // All members are looked at.
         ToTracker::Audience(a) => 4 + a.addresses.len() as u64 / 64,
+        // Each is verified, if the tracker knows none yet.
+        ToTracker::Head(h) => h.earlier.as_ref().map_or(0, Vec::len) as u64 / 2,
         ToTracker::Publish(p) => 4 + p.slices.len() as u64 / 8,
         _ => 0,
     };

@@ -76,6 +76,42 @@ fn uploads_keep_two_messages_ahead() {
 }
 
 #[test]
+fn earlier_heads_go_with_the_first_of_each_session() {
+    let signed =
+        |n: u8| icet::media::Signed { body: vec![n].into(), signature: icet::key::Signature([0; 64]) };
+    let told = |r: &Rig| -> Vec<(u8, usize)> {
+        let head = |m: &ToTracker| match m {
+            ToTracker::Head(h) => Some((h.head.body[0], h.earlier.as_ref().map_or(0, Vec::len))),
+            _ => None,
+        };
+        r.sent.iter().filter_map(head).collect()
+    };
+    let tell = |n: u8| Command::Head {
+        handle: H,
+        head: signed(n),
+        earlier: (0..n).map(signed).collect::<Vec<_>>().into(),
+    };
+    let mut r = Rig::new();
+    publish(&mut r, 64);
+    r.connect(1);
+    r.command(tell(3));
+    assert!(told(&r).is_empty(), "nothing before the answer");
+    r.answer(1);
+    r.command(tell(4));
+    r.command(tell(5));
+    assert_eq!(told(&r), [(3, 3), (4, 0), (5, 0)]);
+    // A tracker that comes back may know nothing.
+    r.disconnect();
+    r.millis(4000);
+    r.clear();
+    r.connect(2);
+    r.answer(1);
+    r.command(tell(6));
+    r.command(tell(7));
+    assert_eq!(told(&r), [(6, 6), (7, 0)]);
+}
+
+#[test]
 fn large_slices_make_smaller_messages() {
     let mut r = Rig::new();
     publish(&mut r, 64 * 300);

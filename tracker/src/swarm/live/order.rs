@@ -12,7 +12,8 @@ use super::super::learn::ProtoIx;
 use super::super::peer::Presence;
 use super::super::reach;
 use super::{
-    CANDIDATES, HEARD, LAPSE_MS, LIFE_MS, LOOKED_AT, Live, LiveRun, PATIENCE, RATE, STAND_INS, USEFUL_MS,
+    Begin, CANDIDATES, HEARD, LAPSE_MS, LIFE_MS, LOOKED_AT, Live, LiveRun, PATIENCE, RATE, STAND_INS,
+    USEFUL_MS,
 };
 
 /// A host, and over what.
@@ -169,11 +170,12 @@ impl Board {
         let Some((head, place)) = live.head.as_ref().zip(live.tree.get(peer)) else { return false };
         let (high, late) = (place.high, place.late);
         let Some(start) = live.begin(now, peer) else { return false };
+        let time = place.back.and_then(|back| live.on_ago(now, back));
         let head = live.past.head_of(start).filter(|_| late).unwrap_or(head);
         let setup = (high == 0).then(|| PageSet::range(head.link, head.after_setup().saturating_sub(1)));
         let Some((host, others)) = self.live_hosts(now, ix, peer, start, Some(host)) else { return false };
         if late && high == 0 {
-            self.heads.push((conn, ix, Some(start)));
+            self.heads.push((conn, ix, Some(Begin { page: start, time })));
         }
         if let Some(setup) = setup {
             self.live_issue(now, ix, peer, conn, setup, Need::Urgent, host, &others);

@@ -1,4 +1,5 @@
-//! What was on when: which page came at what media time, as heads told, and of each link its last head. For those who listen later.
+//! What was on when: which page came at what media time and when, as heads told, and of each link its last head. For those who listen
+//! later.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,9 +13,14 @@ const SPACING: i64 = 2_000_000;
 /// Links that are remembered, each with a head of some 400 bytes (4 KiB at most).
 const LINKS: usize = 256;
 
-/// A page and its media time.
+/// Where the clock is ahead of media time by so much more than before, in microseconds, the source paused.
+const PAUSE: i64 = 1_500_000;
+
+/// A page, its media time, and when it was on.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
+    /// Microseconds by the tracker's clock, of what was on before that began too.
+    at: i64,
     time: i64,
     page: PageNo,
     /// Where decoding could begin last before it.
@@ -25,23 +31,31 @@ struct Mark {
 #[derive(Debug)]
 pub(super) struct Past {
     marks: VecDeque<Mark>,
+    /// What the last head told that had something new.
+    last: Option<Mark>,
     spacing: i64,
     links: BTreeMap<PageNo, SignedHead>,
 }
 
 impl Default for Past {
     fn default() -> Past {
-        Past { marks: VecDeque::new(), spacing: SPACING, links: BTreeMap::new() }
+        Past { marks: VecDeque::new(), last: None, spacing: SPACING, links: BTreeMap::new() }
     }
 }
 
 impl Past {
-    /// Takes the next head.
-    pub(super) fn note(&mut self, head: &SignedHead) {
+    /// Takes the next head, that came at `at`.
+    pub(super) fn note(&mut self, head: &SignedHead, at: i64) {
         let begin = head.after_setup();
+        let mark = Mark { at, time: head.time, page: head.next, key: head.key };
+        let last = self.last.filter(|last| last.page < mark.page);
+        let plays = |last: &Mark| head.time.saturating_sub(last.time).saturating_add(PAUSE);
+        let paused = last.filter(|last| at.saturating_sub(last.at) > plays(last));
+        paused.into_iter().for_each(|last| self.push(last, 0));
         if !self.links.contains_key(&head.link) {
             // It says when its link began, whoever told the heads before to whom.
-            self.push(Mark { time: head.link_time, page: begin, key: begin }, 0);
+            let began = at.saturating_sub(head.time.saturating_sub(head.link_time));
+            self.push(Mark { at: began, time: head.link_time, page: begin, key: begin }, 0);
         }
         self.links.insert(head.link, head.clone());
         if self.links.len() > LINKS {
@@ -49,7 +63,30 @@ impl Past {
             let first = self.links.first_key_value().map_or(0, |(first, _)| *first);
             self.marks.retain(|m| m.page >= first);
         }
-        self.push(Mark { time: head.time, page: head.next, key: head.key }, self.spacing);
+        self.push(mark, if paused.is_some() { 0 } else { self.spacing });
+        if self.last.is_none_or(|last| last.page < mark.page) {
+            self.last = Some(mark);
+        }
+    }
+
+    /// Media time of what was on at `at`. What came faster than it plays was on in time for what came last.
+    pub(super) fn time_at(&self, at: i64) -> Option<i64> {
+        let marked = self.marks.back().map_or(0, |m| m.page);
+        let last = self.last.filter(|last| last.page > marked);
+        let mut backwards = last.into_iter().chain(self.marks.iter().rev().copied());
+        let mut after = backwards.next()?;
+        if after.at <= at {
+            return Some(after.time);
+        }
+        for mark in backwards {
+            let plays = after.time.saturating_sub(mark.time);
+            let on = mark.at.min(after.at.saturating_sub(plays));
+            if on <= at {
+                return Some(mark.time.saturating_add(at.saturating_sub(on).min(plays)));
+            }
+            after = Mark { at: on, ..mark };
+        }
+        Some(after.time.saturating_sub(after.at.saturating_sub(at)))
     }
 
     fn push(&mut self, mark: Mark, spacing: i64) {

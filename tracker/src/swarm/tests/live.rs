@@ -52,7 +52,7 @@ pub(super) fn head_at(second: u64) -> Head {
 
 fn head(second: u64) -> icet::message::Head {
     let signed = SignedHead::sign(head_at(second), &identity(1)).unwrap();
-    icet::message::Head { media: manifest(1).id(), head: signed.signed().clone() }
+    icet::message::Head { media: manifest(1).id(), head: signed.signed().clone(), earlier: None, time: None }
 }
 
 pub(super) struct Station {
@@ -64,13 +64,18 @@ pub(super) struct Station {
 
 impl Station {
     pub(super) fn new() -> Station {
+        let mut s = Station::unheard();
+        s.goes_on(4, &mut []);
+        s
+    }
+
+    /// One that told no head yet.
+    pub(super) fn unheard() -> Station {
         let mut w = World::new();
         let publisher = peer(&mut w, 1, None);
         w.say(publisher, Publish { request: 1, manifest: manifest(1).signed().clone(), slices: Vec::new() });
         assert!(w.answer(publisher).is_some());
-        let mut s = Station { w, publisher, media: manifest(1).id(), second: 0 };
-        s.goes_on(4, &mut []);
-        s
+        Station { w, publisher, media: manifest(1).id(), second: 0 }
     }
 
     /// Time passes, the publisher tells heads, and those who listen what they have.
@@ -83,6 +88,12 @@ impl Station {
                 self.w.say(*conn, have(self.media, *run, head_at(self.second).next - 2));
             }
         }
+    }
+
+    /// The publisher tells a head.
+    pub(super) fn tells(&mut self, head: &SignedHead) {
+        let (media, head) = (self.media, head.signed().clone());
+        self.w.say(self.publisher, icet::message::Head { media, head, earlier: None, time: None });
     }
 
     pub(super) fn joins(&mut self, n: u8, up: Option<u64>) -> ConnId {
@@ -467,7 +478,7 @@ fn heads_may_say_any_number_and_never_go_back() {
     let tell = |s: &mut Station, next: u64, offset: u64| {
         let head = Head { next, offset, key: next, ..head_at(s.second) };
         let signed = SignedHead::sign(head, &identity(1)).unwrap();
-        s.w.say(s.publisher, icet::message::Head { media: s.media, head: signed.signed().clone() });
+        s.tells(&signed);
         s.w.pass(SECOND);
         s.w.say(listener, have(s.media, run, next - 2));
         s.w.swarm.media_list(0, 10)[0].clone()
