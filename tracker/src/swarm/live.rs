@@ -201,7 +201,7 @@ impl Live {
     /// The page that was on so many microseconds ago, or the oldest that somebody keeps.
     fn further_back(&self, now: Now, back: i64) -> Option<PageNo> {
         let wanted = self.past.page_at(self.on_ago(now, back)?)?;
-        let has = self.tree.iter().filter(|(_, p)| p.has()).map(|(_, p)| self.oldest(p));
+        let has = self.tree.iter().filter(|(_, p)| p.holds()).map(|(_, p)| self.oldest(p));
         Some(self.past.behind_setup(wanted.max(has.min()?)))
     }
 

@@ -48,11 +48,13 @@ impl Board {
         // What is far back not everybody keeps.
         let late = live.tree.get(receiver).is_some_and(|p| p.late);
         let kept = if late { live.oldest(place) <= start } else { place.root || place.start <= start };
+        // It may wait for the source itself: that changes nothing of what was on.
+        let has = if late { place.holds() && place.high > start } else { place.has() };
         let good = host != receiver
             && kept
-            && (place.root || place.has() && place.high >= after_setup)
+            && (place.root || has && (late || place.high >= after_setup))
             && (place.root || !live.goes_on(now) || now.since(live.heard(place)) < HEARD)
-            && !live.tree.is_stranded(host)
+            && (late || !live.tree.is_stranded(host))
             && p.conn.is_some()
             && p.servable
             && p.trust(now) >= LEAST_TRUST
@@ -79,8 +81,10 @@ impl Board {
         let root = |h: PeerIx| live.tree.get(h).is_some_and(|p| p.root);
         let spare = live.tree.spare().take(CANDIDATES.0).filter(|h| !late || !root(*h));
         let roots = live.tree.spare().filter(|h| late && root(*h));
+        let waiting = live.tree.iter().filter(|(_, p)| late && p.holds() && !p.has() && !p.is_full());
         let mut found: Vec<Way> = spare
             .chain(roots)
+            .chain(waiting.map(|(h, _)| h))
             .filter_map(|h| Some((h, self.live_good(now, ix, h, receiver, start)?)))
             .take(CANDIDATES.1 + STAND_INS)
             .collect();

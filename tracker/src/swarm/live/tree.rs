@@ -66,13 +66,14 @@ impl Place {
         self.children.len() >= self.slots as usize
     }
 
+    /// Whether it keeps what was on, from its first page on.
+    pub(super) fn holds(&self) -> bool {
+        self.root || !self.late && self.ready && self.high > self.start
+    }
+
     /// Whether it has something to send on.
     pub(super) fn has(&self) -> bool {
-        self.root
-            || !self.late
-                && self.ready
-                && self.high > self.start
-                && (self.run.is_some() || self.moving.is_some())
+        self.root || self.holds() && (self.run.is_some() || self.moving.is_some())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who listens to live media later than the others: where it begins, from whom, and what it is to the others meanwhile.
 
 use icet::live::{Head, SignedHead};
-use icet::message::{Assignment, ErrorCode, Have, Intent, Join, Leave, Need, Outcome, ToPeer};
+use icet::message::{Assignment, ErrorCode, Have, Intent, Join, Leave, Need, Outcome, Ping, ToPeer};
 use icet::{PageNo, PageRanges, PageSet};
 
 use super::super::ConnId;
@@ -232,6 +232,41 @@ fn earlier_heads_are_believed_only_with_the_first_and_if_they_are_the_publishers
     s.w.say(s.publisher, icet::message::Head { media: s.media, head, earlier, time: None });
     let conn = joins_back(&mut s, 2, None, 10);
     assert!(near(begins_at(&mut s, conn).1, 22));
+}
+
+#[test]
+fn what_a_source_that_is_gone_had_is_to_be_had_from_listeners_who_wait_for_it() {
+    let mut s = Station::new();
+    let first = s.joins(2, None);
+    let orders = s.w.assigned(first);
+    let mut listeners = vec![(first, standing(&orders).0)];
+    s.goes_on(100, &mut listeners);
+    // One that came later, and keeps less.
+    let second = s.joins(3, None);
+    let later = s.w.assigned(second);
+    listeners.push((second, standing(&later).0));
+    s.goes_on(20, &mut listeners);
+    s.w.disconnect(s.publisher);
+    // Both gave it up.
+    for (conn, orders) in [(first, &orders), (second, &later)] {
+        let steady = orders.iter().find(|a| a.need == Need::Steady).unwrap();
+        s.w.say(conn, report(steady, Outcome::Unreachable));
+    }
+    let mut now = s.second + 1;
+    for (n, seconds) in [(4, 0), (5, 3), (6, 8)] {
+        for _ in 0..seconds {
+            s.w.pass(SECOND);
+            // They are there.
+            listeners.iter().for_each(|(conn, _)| s.w.say(*conn, Ping { nonce: 1 }));
+        }
+        now += seconds;
+        let conn = joins_back(&mut s, n, Some(0), 90);
+        let (_, orders) = heard(&mut s, conn);
+        assert_eq!(standing(&orders).1, identity(2).key());
+        let first = orders.iter().find(|a| a.need == Need::Steady).unwrap().pages.first;
+        assert!(near(first, now - 90), "{first} {seconds} s later, not {}", head_at(now - 90).next);
+        s.w.say(conn, Leave { media: s.media });
+    }
 }
 
 #[test]
