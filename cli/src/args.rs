@@ -294,8 +294,8 @@ pub(crate) struct Play {
 /// Where in live media one begins, and how much of it is kept.
 #[derive(Debug, Args)]
 pub(crate) struct Later {
-    /// Of live media: begin with what was on so long ago, as in -10m, or at that time, as in 18:30. Pauses of the source do not
-    /// count: after one, a time before it is earlier by as much. Listeners keep 30 minutes as a rule
+    /// Of live media: begin with what was on so long ago, as in -10m, or at that time, as in 18:30, by the clock, also where the
+    /// source paused or was off the air. Listeners keep 30 minutes as a rule
     #[arg(long, value_name = "-TIME|HH:MM", value_parser = parse_at, allow_hyphen_values = true)]
     pub(crate) at: Option<At>,
     /// Of live media: how much is kept, to pause in and to pass on; 1 GiB at most
