@@ -128,6 +128,9 @@ pub struct Head {
     /// What is on: artist and title, as the tags of the link say it.
     #[n(12)]
     pub title: Option<String>,
+    /// Whether no page comes any more. None as if false.
+    #[n(13)]
+    pub ended: Option<bool>,
 }
 
 impl Head {

@@ -147,7 +147,7 @@ batch_ = record(
 live_head = table({
     1: ("broadcast", hexed), 2: ("next", same), 3: ("offset", same), 4: ("time", same), 5: ("last", hexed), 6: ("link", same),
     7: ("link_offset", same), 8: ("link_time", same), 9: ("setup", many(page_record)), 10: ("key", same), 11: ("signed_at", same),
-    12: ("title", same),
+    12: ("title", same), 13: ("ended", same),
 })
 ticket_body = table({
     1: ("tracker", hexed), 2: ("epoch", num), 3: ("assignment", num), 4: ("receiver", hexed), 5: ("host", hexed),

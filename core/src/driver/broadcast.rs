@@ -186,7 +186,7 @@ impl Broadcast {
                     None => self.broadcaster.end(),
                 },
                 () = async { sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await }, if due.is_some() => {}
-                _ = heads.tick() => self.tell_head().await?,
+                _ = heads.tick() => self.tell_head(now()).await?,
             }
             let mut first = self.media.store().next_record().is_none();
             while let Some(signed) = self.broadcaster.poll(now())? {
@@ -195,7 +195,7 @@ impl Broadcast {
                 appended.map_err(|_| OpenError::Closed)??;
                 // Who waits for the very beginning need not wait for a second.
                 if std::mem::take(&mut first) {
-                    self.tell_head().await?;
+                    self.tell_head(now()).await?;
                 }
             }
             if let Some(e) = self.media.failure() {
@@ -205,14 +205,14 @@ impl Broadcast {
                 break;
             }
         }
-        self.tell_head().await?;
+        self.tell_head(now()).await?;
         Ok(self.media)
     }
 
-    async fn tell_head(&mut self) -> Result<(), BroadcastError> {
+    async fn tell_head(&mut self, now: Now) -> Result<(), BroadcastError> {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        let Some(head) = self.broadcaster.head(wall)? else { return Ok(()) };
+        let Some(head) = self.broadcaster.head(now, wall)? else { return Ok(()) };
         let order = Order::Engine(crate::engine::io::Command::Head {
             handle: self.media.shared.handle,
             head: head.signed().clone(),

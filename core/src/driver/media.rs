@@ -335,6 +335,23 @@ impl Media {
         }
     }
 
+    /// Of live media that was just opened: whether the broadcast had ended by then. Waits so long at most for what the tracker knows of
+    /// it, which comes behind its answer if there is anything.
+    pub async fn came_too_late(&self, patience: Duration) -> bool {
+        let mut changed = self.store.changed();
+        let told = async {
+            loop {
+                if let Some(over) = self.store.is_announced_as_over() {
+                    return over;
+                }
+                if changed.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        self.is_live() && tokio::time::timeout(patience, told).await.unwrap_or(false)
+    }
+
     /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {

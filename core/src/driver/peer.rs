@@ -97,6 +97,8 @@ pub struct Info {
     pub answer: InfoAnswer,
     /// Of live media: what is on, as its publisher signed it.
     pub now: Option<String>,
+    /// Of live media: whether it has ended, and is about to be taken off.
+    pub ended: bool,
     /// How this peer's key stands with the tracker; none if that does not tell.
     pub standing: Option<Standing>,
 }
@@ -395,8 +397,9 @@ impl Peer {
         // Asked in the same flight: a tracker that tells it has told it by now, or is about to.
         let standing = tokio::time::timeout(STANDING, standing).await.ok().and_then(Result::ok);
         let head = answer.head.clone().and_then(|head| SignedHead::verify(*head, &manifest).ok());
+        let ended = head.as_ref().is_some_and(|head| head.ended == Some(true));
         let now = head.and_then(|head| head.title.clone());
-        Ok(Info { manifest, url, answer, now, standing })
+        Ok(Info { manifest, url, answer, now, ended, standing })
     }
 
     /// Figures.

@@ -17,6 +17,8 @@ use crate::publish::flags;
 pub const DELAY: Duration = Duration::from_millis(250);
 /// A batch is signed when its pages have so many bytes, however few they are.
 const BYTES: u64 = 256 * 1024;
+/// When no page came for so long, nothing is on. Some encoders send a page in several seconds only.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Why a page is not broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -90,6 +92,8 @@ pub struct Broadcaster {
     link: Option<LinkPlace>,
     /// What is on.
     title: Option<String>,
+    /// When the last page came.
+    heard: Option<Now>,
     ending: bool,
     ended: bool,
 }
@@ -115,6 +119,7 @@ impl Broadcaster {
             last: NO_BATCH,
             link: None,
             title: None,
+            heard: None,
             ending: false,
             ended: false,
         }
@@ -189,6 +194,7 @@ impl Broadcaster {
         let key =
             place.keyframe && (streams.get(place.stream).is_some_and(theora) || !streams.iter().any(theora));
         self.since = self.since.or(now);
+        self.heard = now.or(self.heard);
         self.pending_bytes += bytes.len() as u64;
         self.pending.push(Pending { record, bytes, begins_link, key });
         Ok(())
@@ -283,12 +289,14 @@ impl Broadcaster {
         self.time = self.time.max(p.record.time);
     }
 
-    /// The head as it is now; none before the first batch with a link's setup. `wall_ms`: wall clock, milliseconds since 1970.
+    /// The head as it is now; none before the first batch with a link's setup. In a pause of the source nothing is on. `wall_ms`: wall
+    /// clock, milliseconds since 1970.
     ///
     /// # Errors
     /// [`MediaError`] if it cannot be signed, which does not happen with pages that were taken.
-    pub fn head(&self, wall_ms: u64) -> Result<Option<SignedHead>, MediaError> {
+    pub fn head(&self, now: Now, wall_ms: u64) -> Result<Option<SignedHead>, MediaError> {
         let Some(link) = self.link.as_ref().filter(|l| l.setup > 0) else { return Ok(None) };
+        let pauses = self.heard.is_none_or(|heard| now.since(heard) >= PAUSE);
         let head = Head {
             broadcast: self.broadcast,
             next: self.next,
@@ -301,7 +309,8 @@ impl Broadcaster {
             setup: link.records.get(..link.setup).unwrap_or_default().to_vec(),
             key: link.key.unwrap_or(self.next),
             signed_at: wall_ms,
-            title: self.title.clone(),
+            title: self.title.clone().filter(|_| !pauses && !self.ended),
+            ended: self.ended.then_some(true),
         };
         SignedHead::sign(head, &self.identity).map(Some)
     }

@@ -109,6 +109,7 @@ mod tests {
             key: next,
             signed_at: 1_000_000 + clock * 1000,
             title: None,
+            ended: None,
         };
         SignedHead::sign(head, &Identity::from_seed(&[7; 32])).unwrap()
     }

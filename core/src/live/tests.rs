@@ -78,7 +78,7 @@ pub(crate) fn sign(
         out.push(signed);
     }
     assert_eq!(b.has_ended(), ends);
-    let head = b.head(7).unwrap();
+    let head = b.head(now, 7).unwrap();
     (out, head)
 }
 
@@ -128,6 +128,31 @@ fn pages_wait_for_a_signature_as_long_as_was_said_and_no_longer() {
 }
 
 #[test]
+fn heads_say_when_nothing_is_on_and_when_nothing_comes_any_more() {
+    let (mut b, mut titles) = (broadcaster(), crate::live::Titles::default());
+    for (i, page) in opus(7, 9).into_iter().enumerate() {
+        let header = crate::ogg::PageHeader::parse(&page).unwrap();
+        if i == 4 {
+            titles.set(vec![("TITLE".to_owned(), "song".to_owned())]).unwrap();
+        }
+        for (header, page) in titles.page(&header, page) {
+            b.page(Now::ZERO, &header, page).unwrap();
+        }
+    }
+    let at = |b: &mut Broadcaster, seconds| {
+        let now = Now::ZERO + Duration::from_secs(seconds);
+        while b.poll(now).unwrap().is_some() {}
+        let head = b.head(now, 0).unwrap().unwrap();
+        (head.title.clone(), head.ended)
+    };
+    assert_eq!(at(&mut b, 1), (Some("song".to_owned()), None));
+    assert_eq!(at(&mut b, 9), (Some("song".to_owned()), None), "a long page may be on its way");
+    assert_eq!(at(&mut b, 11), (None, None), "the source pauses");
+    b.end();
+    assert_eq!(at(&mut b, 11), (None, Some(true)));
+}
+
+#[test]
 fn a_source_that_comes_back_is_another_link_and_time_goes_on() {
     let mut b = broadcaster();
     let mut signed = Vec::new();
@@ -140,7 +165,7 @@ fn a_source_that_comes_back_is_another_link_and_time_goes_on() {
             signed.push(s);
         }
     }
-    let (chain, head) = (chain_of(&signed), b.head(0).unwrap().unwrap());
+    let (chain, head) = (chain_of(&signed), b.head(Now::ZERO + DELAY, 0).unwrap().unwrap());
     assert_eq!((head.link, head.setup.len(), head.next), (53, 2, 85), "the first link has an end now");
     let times: Vec<_> = (0..85).map(|p| chain.place(p).unwrap().time).collect();
     assert!(times.is_sorted(), "{times:?}");

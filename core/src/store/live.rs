@@ -328,6 +328,12 @@ impl MediaStore {
         self.ring.as_ref()?.setup_at(page)
     }
 
+    /// Whether the broadcaster said that no page comes any more, in what its tracker hands to who joins; none before that came.
+    #[must_use]
+    pub fn is_announced_as_over(&self) -> Option<bool> {
+        self.ring.as_ref()?.ended_by_head()
+    }
+
     /// Media time of the newest page that is known of, held or not, in microseconds from page 0.
     #[must_use]
     pub fn newest_time(&self) -> Option<i64> {

@@ -514,6 +514,11 @@ impl Ring {
         self.state().setup_at(page).map(|s| (s.first, s.end()))
     }
 
+    /// Whether the last head said that no page comes any more; none without a head.
+    pub(crate) fn ended_by_head(&self) -> Option<bool> {
+        self.state().head.as_ref().map(|h| h.ended == Some(true))
+    }
+
     /// Media time behind the newest page that is known of, held or not.
     pub(crate) fn newest_time(&self) -> Option<i64> {
         let state = self.state();

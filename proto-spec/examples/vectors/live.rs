@@ -51,6 +51,7 @@ pub(crate) fn head() -> Head {
         key: 4,
         signed_at: 1_767_225_600_123,
         title: None,
+        ended: None,
     }
 }
 
@@ -71,6 +72,11 @@ pub(crate) fn earlier_head() -> Head {
 /// The same, that says what is on.
 pub(crate) fn titled_head() -> Head {
     Head { title: Some("Clara Schumann - Romanze für Violine und Klavier".to_owned()), ..head() }
+}
+
+/// The last one of a broadcast.
+pub(crate) fn last_head() -> Head {
+    Head { ended: Some(true), ..head() }
 }
 
 fn sign_anyway(context: &[u8], body: Vec<u8>) -> Signed {
@@ -150,7 +156,7 @@ pub(crate) fn file() -> Value {
         .iter()
         .map(|b| json!({ "signed": signed(b.signed()), "hash": hex(&b.hash().0), "fields": meaning::batch(b) }))
         .collect();
-    let heads: Vec<_> = [head(), titled_head()]
+    let heads: Vec<_> = [head(), titled_head(), last_head()]
         .into_iter()
         .filter_map(|h| SignedHead::sign(h, &identity(1)).ok())
         .map(|h| json!({ "signed": signed(h.signed()), "fields": meaning::head(&h) }))

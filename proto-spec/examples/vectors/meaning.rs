@@ -144,6 +144,7 @@ pub(crate) fn head(h: &icet::live::Head) -> Value {
         "broadcast": hex(&h.broadcast.0), "next": h.next, "offset": h.offset, "time": h.time, "last": hex(&h.last.0),
         "link": h.link, "link_offset": h.link_offset, "link_time": h.link_time, "setup": list(&h.setup, record),
         "key": h.key, "signed_at": h.signed_at, "title": maybe(h.title.as_ref(), |t| json!(t)),
+        "ended": maybe(h.ended, |e| json!(e)),
     })
 }
 

@@ -47,6 +47,7 @@ pub(super) fn head_at(second: u64) -> Head {
         key: (next - 1).max(2),
         signed_at: 0,
         title: None,
+        ended: None,
     }
 }
 
