@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::ogg::{Damage, Link, PageHeader, ScanError, ScanEvent, ScanMode, Timeline, scan_reader};
+use crate::ogg::{Codec, Damage, Link, PageHeader, ScanError, ScanEvent, ScanMode, Timeline, scan_reader};
 
 /// Damages, and gaps, that are told one by one; the others are only counted.
 pub const DAMAGES: usize = 1000;
+/// Changes of codecs that are told.
+pub const CODECS: usize = 100;
 /// Logical streams at a time whose pages are counted.
 const STREAMS: usize = 1024;
 /// Pages between two calls of the progress function.
@@ -123,6 +125,8 @@ pub struct VerifyReport {
     pub links: u64,
     /// The first link's logical streams; none if there is no sound page.
     pub first: Option<Link>,
+    /// Codecs of the logical streams of the links, each time they are other ones than those of the link before; [`CODECS`] times at most.
+    pub codecs: Vec<Vec<Codec>>,
     /// Its tags.
     pub tags: Vec<(String, String)>,
 }
@@ -177,11 +181,19 @@ pub fn verify_file(file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     let mut timeline = Timeline::new();
     let (mut damages, mut damage_count) = (Vec::new(), 0);
     let (mut gaps, mut gap_count, mut sequences) = (Vec::new(), 0, Sequences::default());
-    let mut joins = Vec::new();
+    let (mut joins, mut codecs) = (Vec::new(), Vec::<Vec<Codec>>::new());
     let scanned = scan_reader(reader, ScanMode::Lenient, |event| {
         match event {
             ScanEvent::Page(page) => {
                 let setup = timeline.page(&page.header, page.bytes).setup;
+                // Behind its setup pages all streams of a link are known.
+                let link = timeline.link().filter(|_| !setup && codecs.len() < CODECS);
+                let present = link.map(|l| l.streams.iter().map(|s| s.format.codec));
+                if let Some(present) =
+                    present.filter(|p| codecs.last().is_none_or(|c| !p.clone().eq(c.iter().copied())))
+                {
+                    codecs.push(present.collect());
+                }
                 match sequences.page(&page.header, setup, page.offset) {
                     Some(Break::Gap(gap)) => {
                         gap_count += 1;
@@ -228,6 +240,7 @@ pub fn verify_file(file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
         duration: u64::try_from(timeline.duration()).unwrap_or(0),
         links: timeline.link_count(),
         first: timeline.links().next().cloned(),
+        codecs,
         tags: timeline.comments().tags().to_vec(),
     })
 }
@@ -245,6 +258,21 @@ mod tests {
         let ogg = |p: &PathBuf| p.extension().is_some_and(|x| x != "md" && x != "sh" && x != "py");
         let bad = |p: &PathBuf| p.file_name().unwrap().to_string_lossy().starts_with("damaged");
         all.filter(|p| ogg(p) && bad(p) == damaged).collect()
+    }
+
+    #[test]
+    fn each_codec_of_a_chain_is_told_when_it_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let chain = dir.path().join("chain.ogg");
+        let parts = ["opus.opus", "vorbis.ogg", "theora-vorbis.ogv"];
+        let bytes: Vec<u8> = parts.iter().flat_map(|p| std::fs::read(fixture(p)).unwrap()).collect();
+        std::fs::write(&chain, bytes).unwrap();
+        let report = verify_file(&chain, &mut |_, _| {}).unwrap();
+        let video = vec![Codec::Theora, Codec::Vorbis];
+        assert_eq!(report.codecs, [vec![Codec::Opus], vec![Codec::Vorbis], video]);
+        // Of links that are alike nothing new is told.
+        let same = verify_file(&fixture("chained-opus.opus"), &mut |_, _| {}).unwrap();
+        assert_eq!(same.codecs, [vec![Codec::Opus]]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `iceshare verify`: checks Ogg files page by page.
 
-use iceshare::ogg::Damage;
+use iceshare::ogg::{Codec, Damage};
 use iceshare::verify::{DAMAGES, VerifyReport, verify_file};
 use indicatif::DecimalBytes;
 use serde::Serialize;
@@ -21,6 +21,7 @@ struct Report {
     /// Microseconds; 0 if no logical stream has times.
     duration_us: u64,
     links: u64,
+    /// Of the first link, and of later ones that have others than the link before.
     codecs: Vec<String>,
     damaged_bytes: u64,
     damage_count: u64,
@@ -101,8 +102,19 @@ pub(crate) fn verify(args: &args::Verify) -> Outcome {
     }
 }
 
-fn codecs(report: &VerifyReport) -> Vec<String> {
-    report.first.iter().flat_map(|l| l.streams.iter().map(|s| s.format.codec.name().to_owned())).collect()
+/// The codecs of the first link, and of each that has others than the one before.
+fn codecs(report: &VerifyReport) -> Vec<Vec<String>> {
+    let names = |all: &mut dyn Iterator<Item = Codec>| all.map(|c| c.name().to_owned()).collect();
+    if report.codecs.is_empty() {
+        // Setup pages and nothing else.
+        return report.first.iter().map(|l| names(&mut l.streams.iter().map(|s| s.format.codec))).collect();
+    }
+    report.codecs.iter().map(|link| names(&mut link.iter().copied())).collect()
+}
+
+/// The same in words.
+fn codec_text(report: &VerifyReport) -> String {
+    codecs(report).iter().map(|link| link.join(" + ")).collect::<Vec<_>>().join(", then ")
 }
 
 fn show(name: &str, report: &VerifyReport) -> Outcome {
@@ -138,7 +150,7 @@ fn show(name: &str, report: &VerifyReport) -> Outcome {
         report.pages,
         DecimalBytes(report.bytes),
         if report.duration > 0 { clock(report.duration) } else { "no times".to_owned() },
-        codecs(report).join(" + "),
+        codec_text(report),
     ))?;
     Ok(())
 }
@@ -151,7 +163,7 @@ fn json(file: String, report: &VerifyReport) -> Report {
         bytes: report.bytes,
         duration_us: report.duration,
         links: report.links,
-        codecs: codecs(report),
+        codecs: codecs(report).concat(),
         damaged_bytes: report.damaged_bytes,
         damage_count: report.damage_count,
         damages: report.damages.iter().filter_map(Bad::of).collect(),
