@@ -21,9 +21,9 @@ pub(crate) enum RateError {
         "{0:?} is no unit of a rate: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB (bytes), bit, kbit, mbit, gbit, tbit (bits)"
     )]
     Unit(String),
-    #[error("a rate below one byte a second would move nothing; leave the flag out for no limit")]
+    #[error("a rate below one byte a second would move nothing; leave it out for no limit")]
     Zero,
-    #[error("a rate beyond 2^63 bytes a second is no limit: leave the flag out")]
+    #[error("a rate beyond 2^63 bytes a second is no limit: leave it out")]
     Large,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand};
 use icet::PeerKey;
 use icetracker::config::{self, Keys};
-use icetracker::server::{Options, RecordOptions};
+use icetracker::server::{Options, RecordOptions, RunError, check_token};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
@@ -47,8 +47,8 @@ struct Cli {
     explain: bool,
     /// A broadcast whose broadcaster is gone for so many seconds, and of which nobody gets a page any more, is off the air: those who
     /// listen are told, and it is listed no more [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(OFF_AIR))]
-    off_air: Option<u32>,
+    #[arg(long, value_name = "SECONDS", value_parser = off_air)]
+    off_air: Option<Duration>,
     /// Log all that the swarm is told into FILE, which must not be there yet, for `icetracker replay`. It holds peers'
     /// keys and addresses and what they fetched, but no secret
     #[arg(long, value_name = "FILE")]
@@ -89,7 +89,7 @@ const RECORD: u64 = 1 << 30;
 /// The names of the options.
 const KEYS: [&str; 7] = ["listen", "web", "web_token", "publishers", "data", "explain", "off_air"];
 /// Seconds of `--off-air`.
-const OFF_AIR: RangeInclusive<i64> = 5..=86_400;
+const OFF_AIR: RangeInclusive<u64> = 5..=86_400;
 
 /// Why the options make no sense.
 #[derive(Debug, Error)]
@@ -122,10 +122,16 @@ pub(crate) fn read() -> Result<Wanted, OptionsError> {
 }
 
 fn merge(cli: Cli) -> Result<Options, OptionsError> {
+    let of_flag = cli.web_token.is_some();
     let config = match &cli.config {
         Some(file) => config(file)?,
         None => Options::new(PathBuf::new()),
     };
+    // Told here, with the configuration's name, and not when the web is to begin.
+    if let (Some(file), Some(token), false) = (&cli.config, &config.web_token, of_flag) {
+        let told = |e: RunError| OptionsError::Config { file: file.clone(), why: format!("web_token: {e}") };
+        check_token(token).map_err(told)?;
+    }
     let given = |p: PathBuf| Some(p).filter(|p| !p.as_os_str().is_empty());
     let data = cli.data.or_else(|| given(config.data.clone())).map_or_else(default_data, Ok)?;
     Ok(Options {
@@ -136,7 +142,7 @@ fn merge(cli: Cli) -> Result<Options, OptionsError> {
         data,
         quotas: config.quotas,
         explain: cli.explain || config.explain,
-        off_air: cli.off_air.map_or(config.off_air, |s| Duration::from_secs(s.into())),
+        off_air: cli.off_air.unwrap_or(config.off_air),
         record: cli.record.map(|file| RecordOptions { file, limit: cli.record_limit }),
     })
 }
@@ -165,11 +171,7 @@ fn parse(text: &str, folder: &Path) -> Result<Options, String> {
     options.web = keys.text("web")?.map(|s| at("web", &s)).transpose()?;
     options.explain = keys.truth("explain")?;
     if let Some(given) = keys.amount("off_air")? {
-        let seconds = given.parse().ok().filter(|s| OFF_AIR.contains(s)).and_then(|s| u64::try_from(s).ok());
-        let seconds = seconds.ok_or_else(|| {
-            format!("off_air = {given}: it takes seconds from {} to {}", OFF_AIR.start(), OFF_AIR.end())
-        })?;
-        options.off_air = Duration::from_secs(seconds);
+        options.off_air = off_air(&given).map_err(|why| format!("off_air = {given}: {why}"))?;
     }
     let key = |k: &String| -> Result<PeerKey, String> {
         k.parse().map_err(|_| format!("publishers: {k:?} is no key of 64 hexadecimal digits"))
@@ -179,6 +181,14 @@ fn parse(text: &str, folder: &Path) -> Result<Options, String> {
     options.web_token = keys.text("web_token")?.map(|f| folder.join(f));
     options.data = keys.text("data")?.map(|d| folder.join(d)).unwrap_or_default();
     Ok(options)
+}
+
+/// Seconds, with or without the unit.
+fn off_air(s: &str) -> Result<Duration, String> {
+    let seconds = s.strip_suffix('s').unwrap_or(s).trim_end().parse().ok().filter(|s| OFF_AIR.contains(s));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("it takes seconds from {} to {}, as in 60", OFF_AIR.start(), OFF_AIR.end()))
 }
 
 /// `ADDR:PORT`, where ADDR may be a name of this machine.
@@ -251,6 +261,7 @@ mod tests {
             ("explain = \"yes\"", "explain = \"yes\": it takes true or false"),
             ("off_air = 1", "off_air = 1: it takes seconds from 5 to 86400"),
             ("off_air = \"soon\"", "off_air = soon: it takes seconds from 5 to 86400"),
+            ("web_token = \"short\"", "t.toml: web_token: no token for the operator in "),
             ("publishers = \"me\"", "publishers: \"me\" is no key of 64 hexadecimal digits"),
             ("web = \"127.0.0.1\"", "web = \"127.0.0.1\": an address has a port"),
             ("listen = [\"127.0.0.1:99999\"]", "listen = \"127.0.0.1:99999\": no address and port"),
@@ -262,6 +273,15 @@ mod tests {
         }
         let e = options(&["--config", "/nonexistent/t.toml"]).unwrap_err();
         assert!(e.contains("cannot read the configuration /nonexistent/t.toml"), "{e}");
+    }
+
+    #[test]
+    fn off_air_takes_seconds_and_says_so() {
+        let after = |s| options(&["--data", "/x", "--off-air", s]).map(|o| o.off_air.as_secs());
+        assert_eq!((after("20"), after("20s")), (Ok(20), Ok(20)));
+        for bad in ["4", "1m", "", "soon", "86401"] {
+            assert!(after(bad).is_err_and(|e| e.contains("it takes seconds from 5 to 86400")), "{bad}");
+        }
     }
 
     #[test]

@@ -71,6 +71,8 @@ async fn run(options: server::Options) -> ExitCode {
     };
     let mut running = match server::run(options).await {
         Ok(running) => running,
+        // What was named is not what it must be.
+        Err(e @ server::RunError::Token { .. }) => return fail_with(2, &e),
         Err(e) => return fail(&e),
     };
     announce(&running);

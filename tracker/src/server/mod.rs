@@ -257,6 +257,14 @@ pub async fn run(options: Options) -> Result<Running, RunError> {
 /// Least length of a token, in bytes: it can be guessed from afar.
 const TOKEN: usize = 16;
 
+/// Whether a file has a token for the operator.
+///
+/// # Errors
+/// [`RunError::Token`] says what is wrong with it.
+pub fn check_token(file: &Path) -> Result<(), RunError> {
+    read_token(file).map(drop)
+}
+
 fn read_token(file: &Path) -> Result<Vec<u8>, RunError> {
     let fail = |why: String| RunError::Token { file: file.to_owned(), why };
     let mut text = Vec::new();
