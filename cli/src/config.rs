@@ -60,7 +60,7 @@ impl OfFile {
                 SettingError::Unknown { protocol, key, .. } | SettingError::Value { protocol, key, .. },
             ) => self.set.iter().any(|(p, k)| p == protocol && k == key),
             RegistryError::Unknown { names, .. } => {
-                self.transport || self.set.iter().any(|(p, _)| names.contains(&format!("{p:?}")))
+                self.transport || self.set.iter().any(|(p, _)| names.contains(p))
             }
             RegistryError::Repeated(_) => self.transport,
             _ => false,

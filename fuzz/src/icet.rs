@@ -72,23 +72,8 @@ pub fn media(data: &[u8]) {
 /// Batches and heads of live media, as they are and signed.
 fn live(data: &[u8]) {
     let identity = Identity::from_seed(&[1; 32]);
-    let manifest = |broadcast| Manifest {
-        kind: icet::Kind::Live,
-        path: MediaPath::new("a").expect("a path"),
-        publisher: identity.key(),
-        version: 1,
-        pages: 0,
-        bytes: 0,
-        duration: 0,
-        root: broadcast,
-        setup: 0,
-        links: 0,
-        streams: Vec::new(),
-        title: String::new(),
-        tags: Vec::new(),
-        signed_at: 0,
-        group: None,
-    };
+    let manifest =
+        |broadcast| Manifest::live(MediaPath::new("a").expect("a path"), identity.key(), broadcast);
     if let Ok(signed) = frame::decode::<Signed>(data) {
         let m = manifest(icet::live::NO_BATCH);
         assert!(SignedBatch::verify(signed.clone(), &m).is_err() || SignedHead::verify(signed, &m).is_err());

@@ -248,10 +248,10 @@ pub enum RegistryError {
         krate: &'static str,
     },
     /// Nothing of that name is linked.
-    #[error("no protocol {names} here; this build has: {known}")]
+    #[error("no protocol {} here; this build has: {known}", quoted(names))]
     Unknown {
-        /// What was asked for and is not there, each in quotation marks.
-        names: String,
+        /// What was asked for and is not there, each once.
+        names: Vec<String>,
         /// What there is.
         known: String,
     },
@@ -264,6 +264,10 @@ pub enum RegistryError {
     /// A protocol refused its settings.
     #[error(transparent)]
     Setting(#[from] SettingError),
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ")
 }
 
 /// A chosen protocol: its registration and the value built from its settings.
@@ -331,14 +335,13 @@ impl Registry {
         let find = |name: &String| self.0.iter().find(|r| r.name == *name);
         let mut unknown: Vec<String> = Vec::new();
         for name in names.iter().chain(settings.iter().map(|(name, _, _)| name)) {
-            let quoted = format!("{name:?}");
-            if find(name).is_none() && !unknown.contains(&quoted) {
-                unknown.push(quoted);
+            if find(name).is_none() && !unknown.contains(name) {
+                unknown.push(name.clone());
             }
         }
         if !unknown.is_empty() {
             let known = self.0.iter().map(|r| r.name).collect::<Vec<_>>().join(", ");
-            return Err(RegistryError::Unknown { names: unknown.join(" or "), known });
+            return Err(RegistryError::Unknown { names: unknown, known });
         }
         let mut chosen: Vec<_> = names.iter().filter_map(find).collect();
         if names.is_empty() {
