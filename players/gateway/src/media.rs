@@ -4,8 +4,6 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use iceshare::live::NowOn;
-use iceshare::ogg::PageHeader;
 use iceshare::store::PageRun;
 use iceshare::{Media, Standing};
 
@@ -52,17 +50,8 @@ impl Playable for Media {
     }
 
     fn open_titles(&self) -> Option<BoxStream<'static, Option<String>>> {
-        let reader = Media::is_live(self).then(|| self.live_reader().quiet())?;
-        let titles = stream::unfold((reader, NowOn::default()), |(mut reader, mut now)| async move {
-            loop {
-                // How it ends is told otherwise.
-                let page = reader.next().await.ok().flatten()?;
-                let header = PageHeader::parse(&page.bytes).ok()?;
-                if now.page(&header, &page.bytes) {
-                    return Some((now.title().map(str::to_owned), (reader, now)));
-                }
-            }
-        });
+        let titles = Media::is_live(self).then(|| self.heard_titles())?;
+        let titles = stream::unfold(titles, |mut titles| async move { Some((titles.next().await?, titles)) });
         Some(titles.boxed())
     }
 

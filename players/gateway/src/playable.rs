@@ -31,7 +31,7 @@ pub trait Playable: Send + Sync + 'static {
     fn open_live(&self) -> Option<BoxStream<'static, io::Result<Bytes>>> {
         None
     }
-    /// Live media: what is on, each time that it is something else; none where nothing says it.
+    /// Live media: what is on, each time that it is something else, when who listens from now on hears it; none where nothing says it.
     fn open_titles(&self) -> Option<BoxStream<'static, Option<String>>> {
         None
     }
