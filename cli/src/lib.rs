@@ -40,6 +40,7 @@ use args::{Cli, Command};
 use clap::FromArgMatches;
 use config::Settings;
 use failure::{FAILED, Failure, INTERRUPTED, Outcome};
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
 /// The whole command, with the arguments of this process: what it prints, and its exit code, are in the README.
@@ -101,12 +102,16 @@ fn start(cli: Cli) -> Outcome {
         .build()
         .map_err(|e| Failure::failed(format!("cannot start: {e}")))?;
     let outcome = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let second = tokio::spawn(signals(stop.clone()));
+        let (stop, again) = (CancellationToken::new(), CancellationToken::new());
+        let second = tokio::spawn(signals(stop.clone(), again.clone()));
+        let mut run = std::pin::pin!(run(cli.command, &settings, &stop, &again));
         tokio::select! {
             // The first signal ends the command in its own way; the second does not wait for that.
-            outcome = run(cli.command, &settings, &stop) => outcome,
-            _ = second => Err(Failure::with(INTERRUPTED, "stopped at once")),
+            outcome = &mut run => outcome,
+            _ = second => tokio::select! {
+                outcome = &mut run => outcome,
+                _ = tokio::time::timeout(ORDER, IN_ORDER.write()) => Err(Failure::with(INTERRUPTED, "stopped at once")),
+            },
         }
     });
     // Blocking work (a scan) that is still under way must not keep the process.
@@ -114,7 +119,12 @@ fn start(cli: Cli) -> Outcome {
     outcome
 }
 
-/// One Ctrl-C may come as several signals (to the process, and to its group).
+/// Held (shared) by a command that ends in order after a second signal, too, and soon: that is waited for ...
+static IN_ORDER: RwLock<()> = RwLock::const_new(());
+/// ... so long at most.
+const ORDER: Duration = Duration::from_secs(10);
+
+/// One Ctrl-C may come as several signals (to the process, and to its group), all of one kind.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
 /// Whether SIGHUP is ignored, as `nohup` has it: then it stays so.
@@ -124,8 +134,8 @@ fn ignores_hangup() -> bool {
     mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & 1 != 0)
 }
 
-/// Cancels `stop` at the first SIGINT, SIGTERM or SIGHUP, returns at the second.
-async fn signals(stop: CancellationToken) {
+/// Cancels `stop` at the first SIGINT, SIGTERM or SIGHUP, and `again` at the second; returns then.
+async fn signals(stop: CancellationToken, again: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -139,23 +149,30 @@ async fn signals(stop: CancellationToken) {
     };
     let mut first = None;
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hung_up(&mut hangup) => {}
-        }
+        let kind = tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = hung_up(&mut hangup) => SignalKind::hangup(),
+        };
         stop.cancel();
-        if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
+        let (before, at) = *first.get_or_insert_with(|| (kind, Instant::now()));
+        if before != kind || at.elapsed() > SAME_SIGNAL {
+            again.cancel();
             return;
         }
     }
 }
 
-async fn run(command: Command, settings: &Settings, stop: &CancellationToken) -> Outcome {
+async fn run(
+    command: Command,
+    settings: &Settings,
+    stop: &CancellationToken,
+    again: &CancellationToken,
+) -> Outcome {
     match command {
         Command::Publish(args) => commands::publish(&args, settings, stop).await,
         Command::Serve(args) => commands::serve(&args, settings, stop).await,
-        Command::Broadcast(args) => commands::broadcast(&args, settings, stop).await,
+        Command::Broadcast(args) => commands::broadcast(&args, settings, stop, again).await,
         Command::Icecast(args) => commands::icecast(&args, settings, stop).await,
         Command::Get(args) => commands::get(&args, settings, stop).await,
         Command::Play(args) => commands::play(&args, settings, stop).await,

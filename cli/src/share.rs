@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::doors;
 use crate::escape::printable;
-use crate::failure::{FAILED, Failure};
+use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures;
 use crate::output::{self, note};
 use crate::peer;
@@ -118,12 +118,12 @@ impl<'a> Sharer<'a> {
         Sharer { peer, identity, tracker, strictness, items: BTreeMap::new(), printed: HashSet::new() }
     }
 
-    /// `list` tells, at each look, what is to be shared. Ends with an error only before the first round is through.
+    /// `list` tells, at each look, what is to be shared. Ends when it is stopped, with an error only before the first round is through.
     pub(crate) async fn run(
         self,
         list: impl FnMut() -> Result<BTreeMap<MediaPath, Wanted>, Failure>,
         stop: &CancellationToken,
-    ) -> Failure {
+    ) -> Outcome {
         let peer = self.peer;
         tokio::select! {
             end = self.share(list, stop) => end,
@@ -135,14 +135,14 @@ impl<'a> Sharer<'a> {
         mut self,
         mut list: impl FnMut() -> Result<BTreeMap<MediaPath, Wanted>, Failure>,
         stop: &CancellationToken,
-    ) -> Failure {
+    ) -> Outcome {
         let first = async {
             let wanted = list()?;
             self.look(wanted, true).await
         };
         tokio::select! {
-            () = stop.cancelled() => return Failure::interrupted(),
-            first = first => if let Err(failure) = first { return failure },
+            () = stop.cancelled() => return Err(Failure::interrupted()),
+            first = first => first?,
         }
         note(match self.shared() {
             1 => "sharing 1 file; Ctrl-C ends it".to_owned(),
@@ -175,7 +175,7 @@ impl<'a> Sharer<'a> {
             }
         }
         self.tell(&mut told, true).await;
-        Failure::interrupted()
+        Ok(())
     }
 
     /// Tells what was given, and how we stand with the tracker, if there is something new.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use iceshare_tests::Network;
 use iceshare_tests::media::opus_like;
 use iceshare_tests::process::same;
+use iceshare_tests::{Network, Proc};
 
 use crate::live::{broadcast, is_a_stretch, until};
 
@@ -30,7 +30,7 @@ fn a_broadcast_that_ends_becomes_a_file_under_its_link() {
         assert!(same(&source, &out), "{who}");
     }
     station.signal("TERM");
-    station.ends_with(130);
+    station.ends_with(0);
 
     // What is there is not written over.
     let (tracker, from) = (network.tracker.url.as_str(), source.to_string_lossy());
@@ -72,7 +72,8 @@ fn the_same_command_goes_on_with_the_same_file() {
     network.run("newcomer", &["get", &url, "-o", &text]).ends_with(0);
     assert!(same(&kept, &out));
     assert!(is_a_stretch(&source, &out, 2) > 15);
-    station.signal("INT");
+    // (Another interrupt right behind the first one would count as the same.)
+    station.signal("TERM");
     station.end();
 }
 
@@ -84,16 +85,58 @@ fn an_interrupt_ends_the_broadcast_and_the_next_one_the_sharing() {
     let kept = network.path("kept.opus");
     let name = kept.to_string_lossy().into_owned();
     let (mut station, url) = broadcast(&network, "station", &source, &["--loop", "--keep", &name]);
-    let (mut live, out) = network.get("live", &url, &["--for", "2s"]);
-    live.ends_with(0);
-    assert!(out.exists());
+    let listener = listener_that_stays(&network, "first", &url);
     station.signal("INT");
-    station
-        .error_line_within(Duration::from_secs(60), "a file", |l| l.contains("sharing 1 file").then_some(()));
+    let all = station.error_line("where it is", |l| l.contains("all of it is in").then(|| l.to_owned()));
+    assert!(all.contains("kept.opus"), "{all}");
+    // Who comes now comes too late for the broadcast, and gets what takes its place.
     let out = network.path("file");
     let text = out.to_string_lossy().into_owned();
-    network.run("newcomer", &["get", &url, "-o", &text]).ends_with(0);
+    let mut late = network.run("newcomer", &["get", &url, "-o", &text]);
+    late.ends_with(0);
+    assert!(late.stderr().contains("the broadcast has ended; waiting"), "{}", late.stderr());
     assert!(same(&kept, &out));
+    station.error_line("a file", |l| l.contains("sharing 1 file").then_some(()));
+    drop(listener);
     station.signal("INT");
+    station.ends_with(0);
+}
+
+/// Somebody who has heard something of a broadcast, and never says that he has heard its end.
+fn listener_that_stays(network: &Network, who: &str, url: &str) -> Proc {
+    let (listener, out) = network.get(who, url, &[]);
+    until("something is heard", || std::fs::metadata(&out).is_ok_and(|m| m.len() > 0));
+    listener.signal("STOP");
+    listener
+}
+
+#[test]
+fn who_asks_twice_has_the_whole_file_and_who_comes_late_is_told() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 18_600, 1200, 34).expect("a source");
+    let kept = network.path("kept.opus");
+    let name = kept.to_string_lossy().into_owned();
+    let (mut station, url) = broadcast(&network, "station", &source, &["--loop", "--keep", &name]);
+    let listener = listener_that_stays(&network, "first", &url);
+    // One interrupt may come as several at once; these come until they count as two.
+    until("it ends", || {
+        station.signal("INT");
+        station.stderr().contains("stopped at once")
+    });
     station.ends_with(130);
+    assert!(station.stderr().contains("kept.opus, which is not shared"), "{}", station.stderr());
+    network.run("check", &["verify", &name]).ends_with(0);
+    assert!(is_a_stretch(&source, &kept, 0) > 0);
+    drop(listener);
+
+    // Nothing takes the place of this one.
+    let (station, url) = broadcast(&network, "station", &source, &["--loop"]);
+    let _listener = listener_that_stays(&network, "second", &url);
+    station.signal("INT");
+    station.error_line("its end", |l| l.contains("the broadcast ends").then_some(()));
+    let mut late = network.run("newcomer", &["get", &url, "-o", &network.path("none").to_string_lossy()]);
+    late.ends_with(4);
+    assert!(late.stderr().contains("no file has taken its place"), "{}", late.stderr());
+    assert!(!network.path("none").exists());
 }

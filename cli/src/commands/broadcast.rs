@@ -1,6 +1,6 @@
 //! `iceshare broadcast`: live media from a file, a pipe or a URL.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use iceshare::icet::IcetUrl;
 use iceshare::store::Window;
@@ -13,19 +13,22 @@ use super::keep::Keep;
 use crate::args;
 use crate::config::Settings;
 use crate::doors;
-use crate::failure::{FAILED, Failure, Outcome};
+use crate::failure::{FAILED, Failure, INTERRUPTED, Outcome};
 use crate::listen_source::Door;
 use crate::output::{self, note};
 use crate::peer::{self, Kept, Role};
 use crate::source::{From, How, Pages, Source};
 
-/// When a source has ended, those who listen may fetch the rest for as long as something is sent in so long.
+/// When a source has ended, those who listen may fetch the rest for as long as something is sent in so long, and somebody listens.
 const LINGER: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 
 pub(crate) async fn broadcast(
     args: &args::Broadcast,
     settings: &Settings,
     stop: &CancellationToken,
+    again: &CancellationToken,
 ) -> Outcome {
     let tracker = peer::tracker(&args.tracker.tracker, settings)?;
     let from = match (&args.from, args.listen_source) {
@@ -60,24 +63,26 @@ pub(crate) async fn broadcast(
         source = Source::open(&from, how) => source,
     };
     let begun = source.and_then(|source| Ok((source, args.keep.as_deref().map(Keep::new).transpose()?)));
+    let mut keep = None;
     let outcome = match begun {
-        Ok((source, mut keep)) => {
-            let outcome = on_air(args, stop, (&peer, &kept), (tracker, told), source, &mut keep).await;
-            if let Some(keep) = keep {
-                keep.drop_if_empty();
-            }
+        Ok((source, to)) => {
+            keep = to;
+            let signals = (stop, again);
+            let outcome = on_air(args, signals, (&peer, &kept), (tracker, told), source, &mut keep).await;
+            keep.iter().for_each(Keep::drop_if_empty);
             outcome
         }
         Err(e) => Err(e),
     };
     peer.shutdown().await;
+    drop(keep);
     outcome
 }
 
 /// `told`: its link was told already.
 async fn on_air(
     args: &args::Broadcast,
-    stop: &CancellationToken,
+    (stop, again): (&CancellationToken, &CancellationToken),
     (peer, kept): (&Peer, &Kept),
     (tracker, told): (IcetUrl, bool),
     source: Source,
@@ -149,26 +154,34 @@ async fn on_air(
         () = asked => Err(Failure::interrupted()),
         never = doors::watch(peer) => match never {},
         ended = run => match ended {
-            // Who asked for the end asks once more to leave at once.
             Ok((media, written)) => {
-                let (why, stop) = if enough.is_cancelled() {
-                    ("the broadcast ends", &CancellationToken::new())
-                } else {
-                    ("the source has ended", stop)
+                // Who asked for the end asks once more to leave at once.
+                let (why, stop) =
+                    if enough.is_cancelled() { ("the broadcast ends", again) } else { ("the source has ended", stop) };
+                let Some(keep) = keep.as_ref().filter(|_| written.is_ok()) else {
+                    over(peer, &media, &format!("{why}; those who listen get the rest"), stop).await;
+                    media.withdraw(false);
+                    return written;
                 };
-                let rest = if keep.is_some() && written.is_ok() {
-                    "those who listen get the rest, which takes some seconds; then the file takes its place under its link"
-                } else {
-                    "those who listen get the rest"
+                let why = format!(
+                    "{why}; all of it is in {}; those who listen get the rest, then the file takes its place under its link",
+                    keep.name()
+                );
+                let identity = &kept.claim.key.identity;
+                let both = async {
+                    let prepared = keep.prepare(peer, identity, &args.path, args.title.as_ref());
+                    tokio::join!(over(peer, &media, &why, stop), prepared)
                 };
-                over(peer, &media, &format!("{why}; {rest}"), stop).await;
-                match (written, keep.take()) {
-                    (Ok(()), Some(keep)) => {
-                        let what = (args.path.clone(), args.title.clone());
-                        Err(keep.share(peer, &kept.claim.key.identity, tracker, what, stop).await)
-                    }
-                    (written, _) => written,
+                tokio::select! {
+                    _ = both => {}
+                    () = stop.cancelled() => {}
                 }
+                media.withdraw(false);
+                if stop.is_cancelled() {
+                    let left = format!("stopped at once: all of the broadcast is in {}, which is not shared", keep.name());
+                    return Err(Failure::with(INTERRUPTED, left));
+                }
+                keep.share(peer, identity, tracker, (args.path.clone(), args.title.clone()), stop).await
             }
             Err(e) => Err(e),
         },
@@ -221,21 +234,31 @@ fn until(mut pages: Pages, enough: CancellationToken) -> Pages {
     taken
 }
 
-/// Nothing comes any more: who listens gets the rest, then the media is taken off the tracker.
+/// Nothing comes any more: waits until who listens has the rest.
 async fn over(peer: &Peer, media: &Media, why: &str, stop: &CancellationToken) {
     note(why);
-    let mut sent = None;
+    let url = media.url();
+    let mut sent = (peer.stats().served.bytes, Instant::now());
     loop {
+        let nobody = async {
+            let info = tokio::time::timeout(LOOK, peer.info(&url)).await;
+            matches!(info, Ok(Ok(info)) if info.answer.listeners == 0)
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            nobody = nobody => if nobody { break },
+        }
         let now = peer.stats().served.bytes;
-        if sent.replace(now) == Some(now) {
+        if sent.0 != now {
+            sent = (now, Instant::now());
+        } else if sent.1.elapsed() >= LINGER {
             break;
         }
         tokio::select! {
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(LINGER) => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
-    media.withdraw(false);
 }
 
 pub(super) fn failure(e: BroadcastError) -> Failure {

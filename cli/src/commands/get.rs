@@ -12,6 +12,7 @@ use iceshare::{Media, OpenError, Peer};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
+use super::late::{in_its_place, is_late};
 use super::record::record;
 use crate::args::{self, ProgressKind};
 use crate::config::Settings;
@@ -46,9 +47,31 @@ pub(crate) async fn get(args: &args::Get, settings: &Settings, stop: &Cancellati
     }
     let (peer, _kept) = peer::start(settings, Role::Listener).await?;
     let started = Instant::now();
-    let outcome = tokio::select! {
-        () = stop.cancelled() => Err(Failure::interrupted()),
-        media = open(&peer, settings, args, &output) => media,
+    let outcome = loop {
+        let opened = tokio::select! {
+            () = stop.cancelled() => Err(Failure::interrupted()),
+            media = open(&peer, settings, args, &output) => media,
+        };
+        let late = async {
+            let media = opened.as_ref().ok()?.media();
+            if !is_late(media, &args.later).await {
+                return None;
+            }
+            media.leave();
+            Some(match args.time {
+                Some(_) => Err(Failure::with(5, "the broadcast has ended: there is nothing left to record")),
+                None => in_its_place(&peer, &args.url).await,
+            })
+        };
+        let late = tokio::select! {
+            () = stop.cancelled() => Some(Err(Failure::interrupted())),
+            late = late => late,
+        };
+        match late {
+            None => break opened,
+            Some(Ok(())) => {}
+            Some(Err(failure)) => break Err(failure),
+        }
     };
     let outcome = match outcome {
         Ok(opened) => {

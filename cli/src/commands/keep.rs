@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use iceshare::icet::{IcetUrl, Identity, MediaPath};
 use iceshare::ogg::{SplitEvent, Splitter};
+use iceshare::publish::{Publish, scan};
 use iceshare::{Media, Peer};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio::sync::RwLockReadGuard;
 use tokio_util::sync::CancellationToken;
 
 use crate::escape::printable;
@@ -25,6 +27,7 @@ pub(super) struct Keep {
     before: bool,
     /// The page that comes next in it.
     next: u64,
+    in_order: Option<RwLockReadGuard<'static, ()>>,
 }
 
 /// Whole pages at the beginning of a file: how many, how many bytes, and the last one.
@@ -55,7 +58,13 @@ impl Keep {
             new => (new, false),
         };
         let out = out.map_err(|e| Failure::failed(format!("cannot write {}: {e}", file.display())))?;
-        Ok(Keep { file: file.to_owned(), out: tokio::fs::File::from_std(out), before, next: 0 })
+        Ok(Keep {
+            file: file.to_owned(),
+            out: tokio::fs::File::from_std(out),
+            before,
+            next: 0,
+            in_order: None,
+        })
     }
 
     /// Goes on behind what is in the file, if that is the beginning of this broadcast.
@@ -95,13 +104,15 @@ impl Keep {
         if !self.before {
             note(format!(
                 "{} is new: it gets what comes from now on, not what this broadcast had before (to go on with a file, name it)",
-                printable(&self.file.display().to_string())
+                self.name()
             ));
         }
     }
 
     /// Writes what is broadcast, up to its end.
     pub(super) async fn all(&mut self, media: &Media) -> Outcome {
+        // From now on to the end of the command: the file is whole, and shared or not, whenever that comes.
+        self.in_order = Some(crate::IN_ORDER.read().await);
         let reader = media.live_reader();
         let mut reader = if self.next > 0 { reader.from_page(self.next) } else { reader };
         while let Some(page) = reader.next().await.map_err(peer::opened)? {
@@ -114,20 +125,39 @@ impl Keep {
         Failure::failed(format!("cannot write {}: {e}", self.file.display()))
     }
 
-    /// Shares the file in place of the broadcast, until it is stopped.
+    /// Its name, for people.
+    pub(super) fn name(&self) -> String {
+        printable(&self.file.display().to_string())
+    }
+
+    /// Scans the whole file, so that it can be announced the moment the broadcast is taken off. What is wrong with it is told then.
+    pub(super) async fn prepare(
+        &self,
+        peer: &Peer,
+        identity: &Identity,
+        path: &MediaPath,
+        title: Option<&String>,
+    ) {
+        let (store, identity) = (peer.store().clone(), identity.clone());
+        let publish =
+            Publish { file: self.file.clone(), path: path.clone(), title: title.cloned(), repair_to: None };
+        let scanned =
+            tokio::task::spawn_blocking(move || scan(&store, &identity, &publish, &mut |_| {}).map(drop));
+        if let Ok(Err(error)) = scanned.await {
+            tracing::debug!(%error, "what was kept could not be scanned");
+        }
+    }
+
+    /// Shares the file in place of the broadcast, until it is stopped: that is how it ends well.
     pub(super) async fn share(
-        self,
+        &self,
         peer: &Peer,
         identity: &Identity,
         tracker: IcetUrl,
         (path, title): (MediaPath, Option<String>),
         stop: &CancellationToken,
-    ) -> Failure {
-        note(format!(
-            "the broadcast is in {}, and can be heard under its link from now on",
-            printable(&self.file.display().to_string())
-        ));
-        let wanted = BTreeMap::from([(path, Wanted { file: self.file, title, repair_to: None })]);
+    ) -> Outcome {
+        let wanted = BTreeMap::from([(path, Wanted { file: self.file.clone(), title, repair_to: None })]);
         Sharer::new(peer, identity, tracker, Strictness::All).run(|| Ok(wanted.clone()), stop).await
     }
 

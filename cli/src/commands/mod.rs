@@ -5,6 +5,7 @@ mod get;
 mod icecast;
 mod info;
 mod keep;
+mod late;
 mod play;
 mod protocols;
 mod publish;

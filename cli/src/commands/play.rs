@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::get::STANDING;
+use super::late::{in_its_place, is_late};
 use crate::args;
 use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
@@ -31,9 +32,19 @@ pub(crate) async fn play(args: &args::Play, settings: &Settings, stop: &Cancella
         Failure::from_error(if usage { crate::failure::USAGE } else { FAILED }, &e)
     })?;
     let (peer, _kept) = peer::start(settings, Role::Listener).await?;
+    let opened = async {
+        loop {
+            let own = Own::open(&peer, settings, &args.url, Intent::Play, &args.later).await?;
+            if !is_late(&own.media, &args.later).await {
+                return Ok(own);
+            }
+            own.media.leave();
+            in_its_place(&peer, &args.url).await?;
+        }
+    };
     let opened = tokio::select! {
         () = stop.cancelled() => Err(Failure::interrupted()),
-        opened = Own::open(&peer, settings, &args.url, Intent::Play, &args.later) => opened,
+        opened = opened => opened,
     };
     let outcome = match opened {
         Ok(own) => {
@@ -83,7 +94,7 @@ async fn with(
         outcome = ended => outcome,
         failure = failed(media) => Err(failure),
         () = watch(media, &bar), if !live => Ok(()),
-        () = say_when_quiet(media, protocols, false) => Ok(()),
+        () = say_when_quiet(media, protocols, live) => Ok(()),
         () = crate::titles::tell(media), if live => Ok(()),
     };
     bar.finish_and_clear();

@@ -23,7 +23,7 @@ pub(crate) async fn publish(args: &args::Publish, settings: &Settings, stop: &Ca
     let sharer = Sharer::new(&peer, &kept.claim.key.identity, tracker, Strictness::All);
     let end = sharer.run(|| Ok(wanted.clone()), stop).await;
     peer.shutdown().await;
-    Err(end)
+    end.and(Err(Failure::interrupted()))
 }
 
 pub(crate) async fn serve(args: &args::Serve, settings: &Settings, stop: &CancellationToken) -> Outcome {
@@ -46,7 +46,7 @@ pub(crate) async fn serve(args: &args::Serve, settings: &Settings, stop: &Cancel
     };
     let end = sharer.run(list, stop).await;
     peer.shutdown().await;
-    Err(end)
+    end.and(Err(Failure::interrupted()))
 }
 
 /// The files by their media paths.
