@@ -186,13 +186,13 @@ pub(crate) struct Broadcast {
     #[arg(long)]
     pub(crate) title: Option<String>,
     /// How long a page may wait for the signature that it shares with those behind it
-    #[arg(long, value_name = "TIME", value_parser = parse_delay, default_value = "250ms")]
+    #[arg(long, value_name = "TIME", value_parser = parse_delay, allow_hyphen_values = true, default_value = "250ms")]
     pub(crate) delay: Duration,
     /// Cut longer pages of the source into pages of so long, packets untouched: what is passed on in small pieces is heard sooner
-    #[arg(long, value_name = "TIME", value_parser = parse_page_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_page_time, allow_hyphen_values = true)]
     pub(crate) page_time: Option<Duration>,
     /// How much is kept for those who come late, or listen later; 1 GiB at most (on disk it may be 4 MiB more)
-    #[arg(long, value_name = "TIME", value_parser = parse_window, default_value = "30m")]
+    #[arg(long, value_name = "TIME", value_parser = parse_window, allow_hyphen_values = true, default_value = "30m")]
     pub(crate) window: Duration,
     /// End with code 1 if the URL has nothing yet, instead of waiting for it
     #[arg(long, requires = "from")]
@@ -248,10 +248,10 @@ pub(crate) struct Get {
     #[arg(short, long, value_name = "FILE|-")]
     pub(crate) output: Option<OsString>,
     /// Go on sharing for so long afterwards, as in 10m or 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
     pub(crate) share_for: Option<Duration>,
     /// Of live media: record so much of it; without it, until the broadcast ends or you stop it
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_some_time)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_some_time, allow_hyphen_values = true)]
     pub(crate) time: Option<Duration>,
     #[command(flatten)]
     pub(crate) later: Later,
@@ -299,7 +299,7 @@ pub(crate) struct Later {
     #[arg(long, value_name = "-TIME|HH:MM", value_parser = parse_at, allow_hyphen_values = true)]
     pub(crate) at: Option<At>,
     /// Of live media: how much is kept, to pause in and to pass on; 1 GiB at most
-    #[arg(long, value_name = "TIME", value_parser = parse_window, default_value = "30m")]
+    #[arg(long, value_name = "TIME", value_parser = parse_window, allow_hyphen_values = true, default_value = "30m")]
     pub(crate) window: Duration,
 }
 
@@ -457,6 +457,9 @@ fn parse_name(s: &str) -> Result<String, String> {
 
 /// A time as people write it.
 fn parse_time(s: &str) -> Result<Duration, String> {
+    if s.strip_prefix('-').is_some_and(|s| s.starts_with(|c: char| c.is_ascii_digit())) {
+        return Err("a time is not negative here: a number and a unit, as in 90s or 10m".to_owned());
+    }
     humantime::parse_duration(s)
         .map_err(|_| "a time is a number and a unit, as in 90s, 10m or 1h 30m (units: s, m, h, d)".to_owned())
 }

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,6 +33,8 @@ const BLOCK: usize = 32 << 10;
 const QUEUE: usize = 16;
 /// An encoder that is sent away may send for so long before the connection is cut, so that it gets to read why.
 const GOODBYE: Duration = Duration::from_secs(3);
+/// Of wrong passwords is told so often at most.
+const STRANGER: Duration = Duration::from_secs(10);
 /// The user name that encoders send if none is set.
 const USER: &str = "source";
 
@@ -75,7 +77,8 @@ pub(crate) async fn open(
     let (out, arrived) = mpsc::channel(1);
     let (titles, told) = mpsc::channel(QUEUE);
     let password = blake3::hash(door.password.as_bytes());
-    let house = Arc::new(House { password, seat: Semaphore::new(1), out, titles });
+    let house =
+        Arc::new(House { password, seat: Semaphore::new(1), out, titles, stranger: Mutex::default() });
     tokio::spawn(async move {
         let slots = Slots::new(PLACES);
         while !house.out.is_closed() {
@@ -102,6 +105,8 @@ struct House {
     seat: Semaphore,
     out: mpsc::Sender<Arrived>,
     titles: mpsc::Sender<Title>,
+    /// When a wrong password was last told of.
+    stranger: Mutex<Option<Instant>>,
 }
 
 impl House {
@@ -125,7 +130,9 @@ impl House {
         // Equal hashes are compared in constant time.
         if head.login.is_none_or(|(user, password)| user != USER || blake3::hash(&password) != self.password)
         {
-            tracing::info!(%from, "a source with a wrong user name or password");
+            if self.tells_of_a_stranger(Instant::now()) {
+                note(format!("{from} was refused: its user name (it is source) or its password is wrong"));
+            }
             let more = "WWW-Authenticate: Basic realm=\"IceShare\"\r\n";
             let why =
                 "the user name is source, and the password is the one that the broadcast was started with";
@@ -191,6 +198,16 @@ impl House {
 }
 
 impl House {
+    /// Whether it is told that somebody came with a wrong password: not of each one who guesses.
+    fn tells_of_a_stranger(&self, now: Instant) -> bool {
+        let mut told = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
+        let tells = told.is_none_or(|at| now.duration_since(at) >= STRANGER);
+        if tells {
+            *told = Some(now);
+        }
+        tells
+    }
+
     /// Hands a title on; why not, if it is not taken.
     async fn title(&self, query: &str) -> Result<(), String> {
         let tags = tags(query)?;

@@ -91,6 +91,10 @@ pub(crate) async fn say_when_quiet(media: &Media, protocols: &Protocols, all: bo
         }
         let told = said.as_ref().is_some_and(|(_, at)| at.elapsed() < AGAIN);
         let wants = all || media.tracker_is_away() || media.shortage().is_some();
+        // All of a broadcast came that will.
+        if live && (media.failure().is_some() || media.store().came_to_the_end()) {
+            continue;
+        }
         if told || since.elapsed() < QUIET || !live && p.held >= p.pages || !wants {
             continue;
         }

@@ -1,5 +1,6 @@
 //! Where the pages of a broadcast come from: a file, standard input, or a URL (an Icecast mount, any HTTP Ogg).
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -34,6 +35,8 @@ const SEARCH: u64 = 64 * 1024;
 const QUIET: Duration = Duration::from_secs(3);
 /// Pages in hand between the source and the broadcast.
 const QUEUE: usize = 256;
+/// Logical streams of a link that are followed.
+const STREAMS: usize = 64;
 /// Setup pages that are looked for a page of sound.
 const SETUP: usize = 256;
 /// Pauses before a URL is asked again; how long it may take to answer, and be silent.
@@ -169,6 +172,35 @@ struct Reading {
     recent: Option<Recent>,
     repage: Option<Repage>,
     titles: Titles,
+    begun: Begun,
+}
+
+/// Logical streams whose last page has not come.
+#[derive(Debug, Default)]
+struct Begun {
+    serials: HashSet<u32>,
+    /// The last page began none.
+    body: bool,
+}
+
+impl Begun {
+    fn page(&mut self, header: &PageHeader) {
+        // The links before are over, whether or not they say so.
+        if header.bos && self.body {
+            self.serials.clear();
+        }
+        self.body = !header.bos;
+        if header.eos {
+            self.serials.remove(&header.serial);
+        } else if header.bos && self.serials.len() < STREAMS {
+            self.serials.insert(header.serial);
+        }
+    }
+
+    /// Whether what ends here ends in the middle of a stream, as that of a program that was killed does.
+    fn broke_off(&self) -> bool {
+        !self.serials.is_empty()
+    }
 }
 
 /// When a file's pages are due.
@@ -188,6 +220,7 @@ impl Reading {
             recent: None,
             repage: how.page_time.map(Repage::new),
             titles: Titles::default(),
+            begun: Begun::default(),
         }
     }
 
@@ -246,6 +279,7 @@ impl Reading {
             match event {
                 SplitEvent::Page { header, bytes } => {
                     self.pages += 1;
+                    self.begun.page(&header);
                     let new: Vec<_> = match &mut self.recent {
                         Some(recent) => recent.page(Instant::now(), header, bytes).collect(),
                         None => vec![(header, bytes)],
@@ -274,7 +308,13 @@ fn skipped(damage: &Damage) {
 async fn stdin(how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
     let stdin =
         std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("it cannot be read: {e}"))?;
-    Reading::new(out, &how).all(tokio::fs::File::from_std(stdin.into())).await.map(drop)
+    let mut reading = Reading::new(out, &how);
+    if reading.all(tokio::fs::File::from_std(stdin.into())).await? && reading.begun.broke_off() {
+        note(
+            "standard input ends in the middle of its stream: the program that wrote it was killed, or failed",
+        );
+    }
+    Ok(())
 }
 
 async fn file(path: &PathBuf, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
@@ -335,9 +375,13 @@ async fn http(from: &From, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> 
         if !std::mem::replace(&mut told, true) {
             note(match reading.pages {
                 0 => format!(
-                    "{named}waiting for the source, which is not there yet ({why}); it is asked again and again"
+                    "{named}waiting for the source, which is not there yet ({why}); it is asked again, after half a second first, then after up to {} s",
+                    PAUSE.1.as_secs()
                 ),
-                _ => format!("{named}the source broke off ({why}); it is asked again until it is back"),
+                _ => format!(
+                    "{named}the source broke off ({why}); it is asked again until it is back, after half a second first, then after up to {} s",
+                    PAUSE.1.as_secs()
+                ),
             });
         }
         reading.seen = 0;
@@ -357,6 +401,7 @@ async fn listen(door: Door, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) ->
     while let Some(Arrived { who, mut bytes, refuse }) = sources.recv().await {
         let mut refuse = Some(refuse);
         (reading.splitter, reading.seen, reading.pages) = (Splitter::new(), 0, 0);
+        reading.begun = Begun::default();
         let (mut begun, mut gone, mut quiet) = (false, false, false);
         loop {
             let piece = tokio::select! {
@@ -413,6 +458,11 @@ async fn listen(door: Door, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) ->
         }
         let what = match (begun, quiet) {
             (_, true) => format!("nothing came of {who} any more, and its place is free"),
+            (true, false) if reading.begun.broke_off() => {
+                format!(
+                    "the stream of {who} broke off in the middle: the encoder was killed, or the connection is cut"
+                )
+            }
             (true, false) => "the encoder has ended its stream".to_owned(),
             (false, false) => format!("{who} went away before it sent anything"),
         };
@@ -457,6 +507,37 @@ async fn request(from: &From) -> Result<Incoming, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_is_cut_is_told_from_one_that_ends() {
+        let (mut begun, page) = (Begun::default(), |serial, bos, eos| PageHeader {
+            continued: false,
+            bos,
+            eos,
+            granule: None,
+            serial,
+            sequence: 0,
+            crc: 0,
+            segments: 0,
+            body_len: 0,
+        });
+        assert!(!begun.broke_off(), "nothing came");
+        for header in
+            [page(1, true, false), page(2, true, false), page(1, false, false), page(1, false, true)]
+        {
+            begun.page(&header);
+        }
+        assert!(begun.broke_off(), "the second stream goes on");
+        begun.page(&page(2, false, true));
+        assert!(!begun.broke_off());
+        // A link that was cut, and one behind it that ended.
+        for header in
+            [page(3, true, false), page(3, false, false), page(4, true, false), page(4, false, true)]
+        {
+            begun.page(&header);
+        }
+        assert!(!begun.broke_off());
+    }
 
     #[test]
     fn sources_as_they_are_written() {

@@ -20,7 +20,8 @@ pub mod stream;
 pub mod verify;
 
 pub use driver::{
-    Broadcast, BroadcastError, BroadcastOptions, FetchFailure, Flow, Giver, HeardTitles, Info, LivePage, LiveReader,
-    Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, Standing, StartError,
+    Broadcast, BroadcastError, BroadcastOptions, FetchFailure, Flow, Giver, HeardTitles, Info, LivePage,
+    LiveReader, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, Standing,
+    StartError,
 };
 pub use icet;

@@ -235,7 +235,10 @@ fn a_link_that_an_encoder_leaves_has_an_end_and_validators_find_nothing() {
             stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             let _ = stream.read(&mut [0; 64]);
         }
-        until("the end of both", || station.stderr().matches("has ended its stream").count() == 2);
+        let said = |what| station.stderr().matches(what).count();
+        until("the end of both", || {
+            said("broke off in the middle") == 1 && said("has ended its stream") == 1
+        });
         station.signal("INT");
         station.error_line_within(Duration::from_secs(60), "a file", |l| {
             l.contains("sharing 1 file").then_some(())

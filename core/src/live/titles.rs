@@ -40,9 +40,12 @@ pub enum TitleError {
     /// It is another codec, or there are several logical streams.
     #[error("titles are written into streams of Opus, Vorbis or FLAC alone")]
     Codec,
-    /// It is too long, or a name is none.
-    #[error("this is no tag that could be written: a name, =, and a value, of {TAG} bytes at most")]
+    /// A name is none.
+    #[error("this is no tag that could be written: a name is printable ASCII without =")]
     Tag,
+    /// It is too long.
+    #[error("it has more than {TAG} bytes, the most that a tag may have: send a shorter one")]
+    Long,
 }
 
 /// A link as it comes from the source.
@@ -95,8 +98,11 @@ impl Titles {
             return Err(TitleError::Nothing);
         }
         let is_name = |n: &str| !n.is_empty() && n.bytes().all(|b| (0x20..=0x7d).contains(&b) && b != b'=');
-        if tags.iter().any(|(name, value)| !is_name(name) || name.len() + value.len() >= TAG) {
+        if tags.iter().any(|(name, _)| !is_name(name)) {
             return Err(TitleError::Tag);
+        }
+        if tags.iter().any(|(name, value)| name.len() + value.len() >= TAG) {
+            return Err(TitleError::Long);
         }
         self.tags = Some(tags);
         Ok(())
@@ -518,7 +524,7 @@ mod tests {
         assert_eq!(t.set(title()), Err(TitleError::Nothing));
         give(&mut t, &pages[1]);
         assert_eq!(t.set(vec![("A=B".to_owned(), "x".to_owned())]), Err(TitleError::Tag));
-        assert_eq!(t.set(vec![("A".to_owned(), "x".repeat(5000))]), Err(TitleError::Tag));
+        assert_eq!(t.set(vec![("A".to_owned(), "x".repeat(5000))]), Err(TitleError::Long));
         // Two logical streams side by side.
         let mut t = Titles::default();
         give(&mut t, &opus(8, 1)[0]);

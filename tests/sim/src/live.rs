@@ -148,7 +148,7 @@ impl Live {
             key: (next - 1).max(SETUP.0),
             signed_at: 0,
             title: None,
-        ended: None,
+            ended: None,
         };
         SignedHead::sign(head, &self.identity).expect("a head within its limits")
     }
