@@ -1,4 +1,5 @@
-//! Nobody can be aimed: which addresses this peer dials, and how many connections one address may open to it.
+//! Nobody can be aimed, nor kept out: which addresses this peer dials, how many connections one address may open to it, and whose
+//! handshakes go on.
 //!
 //! libp2p dials what other peers name, in hole punching above all (DCUtR sends the addresses to be dialed). Here all
 //! dials pass one gate. What the driver orders (addresses that a tracker proved, relays that the user set) passes;
@@ -7,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use iceshare::icet::Scope;
+use iceshare::net::{SlotLimits, Slots};
 use libp2p::core::Endpoint;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{
@@ -124,17 +126,37 @@ impl Rules {
     }
 }
 
-/// A transport that dials only what the rules allow.
+/// A transport that dials only what the rules allow, and in which nobody keeps others from their handshakes: beyond so many at once
+/// somebody else's ends for each newcomer (see [`Slots`]).
 pub(crate) struct Gated {
     gate: Gate,
+    handshakes: Slots,
     inner: Boxed<(PeerId, StreamMuxerBox)>,
 }
 
 impl Gated {
-    pub(crate) fn new(gate: Gate, inner: Boxed<(PeerId, StreamMuxerBox)>) -> Gated {
-        Gated { gate, inner }
+    pub(crate) fn new(gate: Gate, handshakes: usize, inner: Boxed<(PeerId, StreamMuxerBox)>) -> Gated {
+        let handshakes = Slots::new(SlotLimits { all: handshakes, each: handshakes / 2 });
+        Gated { gate, handshakes, inner }
+    }
+
+    /// A handshake that lasts as long as its place is its own.
+    fn hold(&self, remote: &Multiaddr, handshake: Handshake) -> Handshake {
+        // What a relay brings has no address of its own.
+        let Some((ip, ..)) = wire::socket_of(remote) else { return handshake };
+        let Some(slot) = self.handshakes.enter(ip) else {
+            return async { Err(io::ErrorKind::ConnectionRefused.into()) }.boxed();
+        };
+        async move {
+            let newcomers = || io::Error::new(io::ErrorKind::TimedOut, "newcomers have its place");
+            slot.hold(handshake).await.unwrap_or_else(|| Err(newcomers()))
+        }
+        .boxed()
     }
 }
+
+/// The other end's part of a connection that it opens.
+type Handshake = <Boxed<Opened> as Transport>::ListenerUpgrade;
 
 type Opened = (PeerId, StreamMuxerBox);
 
@@ -173,7 +195,22 @@ impl Transport for Gated {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
-        Pin::new(&mut self.inner).poll(cx)
+        match Pin::new(&mut self.inner).poll(cx) {
+            Poll::Ready(TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr }) => {
+                let upgrade =
+                    if wire::is_relayed(&local_addr) { upgrade } else { self.hold(&send_back_addr, upgrade) };
+                Poll::Ready(TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr })
+            }
+            other => other,
+        }
+    }
+}
+
+/// Who counts as one: an address of IPv4, the network of one line of IPv6.
+fn neighbourhood(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        ip => ip,
     }
 }
 
@@ -227,6 +264,7 @@ impl NetworkBehaviour for Behaviour {
         let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) else {
             return Ok(());
         };
+        let ip = neighbourhood(ip);
         let mine = self.by_ip.entry(ip).or_default();
         // A whole swarm may run on this machine.
         if *mine >= self.per_ip && !ip.is_loopback() {
@@ -318,6 +356,52 @@ mod tests {
         assert!(rules.permit(&punch, now + Duration::from_secs(2)).is_some());
         assert!(rules.permit(&punch, now + Duration::from_secs(2)).is_some());
         assert!(rules.permit(&punch, now + Duration::from_secs(2)).is_none());
+    }
+
+    #[test]
+    fn one_line_of_ipv6_is_one_neighbour() {
+        let [a, b, c] =
+            ["2001:db8::1:2:3:4", "2001:db8::5", "2001:db8:0:1::5"].map(|s| s.parse().expect("an address"));
+        assert_eq!(neighbourhood(a), neighbourhood(b));
+        assert_ne!(neighbourhood(a), neighbourhood(c));
+        let [d, e] = ["198.51.100.1", "::1"].map(|s| s.parse().expect("an address"));
+        assert_eq!((neighbourhood(d), neighbourhood(e)), (d, e));
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_makes_room_for_newcomers() {
+        let keys = libp2p::identity::Keypair::generate_ed25519();
+        let inner = libp2p::tcp::tokio::Transport::new(libp2p::tcp::Config::default())
+            .upgrade(libp2p::core::upgrade::Version::V1Lazy)
+            .authenticate(libp2p::noise::Config::new(&keys).expect("Noise"))
+            .multiplex(libp2p::yamux::Config::default())
+            .boxed();
+        let mut gated = Gated::new(Rules::new(false, Instant::now()), 4, inner);
+        gated.listen_on(ListenerId::next(), addr("/ip4/127.0.0.1/tcp/0")).expect("a port");
+        let mut gated = Pin::new(&mut gated);
+        let mut silent = Vec::new();
+        let mut handshakes = futures_util::stream::FuturesUnordered::new();
+        let mut at = None;
+        while handshakes.len() < 9 {
+            match futures_util::future::poll_fn(|cx| gated.as_mut().poll(cx)).await {
+                TransportEvent::NewAddress { listen_addr, .. } => {
+                    let (ip, port, _) = wire::socket_of(&listen_addr).expect("an address");
+                    at = Some((ip, port));
+                    for _ in 0..9 {
+                        silent.push(tokio::net::TcpStream::connect((ip, port)).await.expect("a connection"));
+                    }
+                }
+                TransportEvent::Incoming { upgrade, .. } => handshakes.push(upgrade),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(at.is_some());
+        // Nine came, and four have a place; which ones is chance.
+        for _ in 0..5 {
+            let end = futures_util::StreamExt::next(&mut handshakes).await.expect("one that makes room");
+            assert_eq!(end.map(|_| ()).map_err(|e| e.kind()), Err(io::ErrorKind::TimedOut));
+        }
+        assert!(futures_util::StreamExt::next(&mut handshakes).now_or_never().is_none(), "the others stay");
     }
 
     #[test]

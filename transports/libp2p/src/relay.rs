@@ -34,6 +34,9 @@ const PEER_RATE: (u32, Duration) = (60, Duration::from_secs(5));
 const IP_RATE: (u32, Duration) = (240, Duration::from_secs(1));
 /// How long the addresses of all interfaces are waited for, and how long after the last one.
 const ADDRESSES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+/// Handshakes under way, and what libp2p itself counts as such: some of those have ended already.
+const HANDSHAKES: usize = 256;
+const PENDING: u32 = 2048;
 /// Connections beyond those of reservations: peers that only call others.
 const CALLERS: u32 = 1024;
 
@@ -155,7 +158,7 @@ impl Relay {
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
         // It never dials: who calls or is called comes to it.
         let nobody = Rules::new(false, Instant::now());
-        let stack = Gated::new(nobody, OrTransport::new(tcp, quic).joined()).boxed();
+        let stack = Gated::new(nobody, HANDSHAKES, OrTransport::new(tcp, quic).joined()).boxed();
         let reservations = u32::try_from(limits.reservations).unwrap_or(u32::MAX);
         let config = rates(relay::Config {
             max_reservations: limits.reservations,
@@ -168,7 +171,7 @@ impl Relay {
             ..relay::Config::default()
         });
         let connections = connection_limits::ConnectionLimits::default()
-            .with_max_pending_incoming(Some(256))
+            .with_max_pending_incoming(Some(PENDING))
             .with_max_established_incoming(Some(reservations.saturating_add(CALLERS)))
             .with_max_established_per_peer(Some(8));
         let behaviour = Behaviour {

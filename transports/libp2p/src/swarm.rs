@@ -40,8 +40,8 @@ const ORDERS: usize = 256;
 const INBOUND: usize = 128;
 /// Connections that one peer may have to us.
 const PER_PEER: u32 = 8;
-/// Handshakes of others under way.
-const HANDSHAKES: u32 = 128;
+/// What libp2p itself counts as handshakes under way, some of which have ended already: those that go on are bounded by [`gate::Gated`].
+const PENDING: u32 = 1024;
 /// How long QUIC and relays wait while TCP is tried, which costs less.
 const QUIC_DELAY: Duration = Duration::from_millis(300);
 const RELAY_DELAY: Duration = Duration::from_millis(1000);
@@ -120,7 +120,7 @@ impl Node {
             .map_err(|e| local("Noise cannot be set up").because(e))?;
         let (to_inbound, inbound) = mpsc::channel(INBOUND);
         let limits = connection_limits::ConnectionLimits::default()
-            .with_max_pending_incoming(Some(HANDSHAKES))
+            .with_max_pending_incoming(Some(PENDING))
             .with_max_established_incoming(Some(config.connections))
             .with_max_established_per_peer(Some(PER_PEER));
         let identify = identify::Config::new(wire::FAMILY.to_owned(), keys.public())

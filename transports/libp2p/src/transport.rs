@@ -26,6 +26,9 @@ use crate::gate::{Gate, Gated};
 /// sees 16 bytes at most.
 const MULTISTREAM: &[u8] = b"\x13/multistream/1.";
 
+/// Handshakes of others under way.
+const HANDSHAKES: usize = 128;
+
 /// Whether a connection to the common TCP port is libp2p's.
 pub(crate) fn is_libp2p(seen: &[u8]) -> bool {
     seen.starts_with(MULTISTREAM)
@@ -128,7 +131,7 @@ pub(crate) fn build(
     let quic = quic::tokio::Transport::new(config).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     // A relayed address begins like a direct one: it has to be asked first.
     let all = relayed.or_transport(tcp).joined().or_transport(quic).joined();
-    Ok(Gated::new(gate, all).boxed())
+    Ok(Gated::new(gate, HANDSHAKES, all).boxed())
 }
 
 /// Two transports of the same output as one.
