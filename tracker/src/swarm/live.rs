@@ -58,9 +58,10 @@ const PATIENCE: (u64, Duration, Duration) = (3, Duration::from_millis(600), Dura
 const RENEWED: u64 = 4;
 /// Members that go to a better place in one look, and one more of so many.
 const PROMOTED: (usize, usize) = (4, 64);
-/// A ticket is good for so long, and for so many times the rate of the media, in bytes a second at least.
+/// A ticket is good for so long, and for so many times the rate of the media, in bytes a second at least: what is known of that in the first
+/// seconds, or from a link before, may be a hundredth of what comes.
 const LIFE_MS: u64 = 12 * 3600 * 1000;
-const RATE: (u64, u64) = (4, 256 << 10);
+const RATE: (u64, u64) = (4, 4 << 20);
 /// Bytes a second of a media whose rate is not known yet.
 const UNKNOWN_RATE: u64 = 32 << 10;
 /// Most pages in a row, and most rows, that are fetched from elsewhere after a host passed them by.
