@@ -75,10 +75,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Takes up where its bytes go.
+    /// Takes up where its bytes go; what that holds the first time was here before.
     pub(crate) fn stored_in(&self, store: Arc<MediaStore>) {
-        self.counts.resumed.store(store.held(), Ordering::Relaxed);
-        let _ = self.store.set(store);
+        let held = store.held();
+        if self.store.set(store).is_ok() {
+            self.counts.resumed.store(held, Ordering::Relaxed);
+        }
     }
 
     /// Notes verified pages that a host sent, `new` of which were not held.
