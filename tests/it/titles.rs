@@ -52,7 +52,7 @@ fn titles(file: &Path) -> Vec<String> {
     titles
 }
 
-fn samples(bytes: &[u8]) -> Vec<i32> {
+pub(crate) fn samples(bytes: &[u8]) -> Vec<i32> {
     bytes.as_chunks::<2>().0.iter().map(|s| i16::from_le_bytes(*s).into()).collect()
 }
 

@@ -1,34 +1,45 @@
-//! Live media as one logical stream, with titles beside it: for browsers, which stop where a link of a chain ends.
+//! Live media as one logical stream, with titles beside it: for browsers, which stop where a link of a chain ends, and for players that
+//! lose sound there or play it twice.
 
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use iceshare::live::{Flat, NowOn};
+use iceshare::live::{Flat, FlatError, NowOn};
 use iceshare::ogg::PageHeader;
 
 /// Bytes between two titles, where they are asked for in the stream (`Icy-MetaData: 1`).
 pub(crate) const EVERY: usize = 16_000;
 
-/// Pages of a chain as those of one logical stream. Where that cannot go on, because the codec or its setup changes, the stream ends.
+/// What becomes of a chain where the codec or its setup changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// The stream ends, for who would stop there without a word.
+    One,
+    /// Another link begins, and only there.
+    Setups,
+}
+
+/// Pages of a chain as those of one logical stream, as far as that can go on.
 pub(crate) fn flat(
     pages: BoxStream<'static, io::Result<Bytes>>,
+    joined: Joined,
     titles: bool,
 ) -> BoxStream<'static, io::Result<Bytes>> {
-    let state = (pages, Flat::default(), NowOn::default(), titles.then(Icy::default));
-    let out = stream::try_unfold(state, |(mut pages, mut flat, mut now, mut icy)| async move {
+    let state = (pages, Joiner::new(joined), NowOn::default(), titles.then(Icy::default));
+    let out = stream::try_unfold(state, |(mut pages, mut joiner, mut now, mut icy)| async move {
         loop {
             let Some(page) = pages.next().await.transpose()? else { return Ok(None) };
             let Ok(header) = PageHeader::parse(&page) else { continue };
             if let Some(icy) = icy.as_mut().filter(|_| now.page(&header, &page)) {
                 icy.set(now.title());
             }
-            match flat.page(&header, &page) {
-                Ok(Some(page)) => {
-                    let page = icy.as_mut().map(|icy| icy.mixed(&page)).unwrap_or(page);
-                    return Ok(Some((page, (pages, flat, now, icy))));
+            match joiner.page(&header, &page) {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => {
+                    let bytes = icy.as_mut().map(|icy| icy.mixed(&bytes)).unwrap_or(bytes);
+                    return Ok(Some((bytes, (pages, joiner, now, icy))));
                 }
-                Ok(None) => {}
                 Err(why) => {
                     tracing::debug!(%why, "a live stream ends for who wants one logical stream");
                     return Ok(None);
@@ -37,6 +48,64 @@ pub(crate) fn flat(
         }
     });
     out.boxed()
+}
+
+/// Most bytes of a link's beginning that are kept until it is known whether it can be joined: [`Flat`] takes a mebibyte of setup.
+const BEGINNING: usize = 2 << 20;
+
+/// Joins links, and begins anew where that cannot be done, if so wanted.
+struct Joiner {
+    flat: Flat,
+    joined: Joined,
+    /// The last link's pages up to its first page of sound, as long as none came.
+    setup: Vec<(PageHeader, Bytes)>,
+    setup_bytes: usize,
+    begins: bool,
+}
+
+impl Joiner {
+    fn new(joined: Joined) -> Joiner {
+        Joiner { flat: Flat::default(), joined, setup: Vec::new(), setup_bytes: 0, begins: false }
+    }
+
+    fn forget(&mut self) {
+        self.setup.clear();
+        self.setup_bytes = 0;
+    }
+
+    /// What goes out in the place of a page: nothing, a page, or all that begins another link.
+    fn page(&mut self, header: &PageHeader, page: &Bytes) -> Result<Bytes, FlatError> {
+        let before = std::mem::replace(&mut self.begins, header.bos);
+        if header.bos && !before {
+            self.forget();
+        }
+        let out = self.flat.page(header, page);
+        if self.joined == Joined::One {
+            return out.map(Option::unwrap_or_default);
+        }
+        match out {
+            Ok(out) => {
+                if out.is_some() {
+                    self.forget();
+                } else if self.setup_bytes + page.len() <= BEGINNING {
+                    self.setup_bytes += page.len();
+                    self.setup.push((*header, page.clone()));
+                }
+                Ok(out.unwrap_or_default())
+            }
+            Err(_) => {
+                self.flat = Flat::default();
+                let mut link = BytesMut::new();
+                let setup = std::mem::take(&mut self.setup);
+                self.forget();
+                for (header, page) in &setup {
+                    link.extend_from_slice(&self.flat.page(header, page)?.unwrap_or_default());
+                }
+                link.extend_from_slice(&self.flat.page(header, page)?.unwrap_or_default());
+                Ok(link.freeze())
+            }
+        }
+    }
 }
 
 /// Titles between the bytes, as SHOUTcast began it and Icecast, ffmpeg, mpv and VLC know it: behind each [`EVERY`] bytes one byte, how many

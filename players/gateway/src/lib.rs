@@ -7,8 +7,11 @@
 //! | --- | --- |
 //! | `/TOKEN/NAME` | the media: GET and HEAD, single byte ranges, a true length and type |
 //! | `/TOKEN/` | a page with a player and the page table as a seek bar |
-//! | `/TOKEN/NAME?chain=flat` | live media as one logical stream, for players that stop where a link of a chain ends, as browsers do. With
-//!   `Icy-MetaData: 1` titles come between the bytes. It ends where the codec or its setup changes |
+//! | `/TOKEN/NAME` of live media | the links of the chain as they are. With `Icy-MetaData: 1` (ffmpeg, mpv and GStreamer say so, and VLC once it sees `Icy-Name`) titles come
+//!   between the bytes, and another link begins only where the codec or its setup changes: players lose sound at links, or play it twice |
+//! | `/TOKEN/NAME?chain=flat` | live media as one logical stream, for players that stop where a link of a chain ends, as browsers do. It
+//!   ends where the codec or its setup changes |
+//! | `/TOKEN/NAME?chain=links` | the links as they are, whatever is said of titles |
 //! | `/TOKEN/table.json` | the page table, who sends, and what is on, as the page shows them |
 //!
 //! A page of the media that is late makes the response wait; a response never carries bytes that were not
@@ -149,7 +152,10 @@ impl Gateway {
             });
         }
         let media: Arc<dyn Playable> = Arc::new(media);
-        self.offers.put(token.clone(), Entry { media, file, now: on, gone, reading: Arc::default() });
+        self.offers.put(
+            token.clone(),
+            Entry { media, file, now: on, gone, reading: Arc::default(), ended: Arc::default() },
+        );
         Ok(Offered { media: url, page, token })
     }
 

@@ -1,8 +1,11 @@
 //! Requests and their answers.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 
+use futures_util::stream::{self, StreamExt};
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -13,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
-use crate::flat;
+use crate::flat::{self, Joined};
 use crate::guard;
 use crate::page;
 use crate::playable::{Playable, Table};
@@ -30,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) gone: CancellationToken,
     /// Live media: a copy for each response under way.
     pub(crate) reading: Arc<()>,
+    /// Live media: somebody was given all up to its end.
+    pub(crate) ended: Arc<AtomicBool>,
 }
 
 /// What is on offer, by token.
@@ -104,18 +109,37 @@ fn route<B>(offers: &Offers, request: &Request<B>) -> Response<Body> {
 
 fn media(entry: &Entry, headers: &HeaderMap, query: &str, head: bool) -> Response<Body> {
     let media = entry.media.as_ref();
+    // VLC comes again at the end of what it takes for radio, and would hear the last minutes over and over.
+    if entry.ended.load(Ordering::Relaxed) {
+        return plain(StatusCode::GONE, "The broadcast has ended.\n");
+    }
     if let Some(pages) = media.open_live() {
+        let ended = entry.ended.clone();
+        let end = stream::poll_fn(move |_| {
+            ended.store(true, Ordering::Relaxed);
+            Poll::Ready(None)
+        });
         let mut response = Response::new(body::empty());
         set(&mut response, CONTENT_TYPE, media.mime());
         set(&mut response, ACCEPT_RANGES, "none");
         set(&mut response, CACHE_CONTROL, "no-store");
-        let mut pages = pages;
-        if query.split('&').any(|q| q == "chain=flat") {
-            let titles = headers.get("icy-metadata").is_some_and(|v| v == "1");
+        let mut pages = pages.chain(end).boxed();
+        // VLC asks for titles only once it was told that this is radio.
+        let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '_' };
+        let name: String = media.name().chars().map(printable).collect();
+        set(&mut response, HeaderName::from_static("icy-name"), &name);
+        // Who takes titles between the bytes needs no links for them: players lose up to 0.4 s at each, or play a part twice.
+        let titles = headers.get("icy-metadata").is_some_and(|v| v == "1");
+        let joined = match query.split('&').find_map(|q| q.strip_prefix("chain=")) {
+            Some("flat") => Some(Joined::One),
+            Some("links") => None,
+            _ => titles.then_some(Joined::Setups),
+        };
+        if let Some(joined) = joined {
             if titles {
                 set(&mut response, HeaderName::from_static("icy-metaint"), &flat::EVERY.to_string());
             }
-            pages = flat::flat(pages, titles);
+            pages = flat::flat(pages, joined, titles);
         }
         if !head {
             *response.body_mut() = body::live(pages, entry.gone.clone(), entry.reading.clone());

@@ -5,6 +5,7 @@ mod ffmpeg;
 mod gstreamer;
 mod mpv;
 mod plain;
+mod radio;
 mod sound;
 mod vlc;
 

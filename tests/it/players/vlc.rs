@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 
 use iceshare_tests::{PATIENCE, Proc, have};
@@ -13,6 +14,16 @@ use super::{Playing, SEEK, large, text};
 use crate::tones::tone_at;
 
 /// VLC refuses to be root: then it is nobody, in a folder where nobody may write.
+pub(super) fn command(folder: &Path) -> Command {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
+    let mut vlc = Command::new(if root { "setpriv" } else { "vlc" });
+    if root {
+        vlc.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "vlc"]);
+    }
+    vlc.env("HOME", folder).env("XDG_RUNTIME_DIR", folder);
+    vlc
+}
+
 struct Vlc {
     control: BufReader<UnixStream>,
     sound: Sound,
@@ -28,12 +39,7 @@ impl Vlc {
         open.unwrap_or_else(|e| panic!("{}: {e}", folder.path().display()));
         let (pipe, sound) = Sound::pipe(folder.path());
         let socket = folder.path().join("control");
-        let root = std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
-        let mut vlc = Command::new(if root { "setpriv" } else { "vlc" });
-        if root {
-            vlc.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "vlc"]);
-        }
-        vlc.env("HOME", folder.path()).env("XDG_RUNTIME_DIR", folder.path());
+        let mut vlc = command(folder.path());
         vlc.args(["-I", "oldrc", "--rc-fake-tty", "--rc-unix", &text(&socket)]);
         vlc.args(["--no-metadata-network-access", "--play-and-exit", "--vout", "vdummy", "--aout", "afile"]);
         vlc.args(["--no-audiofile-wav", "--audiofile-format", "s16", "--audiofile-channels", "2"]);
