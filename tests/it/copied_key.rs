@@ -65,7 +65,7 @@ fn who_comes_back_from_elsewhere_gets_in_once_the_first_does_not_answer() {
     assert!(!second.stderr().contains("another session of this key began"), "{}", second.stderr());
     // Once the other one is gone it is back, and says so.
     drop(second);
-    publisher.error_line("that it is back", |l| l.contains("in its place: sharing goes on").then_some(()));
+    publisher.error_line("that it is back", |l| l.contains("has let this program in").then_some(()));
     let (mut get, out) = net.get("a later receiver", &url, &[]);
     get.ends_with(0);
     assert!(same(&file, &out));

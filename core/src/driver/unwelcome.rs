@@ -2,13 +2,16 @@
 
 use icet::message::{ErrorCode, ErrorMessage, ToPeer};
 
+/// Most different words that are shown.
+const SHOWN: usize = 4;
+
 /// What is said again and again is shown once, and its end too.
 #[derive(Debug, Default)]
 pub(super) struct Unwelcome {
     /// Whether a session was ever welcome.
     welcomed: bool,
-    /// What was last shown since one was.
-    shown: Option<String>,
+    /// What was shown since one was.
+    shown: Vec<String>,
 }
 
 impl Unwelcome {
@@ -25,23 +28,24 @@ impl Unwelcome {
         else {
             return None;
         };
-        let first = self.shown.is_none();
-        if self.shown.as_ref() == Some(text) {
+        if self.shown.len() >= SHOWN || self.shown.contains(text) {
             return None;
         }
-        self.shown = Some(text.clone());
-        let meanwhile = if self.welcomed && first {
-            " (nothing is shared through it meanwhile; it is asked again and again)"
+        let ends = self.welcomed && self.shown.is_empty();
+        self.shown.push(text.clone());
+        let text = text.escape_debug();
+        Some(if ends {
+            format!("the tracker ends the session: {text} (nothing is shared through it meanwhile; it is asked again and again)")
         } else {
-            ""
-        };
-        Some(format!("the tracker ends the session: {}{meanwhile}", text.escape_debug()))
+            format!("the tracker does not let this program in yet: {text}")
+        })
     }
 
     /// The session is welcome; what is to be shown of that.
     pub(super) fn welcome(&mut self) -> Option<&'static str> {
         self.welcomed = true;
-        self.shown.take().map(|_| "the tracker has this program in its place: sharing goes on")
+        let was_kept_out = !std::mem::take(&mut self.shown).is_empty();
+        was_kept_out.then_some("the tracker has let this program in")
     }
 }
 
@@ -63,13 +67,14 @@ mod tests {
         };
         let ends = |u: &mut Unwelcome, text: &str| u.hear(&error(ErrorCode::FORBIDDEN, text));
         // Who never had a session has nothing to lose.
-        assert_eq!(ends(&mut u, "asked").as_deref(), Some("the tracker ends the session: asked"));
+        assert_eq!(ends(&mut u, "asked").as_deref(), Some("the tracker does not let this program in yet: asked"));
         assert_eq!(ends(&mut u, "asked"), None);
         assert!(u.welcome().is_some());
         assert!(u.welcome().is_none());
         assert!(ends(&mut u, "a newer\n").is_some_and(|t| t.contains("a newer\\n (nothing is shared")));
-        assert_eq!(ends(&mut u, "there").as_deref(), Some("the tracker ends the session: there"));
+        assert_eq!(ends(&mut u, "there").as_deref(), Some("the tracker does not let this program in yet: there"));
         assert_eq!(ends(&mut u, "there"), None);
+        assert_eq!(ends(&mut u, "a newer\n"), None);
         assert!(u.welcome().is_some());
         assert_eq!(u.hear(&error(ErrorCode::QUOTA, "slow down")), None);
     }

@@ -37,6 +37,14 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file may not be read.
+    #[error("{path} cannot be read ({source}): change its permissions, or run this as its owner")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The output is there already.
     #[error("{0} exists and is never overwritten: move it away, or choose another name with -o")]
     Exists(PathBuf),
@@ -121,6 +129,9 @@ impl StoreError {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 StoreError::NoSpace { path }
+            }
+            io::ErrorKind::PermissionDenied if matches!(doing, "read" | "open" | "scan") => {
+                StoreError::Unreadable { path, source }
             }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 StoreError::ReadOnly { path, source }

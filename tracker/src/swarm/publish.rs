@@ -93,7 +93,11 @@ impl Swarm {
                 if version < name.known.version {
                     return Err(refuse(
                         ErrorCode::ROLLBACK,
-                        format!("version {} was published here before; use a higher one", name.known.version),
+                        format!(
+                            "version {} was published here already, by another program with this key or with a clock that is \
+                             ahead: begin again",
+                            name.known.version
+                        ),
                     ));
                 }
                 if let Some(media) = current.filter(|m| m.manifest.version == version) {

@@ -18,7 +18,7 @@ use super::{ConnId, Contribution, DialId, Effect, Store, Swarm};
 const COME_BACK: Duration = Duration::from_secs(3);
 const RIVAL: &str = "another program with this key is connected, from another computer or data folder: stop it, or use another key (--key)";
 /// The same while nobody knows yet.
-const ASKED: &str = "another program with this key had a session here: it is asked whether it is still there";
+const ASKED: &str = "another program with this key has a session here; it is asked whether it is still there";
 /// An answer is good for so long.
 const ANSWERED: Duration = Duration::from_secs(6);
 /// What a session is told when its key has a newer one.
