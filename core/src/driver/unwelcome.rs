@@ -35,7 +35,9 @@ impl Unwelcome {
         self.shown.push(text.clone());
         let text = text.escape_debug();
         Some(if ends {
-            format!("the tracker ends the session: {text} (nothing is shared through it meanwhile; it is asked again and again)")
+            format!(
+                "the tracker ends the session: {text} (nothing is shared through it meanwhile; it is asked again and again)"
+            )
         } else {
             format!("the tracker does not let this program in yet: {text}")
         })
@@ -67,12 +69,18 @@ mod tests {
         };
         let ends = |u: &mut Unwelcome, text: &str| u.hear(&error(ErrorCode::FORBIDDEN, text));
         // Who never had a session has nothing to lose.
-        assert_eq!(ends(&mut u, "asked").as_deref(), Some("the tracker does not let this program in yet: asked"));
+        assert_eq!(
+            ends(&mut u, "asked").as_deref(),
+            Some("the tracker does not let this program in yet: asked")
+        );
         assert_eq!(ends(&mut u, "asked"), None);
         assert!(u.welcome().is_some());
         assert!(u.welcome().is_none());
         assert!(ends(&mut u, "a newer\n").is_some_and(|t| t.contains("a newer\\n (nothing is shared")));
-        assert_eq!(ends(&mut u, "there").as_deref(), Some("the tracker does not let this program in yet: there"));
+        assert_eq!(
+            ends(&mut u, "there").as_deref(),
+            Some("the tracker does not let this program in yet: there")
+        );
         assert_eq!(ends(&mut u, "there"), None);
         assert_eq!(ends(&mut u, "a newer\n"), None);
         assert!(u.welcome().is_some());
