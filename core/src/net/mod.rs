@@ -43,7 +43,7 @@ pub use context::Context;
 pub use dial::DialError;
 pub use path::pipe;
 pub use quic::{IDLE, KEEP_ALIVE, QuicLimits};
-pub use slots::{Serving, Slot, SlotLimits, Slots, Standing};
+pub use slots::{Place, Served, Serving, Slot, SlotLimits, Slots, Standing};
 pub use udp::{DatagramSender, DatagramTap, Datagrams};
 
 /// Connections that wait for whoever registered their protocol.

@@ -279,6 +279,56 @@ impl Drop for Slot {
     }
 }
 
+/// The place of a connection that carries several requests at once.
+#[derive(Debug)]
+pub struct Place {
+    slot: Slot,
+    /// Requests that are served, and whether any came with a ticket.
+    served: Mutex<(usize, bool)>,
+}
+
+impl Place {
+    /// Of a connection that has its slot.
+    #[must_use]
+    pub fn new(slot: Slot) -> Arc<Place> {
+        Arc::new(Place { slot, served: Mutex::default() })
+    }
+
+    /// It is of use as long as any of the guards lives, and is not made to go; afterwards a ticket still speaks for it.
+    #[must_use]
+    pub fn serve(self: &Arc<Place>, ticket: bool) -> Served {
+        {
+            let mut served = self.served();
+            *served = (served.0 + 1, served.1 | ticket);
+            self.slot.stand(Standing::Served);
+        }
+        Served(self.clone())
+    }
+
+    /// As [`Slot::taken`].
+    pub async fn taken(&self) {
+        self.slot.taken().await;
+    }
+
+    fn served(&self) -> MutexGuard<'_, (usize, bool)> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Place::serve`].
+#[derive(Debug)]
+pub struct Served(Arc<Place>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let mut served = self.0.served();
+        served.0 -= 1;
+        if served.0 == 0 {
+            self.0.slot.stand(if served.1 { Standing::Friend } else { Standing::Guest });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

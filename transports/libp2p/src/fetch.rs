@@ -15,11 +15,11 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Carries out a request; dropping the stream resets it.
 pub(crate) fn fetch(node: Node, request: Request) -> BoxStream<'static, Result<Piece, TransportError>> {
     stream::once(async move {
-        let (stream, mut listening) = node.open(&request.host).await?;
+        let (stream, mut held) = node.open(&request.host).await?;
         let (read, write) = io::asking(stream);
         let answer = ask(read, write, &request, ANSWER).await?;
-        listening.heard();
-        Ok::<_, TransportError>(answer.into_stream().inspect_ok(move |_| listening.heard()))
+        held.heard();
+        Ok::<_, TransportError>(answer.into_stream().inspect_ok(move |_| held.heard()))
     })
     .try_flatten()
     .boxed()

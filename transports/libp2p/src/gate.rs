@@ -217,7 +217,8 @@ fn neighbourhood(ip: IpAddr) -> IpAddr {
 /// Counts connections by address, and hands on what relays say of our own address.
 #[derive(Debug)]
 pub(crate) struct Behaviour {
-    per_ip: usize,
+    /// None: who may stay is decided otherwise.
+    per_ip: Option<usize>,
     open: HashMap<ConnectionId, IpAddr>,
     by_ip: HashMap<IpAddr, usize>,
     observed: VecDeque<Multiaddr>,
@@ -228,7 +229,7 @@ pub(crate) struct Behaviour {
 struct TooMany(IpAddr);
 
 impl Behaviour {
-    pub(crate) fn new(per_ip: usize) -> Behaviour {
+    pub(crate) fn new(per_ip: Option<usize>) -> Behaviour {
         Behaviour { per_ip, open: HashMap::new(), by_ip: HashMap::new(), observed: VecDeque::new() }
     }
 
@@ -261,13 +262,12 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         // What a relay brings has no address of its own.
-        let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) else {
-            return Ok(());
-        };
+        let at = wire::socket_of(remote).filter(|_| !wire::is_relayed(local));
+        let (Some((ip, ..)), Some(per_ip)) = (at, self.per_ip) else { return Ok(()) };
         let ip = neighbourhood(ip);
         let mine = self.by_ip.entry(ip).or_default();
         // A whole swarm may run on this machine.
-        if *mine >= self.per_ip && !ip.is_loopback() {
+        if *mine >= per_ip && !ip.is_loopback() {
             return Err(ConnectionDenied::new(TooMany(ip)));
         }
         *mine += 1;

@@ -176,7 +176,7 @@ impl Relay {
             .with_max_established_per_peer(Some(8));
         let behaviour = Behaviour {
             limits: connection_limits::Behaviour::new(connections),
-            gate: gate::Behaviour::new(limits.per_ip),
+            gate: gate::Behaviour::new(Some(limits.per_ip)),
             relay: relay::Behaviour::new(me, config),
             identify: identify::Behaviour::new(
                 identify::Config::new(wire::FAMILY.to_owned(), keys.public())

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use iceshare::net::Context;
+use iceshare::serve::Delivery;
 use iceshare::shelf::Shelf;
 use iceshare::stream::{Server, Timing};
-use libp2p::PeerId;
-use libp2p::swarm::Stream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::streams::Asked;
 use crate::{io, wire};
 
 /// Answers what comes in until the peer closes and the last answer has ended; then the node may end too.
@@ -19,7 +19,7 @@ pub(crate) async fn run(
     cx: Context,
     shelf: Arc<Shelf>,
     config: Config,
-    mut inbound: mpsc::Receiver<(PeerId, Stream)>,
+    mut inbound: mpsc::Receiver<Asked>,
     over: CancellationToken,
 ) {
     let timing = Timing { request: config.request_timeout, stall: config.stall_timeout };
@@ -27,22 +27,24 @@ pub(crate) async fn run(
     let places = Arc::new(Semaphore::new(config.requests));
     let answers = TaskTracker::new();
     loop {
-        let (peer, stream) = tokio::select! {
+        let (peer, stream, place) = tokio::select! {
             next = inbound.recv() => match next { Some(next) => next, None => break },
             () = cx.closed().cancelled() => break,
         };
         // This loop does nothing else, so that no stream waits for it.
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Ok(turn) = places.clone().try_acquire_owned() else {
             tracing::debug!(%peer, "too many requests; one was reset");
             continue;
         };
         let server = server.clone();
         cx.spawn(answers.track_future(async move {
             let (read, write) = io::answering(stream);
-            if let Err(e) = server.answer(read, write, wire::key_of(&peer)).await {
+            let admitted =
+                |d: &Delivery| Some(place.as_ref().map(|place| place.serve(d.supply.is_ticketed())));
+            if let Err(e) = server.answer_if(read, write, wire::key_of(&peer), admitted).await {
                 tracing::trace!(%peer, error = %e, "an answer ended early");
             }
-            drop(place);
+            drop(turn);
         }));
     }
     answers.close();

@@ -4,8 +4,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use iceshare::net::{Place, Served, SlotLimits, Slots};
 use iceshare::protocol::{ErrorKind, TransportError};
 use iceshare::stream::{Doubt, Listening};
 use libp2p::core::transport::PortUse;
@@ -15,19 +20,21 @@ use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-    NotifyHandler, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
-    ToSwarm,
+    CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+    NetworkBehaviour, NotifyHandler, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, THandler,
+    THandlerInEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::wire;
 
-/// A stream that we opened, and who listens to it; or why not.
-pub(crate) type Reply = oneshot::Sender<Result<(Stream, Listening), TransportError>>;
-/// Streams that others open, with the key that they proved.
-pub(crate) type Inbound = mpsc::Sender<(PeerId, Stream)>;
+/// A stream that we opened, and what is to be kept beside it; or why not.
+pub(crate) type Reply = oneshot::Sender<Result<(Stream, Held), TransportError>>;
+/// A stream that another peer opened, the key that it proved, and its connection's place among those that others opened.
+pub(crate) type Asked = (PeerId, Stream, Option<Arc<Place>>);
+pub(crate) type Inbound = mpsc::Sender<Asked>;
 
 /// How good a way is: the least is the best. TCP costs the least; what a relay carries is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,19 +57,35 @@ impl Way {
     }
 }
 
+/// One request of ours: who listens to it; and a connection that the other end opened is of use meanwhile.
+#[derive(Debug)]
+pub(crate) struct Held {
+    listening: Listening,
+    _served: Option<Served>,
+}
+
+impl Held {
+    /// Something of the request came.
+    pub(crate) fn heard(&mut self) {
+        self.listening.heard();
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 struct Known {
     way: Way,
     id: ConnectionId,
     doubt: Doubt,
+    /// If the other end opened it.
+    place: Option<Arc<Place>>,
 }
 
 /// A stream to open on a connection.
 #[derive(Debug)]
 pub(crate) struct Ask {
     reply: Reply,
-    listening: Listening,
+    held: Held,
 }
 
 #[derive(Debug)]
@@ -70,11 +93,57 @@ pub(crate) struct Behaviour {
     inbound: Inbound,
     connections: HashMap<PeerId, Vec<Known>>,
     orders: VecDeque<(PeerId, ConnectionId, Ask)>,
+    slots: Slots,
+    /// Connections that others opened, until others have their places; each is told of its end.
+    taken: FuturesUnordered<BoxFuture<'static, Option<(PeerId, ConnectionId)>>>,
+    places: HashMap<ConnectionId, (Arc<Place>, CancellationToken)>,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("all connections are of use, and there are enough of them")]
+struct Full;
+
 impl Behaviour {
-    pub(crate) fn new(inbound: Inbound) -> Behaviour {
-        Behaviour { inbound, connections: HashMap::new(), orders: VecDeque::new() }
+    /// `limits`: of connections that others open.
+    pub(crate) fn new(inbound: Inbound, limits: SlotLimits) -> Behaviour {
+        Behaviour {
+            inbound,
+            connections: HashMap::new(),
+            orders: VecDeque::new(),
+            slots: Slots::new(limits),
+            taken: FuturesUnordered::new(),
+            places: HashMap::new(),
+        }
+    }
+
+    /// A place for a connection that another peer opened; what a relay brings has no address of its own.
+    fn place(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<Option<Arc<Place>>, ConnectionDenied> {
+        let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) else {
+            return Ok(None);
+        };
+        let place = Place::new(self.slots.enter(ip).ok_or_else(|| ConnectionDenied::new(Full))?);
+        let (ends, taken) = (CancellationToken::new(), place.clone());
+        self.places.insert(id, (place.clone(), ends.clone()));
+        let until = async move {
+            tokio::select! {
+                () = taken.taken() => Some((peer, id)),
+                () = ends.cancelled() => None,
+            }
+        };
+        self.taken.push(until.boxed());
+        Ok(Some(place))
+    }
+
+    fn leave(&mut self, id: ConnectionId) {
+        if let Some((_, end)) = self.places.remove(&id) {
+            end.cancel();
+        }
     }
 
     /// The best way to a peer that is open, and still leads there as far as requests tell.
@@ -89,8 +158,9 @@ impl Behaviour {
 
     /// Opens a stream on the best connection of a peer; without one the reply is dropped.
     pub(crate) fn open(&mut self, peer: PeerId, reply: Reply) {
-        if let Some(Known { id, doubt, .. }) = self.best(&peer) {
-            let ask = Ask { reply, listening: doubt.listen() };
+        if let Some(Known { id, doubt, place, .. }) = self.best(&peer) {
+            let served = place.as_ref().map(|place| place.serve(true));
+            let ask = Ask { reply, held: Held { listening: doubt.listen(), _served: served } };
             self.orders.push_back((peer, *id, ask));
         }
     }
@@ -102,12 +172,13 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler { peer, inbound: self.inbound.clone(), orders: VecDeque::new() })
+        let place = self.place(id, peer, local, remote)?;
+        Ok(Handler { peer, inbound: self.inbound.clone(), place, orders: VecDeque::new() })
     }
 
     fn handle_established_outbound_connection(
@@ -118,16 +189,19 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler { peer, inbound: self.inbound.clone(), orders: VecDeque::new() })
+        Ok(Handler { peer, inbound: self.inbound.clone(), place: None, orders: VecDeque::new() })
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(e) => {
-                let known = Known { way: Way::of(e.endpoint), id: e.connection_id, doubt: Doubt::default() };
+                let id = e.connection_id;
+                let place = self.places.get(&id).map(|(place, _)| place.clone());
+                let known = Known { way: Way::of(e.endpoint), id, doubt: Doubt::default(), place };
                 self.connections.entry(e.peer_id).or_default().push(known);
             }
             FromSwarm::ConnectionClosed(e) => {
+                self.leave(e.connection_id);
                 if let Some(mine) = self.connections.get_mut(&e.peer_id) {
                     mine.retain(|c| c.id != e.connection_id);
                     if mine.is_empty() {
@@ -135,6 +209,8 @@ impl NetworkBehaviour for Behaviour {
                     }
                 }
             }
+            // Somebody else refused it behind us.
+            FromSwarm::ListenFailure(e) => self.leave(e.connection_id),
             _ => {}
         }
     }
@@ -143,7 +219,14 @@ impl NetworkBehaviour for Behaviour {
         match event {}
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        while let Poll::Ready(Some(over)) = self.taken.poll_next_unpin(cx) {
+            if let Some((peer_id, id)) = over {
+                tracing::debug!(peer = %peer_id, "others have its place; a connection is closed");
+                let connection = CloseConnection::One(id);
+                return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
+            }
+        }
         match self.orders.pop_front() {
             Some((peer_id, connection, event)) => Poll::Ready(ToSwarm::NotifyHandler {
                 peer_id,
@@ -161,13 +244,14 @@ impl NetworkBehaviour for Behaviour {
 pub(crate) struct Handler {
     peer: PeerId,
     inbound: Inbound,
+    place: Option<Arc<Place>>,
     orders: VecDeque<Ask>,
 }
 
 impl Handler {
     /// A stream that nobody takes is reset: the peer asks elsewhere.
     fn hand_over(&self, stream: Stream) {
-        if self.inbound.try_send((self.peer, stream)).is_err() {
+        if self.inbound.try_send((self.peer, stream, self.place.clone())).is_err() {
             tracing::debug!(peer = %self.peer, "too many streams wait; one was reset");
         }
     }
@@ -212,10 +296,10 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
-                info: Ask { reply, mut listening },
+                info: Ask { reply, mut held },
             }) => {
-                listening.heard();
-                let _ = reply.send(Ok((stream, listening)));
+                held.heard();
+                let _ = reply.send(Ok((stream, held)));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: Ask { reply, .. }, error }) => {
                 let error = match error {

@@ -7,9 +7,8 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use iceshare::net::Context;
+use iceshare::net::{Context, SlotLimits};
 use iceshare::protocol::{ErrorKind, HostAddr, NetKind, TransportError};
-use iceshare::stream::Listening;
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -24,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gate::{self, Gate, Rules};
-use crate::streams::{self, Reply, Way};
+use crate::streams::{self, Held, Reply, Way};
 use crate::transport;
 use crate::wire::{self, Endpoint};
 
@@ -98,7 +97,7 @@ pub(crate) struct Started {
     /// What it announces.
     pub(crate) endpoint: String,
     /// Streams that others open.
-    pub(crate) inbound: mpsc::Receiver<(PeerId, Stream)>,
+    pub(crate) inbound: mpsc::Receiver<streams::Asked>,
     /// To be cancelled when the last answer has ended: the node ends then.
     pub(crate) over: CancellationToken,
 }
@@ -121,7 +120,6 @@ impl Node {
         let (to_inbound, inbound) = mpsc::channel(INBOUND);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING))
-            .with_max_established_incoming(Some(config.connections))
             .with_max_established_per_peer(Some(PER_PEER));
         let identify = identify::Config::new(wire::FAMILY.to_owned(), keys.public())
             .with_agent_version(wire::AGENT.to_owned())
@@ -131,8 +129,11 @@ impl Node {
         let punch = config.punch && !config.relays.is_empty();
         let behaviour = Behaviour {
             limits: connection_limits::Behaviour::new(limits),
-            gate: gate::Behaviour::new(config.per_ip),
-            streams: streams::Behaviour::new(to_inbound),
+            gate: gate::Behaviour::new(None),
+            streams: streams::Behaviour::new(
+                to_inbound,
+                SlotLimits { all: config.connections as usize, each: config.per_ip },
+            ),
             relay,
             dcutr: punch.then(|| dcutr::Behaviour::new(me)).into(),
             identify: identify::Behaviour::new(identify),
@@ -174,7 +175,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`iceshare::protocol::PayloadProtocol::fetch`] gives them.
-    pub(crate) async fn open(&self, host: &HostAddr) -> Result<(Stream, Listening), TransportError> {
+    pub(crate) async fn open(&self, host: &HostAddr) -> Result<(Stream, Held), TransportError> {
         let peer = wire::peer_id(&host.key)
             .ok_or_else(|| TransportError::new(ErrorKind::Unreachable, "the host's key is no ed25519 key"))?;
         let endpoint = Endpoint::parse(&host.endpoint, &peer);

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use iceshare::net::{Context, QuicLimits};
+use iceshare::net::{Context, QuicLimits, Served};
 use iceshare::protocol::{ErrorKind, Piece, Request, TransportError};
 use iceshare::stream::{Answer, Listening, ask};
 use quinn::VarInt;
 use tokio::time::timeout;
 
-use crate::link::{Busy, Link, Links, Served};
+use crate::link::{Busy, Link, Links};
 use crate::wire::{Receiving, Sending};
 
 /// How long an answer may take to begin, and a stream to open where the host allows no more of them at once.

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use iceshare::icet::stream::{ALPN, EndCode};
 use iceshare::icet::{NetKind, PeerKey};
-use iceshare::net::{Context, Slot, Slots, Standing};
+use iceshare::net::{Context, Place, Served, Slots};
 use iceshare::protocol::{ErrorKind, HostAddr, TransportError};
 use iceshare::stream::Doubt;
 use quinn::{Connection, ConnectionError, VarInt};
@@ -75,13 +75,13 @@ impl Link {
     /// It is of use as long as the guard lives, and is not closed to make room for another; afterwards a ticket still speaks
     /// for it.
     pub(crate) fn serve(&self, ticket: bool) -> Option<Served> {
-        self.place.clone().map(|place| Served::new(place, ticket))
+        self.place.as_ref().map(|place| place.serve(ticket))
     }
 
     /// Returns when another connection has its place.
     async fn taken(&self) {
         match &self.place {
-            Some(place) => place.slot.taken().await,
+            Some(place) => place.taken().await,
             None => std::future::pending().await,
         }
     }
@@ -149,39 +149,6 @@ impl Link {
     }
 }
 
-/// A place, and who speaks for it.
-#[derive(Debug)]
-struct Place {
-    slot: Slot,
-    /// Requests that are served, and whether any came with a ticket.
-    served: Mutex<(usize, bool)>,
-}
-
-/// See [`Link::serve`].
-#[derive(Debug)]
-pub(crate) struct Served(Arc<Place>);
-
-impl Served {
-    fn new(place: Arc<Place>, ticket: bool) -> Served {
-        {
-            let mut served = lock(&place.served);
-            *served = (served.0 + 1, served.1 | ticket);
-            place.slot.stand(Standing::Served);
-        }
-        Served(place)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let mut served = lock(&self.0.served);
-        served.0 -= 1;
-        if served.0 == 0 {
-            self.0.slot.stand(if served.1 { Standing::Friend } else { Standing::Guest });
-        }
-    }
-}
-
 /// All connections of this protocol.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -212,8 +179,7 @@ impl Links {
     /// The same of one that the other end opened; none if there is no place for it.
     pub(crate) fn accept(&self, slots: &Slots, connection: Connection, key: PeerKey) -> Option<Link> {
         let slot = slots.enter(connection.remote_address().ip())?;
-        let place = Arc::new(Place { slot, served: Mutex::default() });
-        let link = Link::new(connection, key, Some(place));
+        let link = Link::new(connection, key, Some(Place::new(slot)));
         lock(&self.open).entry(key).or_default().push(link.clone());
         Some(link)
     }

@@ -35,7 +35,7 @@ async fn peer(seed: u8, settings: &[(&str, &str)]) -> Peer {
     let cx = net.context(crate::NAME.parse().expect("a name"));
     let Started { node, endpoint, mut inbound, over } = Node::start(&cx, &config).await.expect("a node");
     let streams = tokio::spawn(async move {
-        while let Some((_, mut stream)) = inbound.recv().await {
+        while let Some((_, mut stream, _)) = inbound.recv().await {
             let _ = stream.write_all(b"hello").await;
             let _ = stream.close().await;
         }
@@ -249,4 +249,34 @@ async fn a_relay_that_was_away_is_used_again() {
         p.end().await;
     }
     again.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_host_lets_newcomers_in_and_others_go() {
+    let host = peer(1, &[("connections", "2")]).await;
+    let addr = host.host(1, vec![host.tcp()]);
+    let mut peers = Vec::new();
+    for seed in 2..=4 {
+        let peer = peer(seed, &[]).await;
+        // It may be the one that goes, until it is served.
+        assert_eq!(peer.hear_soon(&addr).await, "hello");
+        peers.push(peer);
+    }
+    let mut ticks = interval(Duration::from_millis(50));
+    let until = Instant::now() + PATIENCE;
+    loop {
+        ticks.tick().await;
+        let mut open = 0;
+        for seed in 2..=4 {
+            open += usize::from(host.way(seed).await.is_some());
+        }
+        if open == 2 {
+            break;
+        }
+        assert!(Instant::now() < until, "{open} are open");
+    }
+    for peer in peers {
+        peer.end().await;
+    }
+    host.end().await;
 }
