@@ -8,16 +8,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use iceshare::icet::Scope;
-use iceshare::net::{SlotLimits, Slots};
+use iceshare::net::{Place, Served, SlotLimits, Slots};
 use libp2p::core::Endpoint;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{
@@ -25,9 +25,11 @@ use libp2p::core::transport::{
 };
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm, dummy,
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
+use tokio_util::sync::CancellationToken;
 
 use crate::wire;
 
@@ -206,31 +208,54 @@ impl Transport for Gated {
     }
 }
 
-/// Who counts as one: an address of IPv4, the network of one line of IPv6.
-fn neighbourhood(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        ip => ip,
+/// The places of connections that others opened. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Arc<Mutex<HashMap<ConnectionId, (PeerId, Arc<Place>, CancellationToken)>>>);
+
+impl Places {
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, (PeerId, Arc<Place>, CancellationToken)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That of a connection, if another peer opened it, and no relay brought it.
+    pub(crate) fn of(&self, id: ConnectionId) -> Option<Arc<Place>> {
+        self.lock().get(&id).map(|(_, place, _)| place.clone())
+    }
+
+    /// All connections of a peer are of use as long as the guards live.
+    pub(crate) fn serve(&self, peer: &PeerId) -> Vec<Served> {
+        self.lock().values().filter(|(of, ..)| of == peer).map(|(_, place, _)| place.serve(true)).collect()
+    }
+
+    fn leave(&self, id: ConnectionId) {
+        if let Some((.., end)) = self.lock().remove(&id) {
+            end.cancel();
+        }
     }
 }
 
-/// Counts connections by address, and hands on what relays say of our own address.
+#[derive(Debug, thiserror::Error)]
+#[error("all connections are of use, and there are enough of them")]
+struct Full;
+
+/// Gives connections that others open their places (who is of no use goes for newcomers, see [`Slots`]), and hands on what relays say of
+/// our own address.
 #[derive(Debug)]
 pub(crate) struct Behaviour {
-    /// None: who may stay is decided otherwise.
-    per_ip: Option<usize>,
-    open: HashMap<ConnectionId, IpAddr>,
-    by_ip: HashMap<IpAddr, usize>,
+    slots: Slots,
+    places: Places,
+    /// Until others have their places, or they end.
+    taken: FuturesUnordered<BoxFuture<'static, Option<(PeerId, ConnectionId)>>>,
     observed: VecDeque<Multiaddr>,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("too many connections from {0}")]
-struct TooMany(IpAddr);
-
 impl Behaviour {
-    pub(crate) fn new(per_ip: Option<usize>) -> Behaviour {
-        Behaviour { per_ip, open: HashMap::new(), by_ip: HashMap::new(), observed: VecDeque::new() }
+    /// `limits`: of connections that others open.
+    pub(crate) fn new(limits: SlotLimits, places: Places) -> Behaviour {
+        let (taken, observed) = (FuturesUnordered::new(), VecDeque::new());
+        Behaviour { slots: Slots::new(limits), places, taken, observed }
     }
 
     /// A relay sees us at this address: what a punch can aim at. (`identify` tells it too, but puts our own port in
@@ -238,50 +263,32 @@ impl Behaviour {
     pub(crate) fn observed(&mut self, addr: Multiaddr) {
         self.observed.push_back(addr);
     }
-
-    fn leave(&mut self, id: ConnectionId) {
-        if let Some(ip) = self.open.remove(&id)
-            && let Some(n) = self.by_ip.get_mut(&ip)
-        {
-            *n -= 1;
-            if *n == 0 {
-                self.by_ip.remove(&ip);
-            }
-        }
-    }
 }
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        // What a relay brings has no address of its own.
-        let at = wire::socket_of(remote).filter(|_| !wire::is_relayed(local));
-        let (Some((ip, ..)), Some(per_ip)) = (at, self.per_ip) else { return Ok(()) };
-        let ip = neighbourhood(ip);
-        let mine = self.by_ip.entry(ip).or_default();
-        // A whole swarm may run on this machine.
-        if *mine >= per_ip && !ip.is_loopback() {
-            return Err(ConnectionDenied::new(TooMany(ip)));
-        }
-        *mine += 1;
-        self.open.insert(id, ip);
-        Ok(())
-    }
-
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        // What a relay brings has no address of its own.
+        if let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) {
+            let place = Place::new(self.slots.enter(ip).ok_or_else(|| ConnectionDenied::new(Full))?);
+            let (ends, taken) = (CancellationToken::new(), place.clone());
+            self.places.lock().insert(id, (peer, place, ends.clone()));
+            let until = async move {
+                tokio::select! {
+                    () = taken.taken() => Some((peer, id)),
+                    () = ends.cancelled() => None,
+                }
+            };
+            self.taken.push(until.boxed());
+        }
         Ok(dummy::ConnectionHandler)
     }
 
@@ -298,8 +305,9 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionClosed(e) => self.leave(e.connection_id),
-            FromSwarm::ListenFailure(e) => self.leave(e.connection_id),
+            FromSwarm::ConnectionClosed(e) => self.places.leave(e.connection_id),
+            // Another behaviour refused it behind us.
+            FromSwarm::ListenFailure(e) => self.places.leave(e.connection_id),
             _ => {}
         }
     }
@@ -308,7 +316,16 @@ impl NetworkBehaviour for Behaviour {
         match event {}
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        while let Poll::Ready(Some(over)) = self.taken.poll_next_unpin(cx) {
+            if let Some((peer_id, id)) = over {
+                tracing::debug!(peer = %peer_id, "others have its place; a connection is closed");
+                return Poll::Ready(ToSwarm::CloseConnection {
+                    peer_id,
+                    connection: CloseConnection::One(id),
+                });
+            }
+        }
         match self.observed.pop_front() {
             Some(addr) => Poll::Ready(ToSwarm::NewExternalAddrCandidate(addr)),
             None => Poll::Pending,
@@ -358,16 +375,6 @@ mod tests {
         assert!(rules.permit(&punch, now + Duration::from_secs(2)).is_none());
     }
 
-    #[test]
-    fn one_line_of_ipv6_is_one_neighbour() {
-        let [a, b, c] =
-            ["2001:db8::1:2:3:4", "2001:db8::5", "2001:db8:0:1::5"].map(|s| s.parse().expect("an address"));
-        assert_eq!(neighbourhood(a), neighbourhood(b));
-        assert_ne!(neighbourhood(a), neighbourhood(c));
-        let [d, e] = ["198.51.100.1", "::1"].map(|s| s.parse().expect("an address"));
-        assert_eq!((neighbourhood(d), neighbourhood(e)), (d, e));
-    }
-
     #[tokio::test]
     async fn who_says_nothing_makes_room_for_newcomers() {
         let keys = libp2p::identity::Keypair::generate_ed25519();
@@ -380,7 +387,7 @@ mod tests {
         gated.listen_on(ListenerId::next(), addr("/ip4/127.0.0.1/tcp/0")).expect("a port");
         let mut gated = Pin::new(&mut gated);
         let mut silent = Vec::new();
-        let mut handshakes = futures_util::stream::FuturesUnordered::new();
+        let mut handshakes = FuturesUnordered::new();
         let mut at = None;
         while handshakes.len() < 9 {
             match futures_util::future::poll_fn(|cx| gated.as_mut().poll(cx)).await {
@@ -398,10 +405,10 @@ mod tests {
         assert!(at.is_some());
         // Nine came, and four have a place; which ones is chance.
         for _ in 0..5 {
-            let end = futures_util::StreamExt::next(&mut handshakes).await.expect("one that makes room");
+            let end = handshakes.next().await.expect("one that makes room");
             assert_eq!(end.map(|_| ()).map_err(|e| e.kind()), Err(io::ErrorKind::TimedOut));
         }
-        assert!(futures_util::StreamExt::next(&mut handshakes).now_or_never().is_none(), "the others stay");
+        assert!(handshakes.next().now_or_never().is_none(), "the others stay");
     }
 
     #[test]

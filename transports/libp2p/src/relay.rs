@@ -1,7 +1,7 @@
 //! A relay for peers behind NATs: circuit relay v2, for whoever runs a tracker. It connects peers that both know it; what
 //! they say to each other is encrypted from end to end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use iceshare::icet::{Identity, Scope};
+use iceshare::net::{Served, SlotLimits};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{ListenerId, OrTransport, Transport};
 use libp2p::core::upgrade::Version;
@@ -19,7 +20,7 @@ use libp2p::{Multiaddr, PeerId, connection_limits, identify, noise, ping, quic, 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::{self, Gated, Rules};
+use crate::gate::{self, Gated, Places, Rules};
 use crate::transport::Joined;
 use crate::wire;
 
@@ -38,7 +39,7 @@ const ADDRESSES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_
 const HANDSHAKES: usize = 256;
 const PENDING: u32 = 2048;
 /// Connections beyond those of reservations: peers that only call others.
-const CALLERS: u32 = 1024;
+const CALLERS: usize = 1024;
 
 /// What a relay gives. libp2p's own defaults (16 circuits of 128 KiB and 2 minutes) are made for setting up punches;
 /// these let pages through where no punch works.
@@ -116,6 +117,7 @@ struct Behaviour {
 /// A relay that listens.
 pub struct Relay {
     swarm: Swarm<Behaviour>,
+    uses: Uses,
     announce: Vec<IpAddr>,
     me: PeerId,
 }
@@ -159,7 +161,6 @@ impl Relay {
         // It never dials: who calls or is called comes to it.
         let nobody = Rules::new(false, Instant::now());
         let stack = Gated::new(nobody, HANDSHAKES, OrTransport::new(tcp, quic).joined()).boxed();
-        let reservations = u32::try_from(limits.reservations).unwrap_or(u32::MAX);
         let config = rates(relay::Config {
             max_reservations: limits.reservations,
             max_circuits: limits.circuits,
@@ -172,11 +173,12 @@ impl Relay {
         });
         let connections = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING))
-            .with_max_established_incoming(Some(reservations.saturating_add(CALLERS)))
             .with_max_established_per_peer(Some(8));
+        let places = Places::default();
+        let places_for = SlotLimits { all: limits.reservations.saturating_add(CALLERS), each: limits.per_ip };
         let behaviour = Behaviour {
             limits: connection_limits::Behaviour::new(connections),
-            gate: gate::Behaviour::new(Some(limits.per_ip)),
+            gate: gate::Behaviour::new(places_for, places.clone()),
             relay: relay::Behaviour::new(me, config),
             identify: identify::Behaviour::new(
                 identify::Config::new(wire::FAMILY.to_owned(), keys.public())
@@ -186,8 +188,12 @@ impl Relay {
             ping: ping::Behaviour::default(),
         };
         let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-        let mut relay =
-            Relay { swarm: Swarm::new(stack, behaviour, me, settings), announce: options.announce, me };
+        let mut relay = Relay {
+            swarm: Swarm::new(stack, behaviour, me, settings),
+            uses: Uses::new(places),
+            announce: options.announce,
+            me,
+        };
         relay.listen(&options.listen).await?;
         relay.settle().await;
         for ip in &relay.announce {
@@ -317,9 +323,52 @@ impl Relay {
                         return Err(RelayError::NoListener);
                     }
                 }
-                SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => log(&event),
+                SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => {
+                    self.uses.hear(&event);
+                    log(&event);
+                }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Who has a reservation or a circuit: their connections stay when newcomers come.
+struct Uses {
+    places: Places,
+    reserved: HashMap<PeerId, Vec<Served>>,
+    circuits: HashMap<(PeerId, PeerId), Vec<Vec<Served>>>,
+}
+
+impl Uses {
+    fn new(places: Places) -> Uses {
+        Uses { places, reserved: HashMap::new(), circuits: HashMap::new() }
+    }
+
+    fn hear(&mut self, event: &relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
+                self.reserved.insert(*src_peer_id, self.places.serve(src_peer_id));
+            }
+            relay::Event::ReservationClosed { src_peer_id }
+            | relay::Event::ReservationTimedOut { src_peer_id } => {
+                self.reserved.remove(src_peer_id);
+            }
+            relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
+                let mut served = self.places.serve(src_peer_id);
+                served.extend(self.places.serve(dst_peer_id));
+                self.circuits.entry((*src_peer_id, *dst_peer_id)).or_default().push(served);
+            }
+            relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } => {
+                let pair = (*src_peer_id, *dst_peer_id);
+                if let Some(all) = self.circuits.get_mut(&pair) {
+                    all.pop();
+                    if all.is_empty() {
+                        self.circuits.remove(&pair);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -7,10 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
-use iceshare::net::{Place, Served, SlotLimits, Slots};
+use iceshare::net::{Place, Served};
 use iceshare::protocol::{ErrorKind, TransportError};
 use iceshare::stream::{Doubt, Listening};
 use libp2p::core::transport::PortUse;
@@ -20,14 +17,14 @@ use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{
-    CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-    NetworkBehaviour, NotifyHandler, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, THandler,
-    THandlerInEvent, ToSwarm,
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+    NotifyHandler, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
+    ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
+use crate::gate::Places;
 use crate::wire;
 
 /// A stream that we opened, and what is to be kept beside it; or why not.
@@ -93,57 +90,12 @@ pub(crate) struct Behaviour {
     inbound: Inbound,
     connections: HashMap<PeerId, Vec<Known>>,
     orders: VecDeque<(PeerId, ConnectionId, Ask)>,
-    slots: Slots,
-    /// Connections that others opened, until others have their places; each is told of its end.
-    taken: FuturesUnordered<BoxFuture<'static, Option<(PeerId, ConnectionId)>>>,
-    places: HashMap<ConnectionId, (Arc<Place>, CancellationToken)>,
+    places: Places,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("all connections are of use, and there are enough of them")]
-struct Full;
-
 impl Behaviour {
-    /// `limits`: of connections that others open.
-    pub(crate) fn new(inbound: Inbound, limits: SlotLimits) -> Behaviour {
-        Behaviour {
-            inbound,
-            connections: HashMap::new(),
-            orders: VecDeque::new(),
-            slots: Slots::new(limits),
-            taken: FuturesUnordered::new(),
-            places: HashMap::new(),
-        }
-    }
-
-    /// A place for a connection that another peer opened; what a relay brings has no address of its own.
-    fn place(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<Option<Arc<Place>>, ConnectionDenied> {
-        let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) else {
-            return Ok(None);
-        };
-        let place = Place::new(self.slots.enter(ip).ok_or_else(|| ConnectionDenied::new(Full))?);
-        let (ends, taken) = (CancellationToken::new(), place.clone());
-        self.places.insert(id, (place.clone(), ends.clone()));
-        let until = async move {
-            tokio::select! {
-                () = taken.taken() => Some((peer, id)),
-                () = ends.cancelled() => None,
-            }
-        };
-        self.taken.push(until.boxed());
-        Ok(Some(place))
-    }
-
-    fn leave(&mut self, id: ConnectionId) {
-        if let Some((_, end)) = self.places.remove(&id) {
-            end.cancel();
-        }
+    pub(crate) fn new(inbound: Inbound, places: Places) -> Behaviour {
+        Behaviour { inbound, connections: HashMap::new(), orders: VecDeque::new(), places }
     }
 
     /// The best way to a peer that is open, and still leads there as far as requests tell.
@@ -174,10 +126,10 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         id: ConnectionId,
         peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
+        _: &Multiaddr,
+        _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let place = self.place(id, peer, local, remote)?;
+        let place = self.places.of(id);
         Ok(Handler { peer, inbound: self.inbound.clone(), place, orders: VecDeque::new() })
     }
 
@@ -196,12 +148,11 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(e) => {
                 let id = e.connection_id;
-                let place = self.places.get(&id).map(|(place, _)| place.clone());
+                let place = self.places.of(id);
                 let known = Known { way: Way::of(e.endpoint), id, doubt: Doubt::default(), place };
                 self.connections.entry(e.peer_id).or_default().push(known);
             }
             FromSwarm::ConnectionClosed(e) => {
-                self.leave(e.connection_id);
                 if let Some(mine) = self.connections.get_mut(&e.peer_id) {
                     mine.retain(|c| c.id != e.connection_id);
                     if mine.is_empty() {
@@ -209,8 +160,6 @@ impl NetworkBehaviour for Behaviour {
                     }
                 }
             }
-            // Somebody else refused it behind us.
-            FromSwarm::ListenFailure(e) => self.leave(e.connection_id),
             _ => {}
         }
     }
@@ -219,14 +168,7 @@ impl NetworkBehaviour for Behaviour {
         match event {}
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        while let Poll::Ready(Some(over)) = self.taken.poll_next_unpin(cx) {
-            if let Some((peer_id, id)) = over {
-                tracing::debug!(peer = %peer_id, "others have its place; a connection is closed");
-                let connection = CloseConnection::One(id);
-                return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
-            }
-        }
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
         match self.orders.pop_front() {
             Some((peer_id, connection, event)) => Poll::Ready(ToSwarm::NotifyHandler {
                 peer_id,

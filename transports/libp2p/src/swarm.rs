@@ -22,7 +22,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::gate::{self, Gate, Rules};
+use crate::gate::{self, Gate, Places, Rules};
 use crate::streams::{self, Held, Reply, Way};
 use crate::transport;
 use crate::wire::{self, Endpoint};
@@ -127,13 +127,12 @@ impl Node {
             .with_cache_size(0)
             .with_hide_listen_addrs(true);
         let punch = config.punch && !config.relays.is_empty();
+        let places_for = SlotLimits { all: config.connections as usize, each: config.per_ip };
+        let places = Places::default();
         let behaviour = Behaviour {
             limits: connection_limits::Behaviour::new(limits),
-            gate: gate::Behaviour::new(None),
-            streams: streams::Behaviour::new(
-                to_inbound,
-                SlotLimits { all: config.connections as usize, each: config.per_ip },
-            ),
+            gate: gate::Behaviour::new(places_for, places.clone()),
+            streams: streams::Behaviour::new(to_inbound, places),
             relay,
             dcutr: punch.then(|| dcutr::Behaviour::new(me)).into(),
             identify: identify::Behaviour::new(identify),
