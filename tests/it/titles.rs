@@ -170,6 +170,10 @@ fn a_player_that_wants_one_stream_gets_one_with_titles_beside_it() {
     let ask = format!("GET /{path} HTTP/1.0\nHost: {at}\nIcy-MetaData: 1\n\n");
     let (mut player, head) = say(at, &ask, "\r\n\r\n");
     assert!(head.contains("200 OK") && head.contains("icy-metaint: 16000"), "{head}");
+    // By the link as it is, the same as far as nothing else begins.
+    let plain = ask.replace("?chain=flat", "");
+    let (mut other_player, head) = say(at, &plain, "\r\n\r\n");
+    assert!(head.contains("200 OK") && head.contains("icy-metaint: 16000"), "{head}");
     let raw = network.path("heard.raw");
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-i", &flat, "-t", "10", "-f", "s16le", "-y"]).arg(&raw);
@@ -205,26 +209,37 @@ fn a_player_that_wants_one_stream_gets_one_with_titles_beside_it() {
     let info = network.run("asker", &["info", &link(&station)]);
     info.line("what is on", |l| l.strip_prefix("on now").map(|t| assert_eq!(t.trim(), "two")));
 
-    // Another codec cannot go on in it: there it ends.
+    // At another rate the one ends, and for the other a link begins, the second in all.
     first.signal("INT");
     first.end();
-    let mut other = Command::new("ffmpeg");
-    other.args([
-        "-v",
-        "error",
-        "-re",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=330:sample_rate=48000",
-        "-c:a",
-        "libopus",
-        "-f",
-        "ogg",
-    ]);
-    other.args(["-content_type", "audio/ogg"]).arg(format!("icecast://source:s3cret@{door}/live.opus"));
-    let _other = Proc::start(other);
+    let encode = |args: &[&str], name: &str| {
+        let mut c = Command::new("ffmpeg");
+        c.args(["-v", "error", "-re", "-f", "lavfi", "-i", "sine=330:sample_rate=48000"]).args(args);
+        c.args(["-f", "ogg", "-content_type", "audio/ogg"]);
+        c.arg(format!("icecast://source:s3cret@{door}/{name}"));
+        Proc::start(c)
+    };
+    let begins = |all: &[u8], what: &[u8]| all.windows(what.len()).filter(|w| *w == what).count();
+    let mut second = encode(&["-c:a", "flac", "-page_duration", "200000"], "live.oga");
     player.read_to_end(&mut all).expect("an end, not a break");
-    let text = String::from_utf8_lossy(&all);
-    assert!(!text.contains("OpusHead"));
+    assert_eq!(begins(&all, b"\x7fFLAC"), 1);
+    let mut heard = Vec::new();
+    while begins(&heard, b"\x7fFLAC") < 2 {
+        let n = other_player.read(&mut block).expect("more");
+        assert!(n > 0, "it ends where the rate changes");
+        heard.extend_from_slice(&block[..n]);
+    }
+    // At another codec that ends, too, and who asks again hears it.
+    second.signal("INT");
+    second.end();
+    let _third = encode(&["-c:a", "libopus"], "live.opus");
+    other_player.read_to_end(&mut heard).expect("an end, not a break");
+    assert_eq!((begins(&heard, b"\x7fFLAC"), begins(&heard, b"OpusHead")), (2, 0));
+    let (mut again, _) = say(at, &plain, "\r\n\r\n");
+    let mut heard = Vec::new();
+    while begins(&heard, b"OpusHead") < 1 {
+        let n = again.read(&mut block).expect("more");
+        assert!(n > 0, "it ends");
+        heard.extend_from_slice(&block[..n]);
+    }
 }

@@ -6,7 +6,8 @@ use std::io;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use iceshare::live::{Flat, FlatError, NowOn};
-use iceshare::ogg::PageHeader;
+use iceshare::ogg::page::packet_parts;
+use iceshare::ogg::{Codec, Format, PageHeader};
 
 /// Bytes between two titles, where they are asked for in the stream (`Icy-MetaData: 1`).
 pub(crate) const EVERY: usize = 16_000;
@@ -16,7 +17,8 @@ pub(crate) const EVERY: usize = 16_000;
 pub(crate) enum Joined {
     /// The stream ends, for who would stop there without a word.
     One,
-    /// Another link begins, and only there.
+    /// Another link begins where rate, channels or setup change, and only there. At another codec the stream ends: ffmpeg and mpv would end
+    /// there with an error, VLC and ffplay go silent; and who asks again gets the new one.
     Setups,
 }
 
@@ -61,11 +63,22 @@ struct Joiner {
     setup: Vec<(PageHeader, Bytes)>,
     setup_bytes: usize,
     begins: bool,
+    /// Of the last link, and of what was joined before.
+    codec: Option<Codec>,
+    joined_codec: Option<Codec>,
 }
 
 impl Joiner {
     fn new(joined: Joined) -> Joiner {
-        Joiner { flat: Flat::default(), joined, setup: Vec::new(), setup_bytes: 0, begins: false }
+        Joiner {
+            flat: Flat::default(),
+            joined,
+            setup: Vec::new(),
+            setup_bytes: 0,
+            begins: false,
+            codec: None,
+            joined_codec: None,
+        }
     }
 
     fn forget(&mut self) {
@@ -78,6 +91,8 @@ impl Joiner {
         let before = std::mem::replace(&mut self.begins, header.bos);
         if header.bos && !before {
             self.forget();
+            self.codec = Some(Format::of(packet_parts(page).next().map_or(&[], |p| p.data)).codec);
+            self.joined_codec = self.joined_codec.or(self.codec);
         }
         let out = self.flat.page(header, page);
         if self.joined == Joined::One {
@@ -93,6 +108,7 @@ impl Joiner {
                 }
                 Ok(out.unwrap_or_default())
             }
+            Err(why) if self.codec != self.joined_codec => Err(why),
             Err(_) => {
                 self.flat = Flat::default();
                 let mut link = BytesMut::new();

@@ -8,7 +8,7 @@
 //! | `/TOKEN/NAME` | the media: GET and HEAD, single byte ranges, a true length and type |
 //! | `/TOKEN/` | a page with a player and the page table as a seek bar |
 //! | `/TOKEN/NAME` of live media | the links of the chain as they are. With `Icy-MetaData: 1` (ffmpeg, mpv and GStreamer say so, and VLC once it sees `Icy-Name`) titles come
-//!   between the bytes, and another link begins only where the codec or its setup changes: players lose sound at links, or play it twice |
+//!   between the bytes, and another link begins only where the setup changes: players lose sound at links, or play it twice. It ends at another codec |
 //! | `/TOKEN/NAME?chain=flat` | live media as one logical stream, for players that stop where a link of a chain ends, as browsers do. It
 //!   ends where the codec or its setup changes |
 //! | `/TOKEN/NAME?chain=links` | the links as they are, whatever is said of titles |
