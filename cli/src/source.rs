@@ -154,7 +154,12 @@ impl Source {
                     }
                 }
                 None => {
-                    let why = failure.recv().await.unwrap_or_else(|| "it ends before any sound".to_owned());
+                    let nothing = if first.is_empty() {
+                        "it is not Ogg: no page in it"
+                    } else {
+                        "it ends before any sound"
+                    };
+                    let why = failure.recv().await.unwrap_or_else(|| nothing.to_owned());
                     return Err(Failure::failed(format!("cannot broadcast {name}: {why}")));
                 }
             }

@@ -77,7 +77,7 @@ fn list(names: &[String], last: &str) -> String {
 impl Known {
     fn text(&self, protocols: &Protocols) -> String {
         if self.tracker_is_away {
-            return "the tracker does not answer; trying again".to_owned();
+            return "there is no session with the tracker; trying again".to_owned();
         }
         let failures = self.failures();
         if self.active > 0 {
@@ -265,6 +265,6 @@ mod tests {
             "1 host has the broadcast, 1 with nothing new to send just now (perhaps the broadcast pauses), or busy with others"
         );
         let away = Known { tracker_is_away: true, ..Known::default() };
-        assert!(away.text(&Protocols::default()).contains("tracker does not answer"));
+        assert!(away.text(&Protocols::default()).contains("no session with the tracker"));
     }
 }

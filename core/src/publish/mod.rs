@@ -54,7 +54,7 @@ pub enum PublishError {
     #[error("{0} is there, and is not the repaired copy of the file as it is now: move it away")]
     NotTheCopy(PathBuf),
     /// It is a folder, a device or the like.
-    #[error("{0} is not a file: name an Ogg file")]
+    #[error("{0} is not a file: name an Ogg file, or share a folder with serve")]
     NotAFile(PathBuf),
     /// Something else than Ogg.
     #[error("{file} is not an Ogg file: no Ogg page in its first {searched} bytes")]

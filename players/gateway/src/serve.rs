@@ -133,7 +133,8 @@ fn media(entry: &Entry, headers: &HeaderMap, query: &str, head: bool) -> Respons
         let joined = match query.split('&').find_map(|q| q.strip_prefix("chain=")) {
             Some("flat") => Some(Joined::One),
             Some("links") => None,
-            _ => titles.then_some(Joined::Setups),
+            Some(_) => return plain(StatusCode::BAD_REQUEST, "chain= takes flat or links.\n"),
+            None => titles.then_some(Joined::Setups),
         };
         if let Some(joined) = joined {
             if titles {
