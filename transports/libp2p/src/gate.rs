@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ pub(crate) struct Rules {
 pub(crate) type Gate = Arc<Mutex<Rules>>;
 
 /// Locks the rules.
-pub(crate) fn lock(gate: &Gate) -> std::sync::MutexGuard<'_, Rules> {
+pub(crate) fn lock(gate: &Gate) -> MutexGuard<'_, Rules> {
     gate.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -208,30 +208,41 @@ impl Transport for Gated {
     }
 }
 
+/// A connection that another peer opened.
+#[derive(Debug)]
+struct Taken {
+    peer: PeerId,
+    place: Arc<Place>,
+    /// Cancelled when it ends.
+    end: CancellationToken,
+}
+
 /// The places of connections that others opened. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Places(Arc<Mutex<HashMap<ConnectionId, (PeerId, Arc<Place>, CancellationToken)>>>);
+pub(crate) struct Places(Arc<Mutex<HashMap<ConnectionId, Taken>>>);
 
 impl Places {
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, (PeerId, Arc<Place>, CancellationToken)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Taken>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// That of a connection, if another peer opened it, and no relay brought it.
     pub(crate) fn of(&self, id: ConnectionId) -> Option<Arc<Place>> {
-        self.lock().get(&id).map(|(_, place, _)| place.clone())
+        self.lock().get(&id).map(|taken| taken.place.clone())
     }
 
     /// All connections of a peer are of use as long as the guards live.
     pub(crate) fn serve(&self, peer: &PeerId) -> Vec<Served> {
-        self.lock().values().filter(|(of, ..)| of == peer).map(|(_, place, _)| place.serve(true)).collect()
+        self.lock()
+            .values()
+            .filter(|taken| taken.peer == *peer)
+            .map(|taken| taken.place.serve(true))
+            .collect()
     }
 
     fn leave(&self, id: ConnectionId) {
-        if let Some((.., end)) = self.lock().remove(&id) {
-            end.cancel();
+        if let Some(taken) = self.lock().remove(&id) {
+            taken.end.cancel();
         }
     }
 }
@@ -279,12 +290,13 @@ impl NetworkBehaviour for Behaviour {
         // What a relay brings has no address of its own.
         if let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) {
             let place = Place::new(self.slots.enter(ip).ok_or_else(|| ConnectionDenied::new(Full))?);
-            let (ends, taken) = (CancellationToken::new(), place.clone());
-            self.places.lock().insert(id, (peer, place, ends.clone()));
+            let end = CancellationToken::new();
+            let taken = Taken { peer, place: place.clone(), end: end.clone() };
+            self.places.lock().insert(id, taken);
             let until = async move {
                 tokio::select! {
-                    () = taken.taken() => Some((peer, id)),
-                    () = ends.cancelled() => None,
+                    () = place.taken() => Some((peer, id)),
+                    () = end.cancelled() => None,
                 }
             };
             self.taken.push(until.boxed());
