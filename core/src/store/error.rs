@@ -130,9 +130,7 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 StoreError::NoSpace { path }
             }
-            io::ErrorKind::PermissionDenied if matches!(doing, "read" | "open" | "scan") => {
-                StoreError::Unreadable { path, source }
-            }
+            io::ErrorKind::PermissionDenied if doing == "read" => StoreError::Unreadable { path, source },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 StoreError::ReadOnly { path, source }
             }
