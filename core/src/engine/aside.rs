@@ -10,6 +10,7 @@ use super::assignments::{Assigned, Order};
 use super::fetches::Fetch;
 use super::io::FetchId;
 use super::timers::Timer;
+use super::ways;
 
 /// A host of live media that brings nothing for so long is left although nobody else brings anything.
 pub(super) const LAST: Duration = Duration::from_millis(2500);
@@ -103,12 +104,29 @@ impl Engine {
 
     /// A newer open-ended order brings something: what the older ones of the same pages were to bring comes by it from now on.
     fn takes_over(&mut self, now: Now, order: Order) {
-        let Some(a) = self.assigned.get(&order) else { return };
+        self.older(order).into_iter().for_each(|o| self.finish(now, o, Outcome::Done));
+    }
+
+    /// A newer open-ended order by the way by which the older ones bring the same pages: both would bring each of them.
+    pub(super) fn renews(&mut self, now: Now, order: Order) {
+        let Some(way) = self.assigned.get(&order).and_then(|a| a.sources.first()).map(ways::way) else {
+            return;
+        };
+        for older in self.older(order) {
+            let mut by = self.fetches.values().filter(|f| f.order == older).map(|f| &f.way).peekable();
+            if by.peek().is_some() && by.all(|w| *w == way) {
+                self.finish(now, older, Outcome::Done);
+            }
+        }
+    }
+
+    /// Older open-ended orders of the same pages; none if this one has an end.
+    fn older(&self, order: Order) -> Vec<Order> {
+        let Some(a) = self.assigned.get(&order).filter(|a| a.set.last.is_none()) else { return Vec::new() };
         let (handle, stripe) = (a.handle, a.set.stripe);
         let same = |o: &Order, a: &Assigned| {
             *o < order && a.handle == handle && a.set.last.is_none() && a.set.stripe == stripe
         };
-        let older: Vec<_> = self.assigned.iter().filter(|(o, a)| same(o, a)).map(|(o, _)| *o).collect();
-        older.into_iter().for_each(|o| self.finish(now, o, Outcome::Done));
+        self.assigned.iter().filter(|(o, a)| same(o, a)).map(|(o, _)| *o).collect()
     }
 }

@@ -178,6 +178,7 @@ impl Engine {
         self.numbers.insert(number, order);
         self.queue.insert(assigned.key(order));
         self.assigned.insert(order, assigned);
+        self.renews(now, order);
         self.stirred = true;
     }
 

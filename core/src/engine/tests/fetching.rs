@@ -408,6 +408,34 @@ fn an_open_ended_fetch_is_begun_again_and_then_handed_on() {
 }
 
 #[test]
+fn a_renewed_order_of_the_same_host_takes_the_older_one_s_place_at_once() {
+    let mut r = Rig::new();
+    r.join(100);
+    r.connect(1);
+    r.answer(1);
+    r.pages = 0;
+    r.accept(PageMap::new(0));
+    r.clear();
+    let open = |first| PageSet { first, last: None, stripe: None };
+    r.assign(vec![assignment(1, open(1000), Need::Steady, &[1])]);
+    let first = r.one_started();
+    r.page(first, 1000);
+    // The same host, with a stand-in: two fetches would bring each page twice.
+    r.assign(vec![assignment(2, open(1000), Need::Steady, &[1, 2])]);
+    assert_eq!(r.stops, [first]);
+    assert_eq!((r.starts[0].host, r.starts[0].pages.next_from(0)), (1, Some(1001)));
+    let second = r.one_started();
+    assert_eq!(r.outcomes(), [(1, 1, Outcome::Stopped, true)]);
+    // Another host is tried beside this one, which is left when something comes.
+    r.assign(vec![assignment(3, open(1000), Need::Steady, &[3])]);
+    assert_eq!(r.stops, [first]);
+    let third = r.one_started();
+    r.page(third, 1001);
+    assert_eq!(r.stops, [first, second]);
+    assert_eq!(r.outcomes(), [(1, 1, Outcome::Stopped, true), (2, 1, Outcome::Stopped, true)]);
+}
+
+#[test]
 fn pages_that_the_driver_holds_unknown_to_the_engine_do_not_make_a_fetch_fail() {
     let mut r = Rig::joined(100);
     r.assign(vec![assignment(1, PageSet::range(0, 3), B, &[1, 2])]);
