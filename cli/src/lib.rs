@@ -20,6 +20,7 @@ mod failure;
 mod figures;
 mod giving;
 mod listen_source;
+mod notices;
 mod output;
 mod peer;
 mod progress;

@@ -242,7 +242,12 @@ pub(crate) fn started(e: StartError) -> Failure {
 }
 
 pub(crate) fn opened(e: OpenError) -> Failure {
-    Failure::from_error(e.exit_code(), &e)
+    let failure = Failure::from_error(e.exit_code(), &e);
+    match e {
+        OpenError::NoMedia { why: None, .. } => failure
+            .add("a broadcast is there once its first encoder streams: look at the link, or try again then"),
+        _ => failure,
+    }
 }
 
 /// The tracker that the command line or the configuration names.

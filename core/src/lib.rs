@@ -21,7 +21,7 @@ pub mod verify;
 
 pub use driver::{
     Broadcast, BroadcastError, BroadcastOptions, FetchFailure, Flow, Giver, HeardTitles, Info, LivePage,
-    LiveReader, Media, MediaReader, OpenError, OpenOptions, Peer, PeerConfig, PeerStats, Progress, Standing,
-    StartError,
+    LiveReader, Media, MediaReader, Notice, Notices, OpenError, OpenOptions, Peer, PeerConfig, PeerStats,
+    Progress, Standing, StartError,
 };
 pub use icet;

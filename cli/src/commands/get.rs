@@ -20,6 +20,7 @@ use crate::doors;
 use crate::escape::printable;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
+use crate::notices;
 use crate::output::{self, note};
 use crate::peer::{self, Own, Role};
 use crate::progress::{fetch_bar, say_when_quiet, tell, watch};
@@ -141,7 +142,7 @@ async fn live(
     output: &Output,
     stop: &CancellationToken,
 ) -> Outcome {
-    let protocols = Protocols::of(settings);
+    let (protocols, notices) = (Protocols::of(settings), media.notices());
     let recording = async {
         match output {
             Output::Pipe => {
@@ -166,6 +167,7 @@ async fn live(
     tokio::select! {
         recorded = recording => recorded,
         () = tell(media), if args.progress == ProgressKind::Lines => Ok(()),
+        () = notices::tell(notices) => Ok(()),
         () = say_when_quiet(media, &protocols, true) => Ok(()),
     }
 }

@@ -15,6 +15,7 @@ use crate::args;
 use crate::config::Settings;
 use crate::failure::{FAILED, Failure, Outcome};
 use crate::figures::Figures;
+use crate::notices;
 use crate::output::{self, note};
 use crate::peer::{self, Own, Role};
 use crate::progress::{fetch_bar, say_when_quiet, watch};
@@ -74,7 +75,7 @@ async fn with(
     protocols: &Protocols,
     stop: &CancellationToken,
 ) -> Outcome {
-    let started = Instant::now();
+    let (started, notices) = (Instant::now(), media.notices());
     let offered = gateway.offer(media.clone()).map_err(|e| Failure::from_error(FAILED, &e))?;
     output::result(&offered.media)?;
     note(format!("seek bar and figures: {}", offered.page));
@@ -96,6 +97,7 @@ async fn with(
         () = watch(media, &bar), if !live => Ok(()),
         () = say_when_quiet(media, protocols, live) => Ok(()),
         () = crate::titles::tell(media), if live => Ok(()),
+        () = notices::tell(notices), if live => Ok(()),
     };
     bar.finish_and_clear();
     if live {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::assemble::{Assembler, Cut};
 use super::fetch::Fetch;
 use super::media::Stage;
+use super::notice::Notice;
 use super::{Media, OpenError};
 use crate::engine::io::FetchEvent;
 use crate::protocol::{ErrorKind, Piece, TransportError, What};
@@ -286,8 +287,8 @@ impl LiveReader {
     /// Goes on with page `next`, those before it being missing.
     fn left_out(&mut self, next: Option<PageNo>) {
         let page = std::mem::replace(&mut self.next, next);
-        if !self.quiet {
-            tracing::warn!(page, next, "a live page did not come in time; it is left out");
+        if let Some(first) = page.filter(|_| !self.quiet) {
+            self.media.notice(Notice::LeftOut { first, pages: next.map(|next| next.saturating_sub(first)) });
         }
     }
 
@@ -341,22 +342,20 @@ impl LiveReader {
     fn tell(&self, store: &MediaStore, start: PageNo) {
         let Some(time) = store.span(start).map(|s| s.time) else { return };
         if let Some((page, before)) = self.fell_behind {
-            let (pages, lost) = (start.saturating_sub(page), time.saturating_sub(before) / 1_000_000);
-            tracing::warn!(
-                "fell too far behind the broadcast: {pages} pages, about {lost} s, are left out; going on with what \
-                 the others still have"
-            );
+            let (pages, lost) = (start.saturating_sub(page), since(time, before));
+            self.media.notice(Notice::FellBehind { pages, lost });
         } else if let Some(back) = self.back
             && let Some(late) = self.wanted(store, back).map(|wanted| time.saturating_sub(wanted))
             && late > NEAR
         {
-            tracing::warn!(
-                "nobody keeps what was on {} s ago; beginning with the oldest there is, {} s later",
-                back / 1_000_000,
-                late / 1_000_000
-            );
+            self.media.notice(Notice::BeginsLater { back: since(back, 0), later: since(late, 0) });
         }
     }
+}
+
+/// The time between two media times, in microseconds.
+fn since(later: i64, earlier: i64) -> Duration {
+    Duration::from_micros(u64::try_from(later.saturating_sub(earlier)).unwrap_or(0))
 }
 
 /// The page at a media time, or the oldest there is; none while it has not come.

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use icet::message::{Focus, Guidance, Intent, Position, Shortage};
 use icet::{IcetUrl, MediaId, MediaPath, PeerKey, ProtocolName, SignedManifest};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::OpenError;
 use super::assemble::Fragments;
+use super::notice::Notice;
 use super::proofs::Asking;
 use super::session::Order;
 use super::standing::{Standing, Told};
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) standstill: Mutex<Standstill>,
     /// How we stand with the tracker.
     pub(crate) told: Told,
+    /// What readers could not give.
+    pub(crate) notices: broadcast::Sender<Notice>,
 }
 
 impl Shared {

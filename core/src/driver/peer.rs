@@ -298,6 +298,7 @@ impl Peer {
             asking: Arc::default(),
             standstill: Mutex::default(),
             told: Told::default(),
+            notices: tokio::sync::broadcast::Sender::new(super::notice::WAITING),
         })
     }
 
