@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use iceshare_tests::{Network, Proc, media, same};
 
+use crate::live::{broadcast, is_a_stretch};
+
 /// Publishes with a copy of `first`'s key from a data folder of its own: to the tracker, another computer.
 fn publish_from_a_copy(net: &Network, first: &str, file: &Path) -> Proc {
     let copy = net.path("copied-key");
@@ -69,6 +71,35 @@ fn who_comes_back_from_elsewhere_gets_in_once_the_first_does_not_answer() {
     let (mut get, out) = net.get("a later receiver", &url, &[]);
     get.ends_with(0);
     assert!(same(&file, &out));
+}
+
+/// A broadcast cannot go on behind what another program put in its place: it begins anew, and who knows its link hears it.
+#[test]
+fn a_broadcast_that_was_displaced_begins_anew() {
+    let net = Network::new();
+    let source = net.path("source.opus");
+    media::opus_like(&source, 25_000, 1200, 62).unwrap_or_else(|e| panic!("{e}"));
+    let (station, url) = broadcast(&net, "station", &source, &["--loop"]);
+    let (copy, from) = (net.path("copied-key"), source.to_string_lossy());
+    std::fs::copy(net.path("station").join("key"), &copy).unwrap_or_else(|e| panic!("{e}"));
+    let copy = copy.to_string_lossy();
+    // The first one does not answer.
+    station.signal("STOP");
+    let args = ["broadcast", "--tracker", &net.tracker.url, "--as", "radio/one", "--from", &from, "--loop"];
+    let second = net.run("elsewhere", &[&args[..], &["--key", &copy]].concat());
+    second.line("its link", |l| (l.trim() == url).then_some(()));
+    station.signal("CONT");
+    station.error_line("that another one has its place", |l| l.contains("ends the session").then_some(()));
+    let (mut heard, out) = net.get("listener", &url, &["--for", "3s"]);
+    heard.ends_with(0);
+    is_a_stretch(&source, &out, 0);
+    drop(second);
+    station.error_line("that it is back", |l| {
+        l.contains("from now on a new broadcast of ours is").then_some(())
+    });
+    let (mut heard, out) = net.get("later", &url, &["--for", "3s"]);
+    heard.ends_with(0);
+    is_a_stretch(&source, &out, 0);
 }
 
 /// Begun again in its place, it need not wait for anything.

@@ -23,7 +23,9 @@ use crate::source::{From, How, Pages, Source};
 const LINGER: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(250);
-
+/// What is told when a broadcast begins anew.
+pub(super) const ANEW: &str = "another program with this key was on the air under this link meanwhile; from now on a new broadcast of ours \
+                               is, which has nothing of what was on before";
 pub(crate) async fn broadcast(
     args: &args::Broadcast,
     settings: &Settings,
@@ -127,7 +129,7 @@ async fn on_air(
                 None => std::future::pending().await,
             }
         };
-        let run = broadcast.run(source.first, until(source.pages, enough.clone()));
+        let run = broadcast.run(source.first, until(source.pages, enough.clone()), |_| note(ANEW));
         tokio::pin!(run, writing);
         let written = tokio::select! {
             ended = &mut run => {

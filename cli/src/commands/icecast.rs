@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iceshare::icet::{IcetUrl, MediaPath, Now};
@@ -116,12 +116,16 @@ struct Mirror {
 /// What a mirror tells of itself.
 #[derive(Default)]
 struct Told {
-    media: OnceLock<Media>,
+    media: Mutex<Option<Media>>,
     /// Why it is not broadcast, if so.
     trouble: Mutex<Option<String>>,
 }
 
 impl Told {
+    fn media(&self) -> MutexGuard<'_, Option<Media>> {
+        self.media.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn trouble(&self) -> MutexGuard<'_, Option<String>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,16 +226,16 @@ impl Agent<'_> {
         let listeners: Vec<_> =
             self.server.listeners(&mount.name).await?.into_iter().filter(|l| !ours(l)).collect();
         let told = self.mirrors.get(&mount.name).map(|m| m.told.clone());
-        let media = told.as_ref().and_then(|t| t.media.get());
+        let media = told.as_ref().and_then(|t| t.media().clone());
         let mut addresses = guide::addresses(&listeners);
         addresses.extend(knocks.iter().filter(|ip| !listeners.iter().any(|l| l.ip == **ip)));
         addresses.truncate(iceshare::icet::limits::ITEMS);
-        let swarm = match media {
+        let swarm = match &media {
             Some(media) => media.guidance(addresses.clone(), WORD).await.map(|g| Swarm::new(&g, &addresses)),
             None => None,
         };
         let station = self.state.stations.entry(mount.name.clone()).or_default();
-        station.link = media.map(|m| m.url().to_string());
+        station.link = media.as_ref().map(|m| m.url().to_string());
         station.url.clone_from(&mount.url);
         station.trouble = told.as_ref().and_then(|t| t.trouble().clone());
         station.limit = limit(&self.args.limit, &mount.name);
@@ -295,10 +299,14 @@ async fn broadcast(
     if told.trouble().take().is_some() {
         note(format!("{name} is broadcast"));
     }
-    if told.media.set(broadcast.media().clone()).is_ok() {
+    if told.media().replace(broadcast.media().clone()).is_none() {
         output::result(broadcast.media().url().to_string())?;
     }
-    broadcast.run(source.first, source.pages).await.map_err(super::broadcast::failure)?;
+    let anew = |media: &Media| {
+        note(format!("{name}: {}", super::broadcast::ANEW));
+        *told.media() = Some(media.clone());
+    };
+    broadcast.run(source.first, source.pages, anew).await.map_err(super::broadcast::failure)?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use iceshare::icet::{IcetUrl, Identity, MediaPath};
 use iceshare::ogg::{SplitEvent, Splitter};
 use iceshare::publish::{Publish, scan};
-use iceshare::{Media, Peer};
+use iceshare::{Media, OpenError, Peer};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::RwLockReadGuard;
 use tokio_util::sync::CancellationToken;
@@ -115,7 +115,17 @@ impl Keep {
         self.in_order = Some(crate::IN_ORDER.read().await);
         let reader = media.live_reader();
         let mut reader = if self.next > 0 { reader.from_page(self.next) } else { reader };
-        while let Some(page) = reader.next().await.map_err(peer::opened)? {
+        let over = |e| match e {
+            OpenError::Outdated(_) => Failure::with(
+                e.exit_code(),
+                format!(
+                    "{} ends where another program with this key went on the air under this link",
+                    self.file.display()
+                ),
+            ),
+            e => peer::opened(e),
+        };
+        while let Some(page) = reader.next().await.map_err(over)? {
             self.out.write_all(&page.bytes).await.map_err(|e| self.broken(&e))?;
         }
         self.out.sync_all().await.map_err(|e| self.broken(&e))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use icet::key::Hash;
 use icet::media::{MediaError, Signed};
-use icet::{IcetUrl, Manifest, MediaId, MediaPath, Now, limits};
+use icet::{IcetUrl, Manifest, MediaId, MediaPath, Now, PeerKey, limits};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -70,7 +70,10 @@ pub enum BroadcastError {
 
 /// A broadcast that is announced.
 #[derive(Debug)]
-pub struct Broadcast {
+pub struct Broadcast<'p> {
+    peer: &'p Peer,
+    tracker: IcetUrl,
+    options: BroadcastOptions,
     media: Media,
     broadcaster: Broadcaster,
     resumed: bool,
@@ -90,29 +93,10 @@ impl Peer {
         tracker: &IcetUrl,
         options: BroadcastOptions,
         first: &[(PageHeader, Bytes)],
-    ) -> Result<Broadcast, BroadcastError> {
+    ) -> Result<Broadcast<'_>, BroadcastError> {
         let identity = self.identity().clone();
         let id = MediaId::of(&identity.key(), &options.path);
-        let mut timeline = Timeline::new();
-        for (header, bytes) in first {
-            if timeline.pages() == 0 && !header.bos {
-                return Err(SourceError::NoBeginning.into());
-            }
-            timeline.page(header, bytes);
-        }
-        if options.title.as_ref().is_some_and(|t| t.len() > limits::TEXT) {
-            return Err(BroadcastError::Title);
-        }
-        let tags: Vec<_> = timeline.comments().tags().iter().take(limits::TAGS).cloned().collect();
-        let tag = || tags.iter().find(|(name, _)| name == "TITLE").map(|(_, value)| value.clone());
-        let mut broadcast = [0; 32];
-        getrandom::fill(&mut broadcast).map_err(|_| BroadcastError::Random)?;
-        let manifest = Manifest {
-            streams: publish::streams(&timeline),
-            title: options.title.clone().or_else(tag).unwrap_or_default(),
-            tags,
-            ..Manifest::live(options.path.clone(), identity.key(), Hash(broadcast))
-        };
+        let manifest = options.manifest(self.key(), first)?;
         let (window, delay) = (options.window, options.delay);
         let begin = |old: Option<Arc<MediaStore>>| {
             let (store, identity, manifest) = (self.store().clone(), identity.clone(), manifest.clone());
@@ -143,11 +127,46 @@ impl Peer {
         }
         let (resumed, earlier) = (resumed.is_some(), resumed.unwrap_or_default());
         let told = earlier.signed().cloned().collect();
-        Ok(Broadcast { media: media?, broadcaster, resumed, earlier, told })
+        Ok(Broadcast {
+            peer: self,
+            tracker: tracker.clone(),
+            options,
+            media: media?,
+            broadcaster,
+            resumed,
+            earlier,
+            told,
+        })
     }
 }
 
-impl Broadcast {
+impl BroadcastOptions {
+    /// A manifest of a new broadcast whose source begins with these pages.
+    fn manifest(&self, key: PeerKey, first: &[(PageHeader, Bytes)]) -> Result<Manifest, BroadcastError> {
+        let mut timeline = Timeline::new();
+        for (header, bytes) in first {
+            if timeline.pages() == 0 && !header.bos {
+                return Err(SourceError::NoBeginning.into());
+            }
+            timeline.page(header, bytes);
+        }
+        if self.title.as_ref().is_some_and(|t| t.len() > limits::TEXT) {
+            return Err(BroadcastError::Title);
+        }
+        let tags: Vec<_> = timeline.comments().tags().iter().take(limits::TAGS).cloned().collect();
+        let tag = || tags.iter().find(|(name, _)| name == "TITLE").map(|(_, value)| value.clone());
+        let mut broadcast = [0; 32];
+        getrandom::fill(&mut broadcast).map_err(|_| BroadcastError::Random)?;
+        Ok(Manifest {
+            streams: publish::streams(&timeline),
+            title: self.title.clone().or_else(tag).unwrap_or_default(),
+            tags,
+            ..Manifest::live(self.path.clone(), key, Hash(broadcast))
+        })
+    }
+}
+
+impl Broadcast<'_> {
     /// The media.
     #[must_use]
     pub fn media(&self) -> &Media {
@@ -163,12 +182,16 @@ impl Broadcast {
     /// Takes the `first` pages of the source, and what it sends behind them until the sender is dropped. Pages are in the journal before
     /// anybody sees them.
     ///
+    /// Where another program with our key broadcast on the same path meanwhile, this one cannot go on: it begins another broadcast there with
+    /// what the source sends next, and tells `anew` its media.
+    ///
     /// # Errors
     /// [`BroadcastError`]: the disk, a source that cannot be broadcast, or the media failed at the tracker.
     pub async fn run(
         mut self,
         first: Vec<(PageHeader, Bytes)>,
         mut source: mpsc::Receiver<(PageHeader, Bytes)>,
+        mut anew: impl FnMut(&Media),
     ) -> Result<Media, BroadcastError> {
         let origin = Instant::now();
         let now = || Now::from_origin(origin.elapsed());
@@ -198,8 +221,13 @@ impl Broadcast {
                     self.tell_head(now()).await?;
                 }
             }
-            if let Some(e) = self.media.failure() {
-                return Err(e.into());
+            match self.media.failure() {
+                Some(OpenError::Outdated(_)) => {
+                    self.begin_anew(now()).await?;
+                    anew(&self.media);
+                }
+                Some(e) => return Err(e.into()),
+                None => {}
             }
             if self.broadcaster.is_over() {
                 break;
@@ -207,6 +235,24 @@ impl Broadcast {
         }
         self.tell_head(now()).await?;
         Ok(self.media)
+    }
+
+    /// Begins another broadcast in place of one that the tracker takes no more.
+    async fn begin_anew(&mut self, now: Now) -> Result<(), BroadcastError> {
+        let old = self.media.store().clone();
+        self.peer.outdated(&self.tracker, old.manifest()).await?;
+        let (store, identity) = (self.peer.store().clone(), self.peer.identity().clone());
+        let (id, window) = (self.media.id(), self.options.window);
+        let manifest = self.options.manifest(identity.key(), self.broadcaster.setup())?;
+        let begun = tokio::task::spawn_blocking(move || {
+            let manifest = publish::sign(&store, &identity, id, manifest)?;
+            Ok::<_, BroadcastError>(store.broadcast_anew(&old, manifest, window)?)
+        });
+        let begun = begun.await.map_err(|_| OpenError::Closed)??;
+        self.broadcaster = self.broadcaster.anew(begun.manifest(), now)?;
+        (self.earlier, self.told, self.resumed) = (Earlier::default(), Arc::default(), false);
+        self.media = self.peer.announce(&self.tracker, begun).await?;
+        Ok(())
     }
 
     async fn tell_head(&mut self, now: Now) -> Result<(), BroadcastError> {

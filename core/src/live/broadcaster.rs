@@ -76,6 +76,8 @@ pub struct Broadcaster {
     delay: Duration,
     timeline: Timeline,
     relabel: Relabel,
+    /// Setup pages of the link that the source is in, as it sent them.
+    setup: Vec<(PageHeader, Bytes)>,
     /// Media time at which the timeline of the present source begins.
     base: i64,
     /// Link of the timeline that the last page was in; none: the next page begins one.
@@ -108,6 +110,7 @@ impl Broadcaster {
             delay,
             timeline: Timeline::new(),
             relabel: Relabel::new(manifest.root, false),
+            setup: Vec::new(),
             base: 0,
             link_no: None,
             pending: Vec::new(),
@@ -146,6 +149,23 @@ impl Broadcaster {
         }
     }
 
+    /// A broadcaster of another broadcast, that of `manifest`, which goes on with what the same source sends next: setup of the link that
+    /// the source is in is taken already.
+    ///
+    /// # Errors
+    /// Those of [`page`](Self::page), which took the same before.
+    pub fn anew(&self, manifest: &Manifest, now: Now) -> Result<Broadcaster, SourceError> {
+        let mut anew = Broadcaster::new(manifest, self.identity.clone(), self.delay);
+        self.setup.iter().try_for_each(|(header, bytes)| anew.page(now, header, bytes.clone()))?;
+        Ok(anew)
+    }
+
+    /// Setup pages of the link that the source is in.
+    #[must_use]
+    pub fn setup(&self) -> &[(PageHeader, Bytes)] {
+        &self.setup
+    }
+
     /// Takes the next page of the source. It is broadcast as it is, unless its logical stream has a serial number that was used before:
     /// then that, the page's number in it, and the checksum are other ones.
     ///
@@ -160,9 +180,14 @@ impl Broadcaster {
         }
         if header.bos && self.relabel.is_in_a_link() {
             self.close(Some(now));
+            self.setup.clear();
         }
+        let sent = (*header, bytes.clone());
         let (header, bytes) = self.relabel.page(self.next + self.pending.len() as u64, header, bytes);
-        self.take(Some(now), header, bytes)
+        if self.take(Some(now), header, bytes)? {
+            self.setup.push(sent);
+        }
+        Ok(())
     }
 
     /// Ends the link of a source that broke off in the middle.
@@ -173,7 +198,8 @@ impl Broadcaster {
         }
     }
 
-    fn take(&mut self, now: Option<Now>, header: PageHeader, bytes: Bytes) -> Result<(), SourceError> {
+    /// Whether the page is setup.
+    fn take(&mut self, now: Option<Now>, header: PageHeader, bytes: Bytes) -> Result<bool, SourceError> {
         let place = self.timeline.page(&header, &bytes);
         let begins_link = self.link_no.replace(place.link) != Some(place.link);
         let record = PageRecord {
@@ -197,7 +223,7 @@ impl Broadcaster {
         self.heard = now.or(self.heard);
         self.pending_bytes += bytes.len() as u64;
         self.pending.push(Pending { record, bytes, begins_link, key });
-        Ok(())
+        Ok(place.setup)
     }
 
     /// No page comes any more: the last batch says so.
