@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use iceshare::icet::IcetUrl;
+use iceshare::live::NowOn;
 use iceshare::store::Window;
 use iceshare::{BroadcastError, BroadcastOptions, Media, Peer};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,7 @@ use crate::listen_source::Door;
 use crate::output::{self, note};
 use crate::peer::{self, Kept, Role};
 use crate::source::{From, How, Pages, Source};
+use crate::titles::named;
 
 /// When a source has ended, those who listen may fetch the rest for as long as something is sent in so long, and somebody listens.
 const LINGER: Duration = Duration::from_secs(5);
@@ -26,6 +28,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// What is told when a broadcast begins anew.
 pub(super) const ANEW: &str = "another program with this key was on the air under this link meanwhile; from now on a new broadcast of ours \
                                is, which has nothing of what was on before";
+
 pub(crate) async fn broadcast(
     args: &args::Broadcast,
     settings: &Settings,
@@ -129,7 +132,11 @@ async fn on_air(
                 None => std::future::pending().await,
             }
         };
-        let run = broadcast.run(source.first, until(source.pages, enough.clone()), |_| note(ANEW));
+        let mut now = NowOn::default();
+        for (header, bytes) in &source.first {
+            now.page(header, bytes);
+        }
+        let run = broadcast.run(source.first, until(source.pages, now, enough.clone()), |_| note(ANEW));
         tokio::pin!(run, writing);
         let written = tokio::select! {
             ended = &mut run => {
@@ -218,8 +225,8 @@ impl Signals {
     }
 }
 
-/// The pages of a source, until `enough`.
-fn until(mut pages: Pages, enough: CancellationToken) -> Pages {
+/// The pages of a source, until `enough`; says when it changes its codecs.
+fn until(mut pages: Pages, mut now: NowOn, enough: CancellationToken) -> Pages {
     let (out, taken) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
@@ -228,6 +235,13 @@ fn until(mut pages: Pages, enough: CancellationToken) -> Pages {
                 page = pages.recv() => page,
             };
             let Some(page) = page else { break };
+            now.page(&page.0, &page.1);
+            if let Some(before) = now.changed_from() {
+                let (before, now) = (named(&before), named(now.codecs()));
+                note(format!(
+                    "the source sends {now} now, {before} before: players that cannot go on with that begin again"
+                ));
+            }
             if out.send(page).await.is_err() {
                 break;
             }

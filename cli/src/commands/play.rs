@@ -7,6 +7,7 @@ use iceshare::icet::message::Intent;
 use iceshare::{Media, OpenError};
 use iceshare_gateway::{Gateway, Offered};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::get::STANDING;
@@ -79,14 +80,26 @@ async fn with(
     let offered = gateway.offer(media.clone()).map_err(|e| Failure::from_error(FAILED, &e))?;
     output::result(&offered.media)?;
     note(format!("seek bar and figures: {}", offered.page));
-    let child = player.map(|p| start(p, &offered.media)).transpose()?;
+    // Counts links that end for a player at another codec.
+    let mut left =
+        gateway.left(&offered).ok_or_else(|| Failure::failed("internal error: nothing is offered"))?;
+    let others = left.clone();
+    let child = player.as_ref().map(|p| start(p, &offered.media)).transpose()?;
+    let plays = child.is_some();
     let ended = async {
-        match child {
-            Some(child) => until_ended(child, stop).await,
-            None => tokio::select! {
+        let Some(mut child) = child else {
+            return tokio::select! {
                 () = stop.cancelled() => Err(Failure::interrupted()),
                 () = heard_to_the_end(media, gateway, &offered) => Ok(()),
-            },
+            };
+        };
+        loop {
+            let outcome = until_ended(child, stop).await;
+            let again = left.has_changed().unwrap_or(false) && !stop.is_cancelled();
+            let Some(player) = player.as_ref().filter(|_| again) else { return outcome };
+            left.mark_unchanged();
+            note("the broadcast goes on in another codec: the player is started again");
+            child = start(player, &offered.media)?;
         }
     };
     let bar = fetch_bar(media.manifest().bytes);
@@ -98,6 +111,7 @@ async fn with(
         () = say_when_quiet(media, protocols, live) => Ok(()),
         () = crate::titles::tell(media), if live => Ok(()),
         () = notices::tell(notices), if live => Ok(()),
+        () = tell_of_codecs(others), if live && !plays => Ok(()),
     };
     bar.finish_and_clear();
     if live {
@@ -134,8 +148,8 @@ fn with_link(mut words: Vec<String>, link: &str) -> Vec<String> {
     words
 }
 
-fn start(player: Vec<String>, link: &str) -> Result<Child, Failure> {
-    let words = with_link(player, link);
+fn start(player: &[String], link: &str) -> Result<Child, Failure> {
+    let words = with_link(player.to_vec(), link);
     let (program, arguments) =
         words.split_first().ok_or_else(|| Failure::usage("--player needs a command"))?;
     Command::new(program)
@@ -193,6 +207,16 @@ async fn ended(media: &Media) -> Option<OpenError> {
             None => {}
         }
     }
+}
+
+/// Says when the link ends for a player at another codec; never ends.
+async fn tell_of_codecs(mut left: watch::Receiver<u64>) {
+    while left.changed().await.is_ok() {
+        note(
+            "the broadcast goes on in another codec, and the link ended for the player: open it again there (--player does so by itself)",
+        );
+    }
+    std::future::pending().await
 }
 
 /// Waits for the end of a broadcast, and until nobody hears it here any more.

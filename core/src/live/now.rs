@@ -1,15 +1,20 @@
 //! What is on, as the stream itself says it: the tags of its present link. Sans-IO.
 
-use crate::ogg::{Comments, PageHeader, Timeline};
+use crate::ogg::{Codec, Comments, PageHeader, Timeline};
 
 /// A title has so many bytes at most; what is longer is cut.
 const TITLE: usize = icet::limits::TITLE;
 
-/// Follows the pages of live media, and tells when another title is on.
+/// Follows the pages of live media, and tells when another title is on, or other codecs.
 #[derive(Debug, Default)]
 pub struct NowOn {
     timeline: Timeline,
     title: Option<String>,
+    /// The link whose codecs these are.
+    link: Option<u64>,
+    codecs: Vec<Codec>,
+    /// Those before, until somebody asks.
+    changed: Option<Vec<Codec>>,
 }
 
 impl NowOn {
@@ -19,6 +24,12 @@ impl NowOn {
         // Behind its setup pages a link has said all.
         if place.setup {
             return false;
+        }
+        if self.link.replace(place.link) != Some(place.link) {
+            let streams = self.timeline.link().map(|l| l.streams.as_slice()).unwrap_or_default();
+            let codecs = streams.iter().map(|s| s.format.codec).collect();
+            let before = std::mem::replace(&mut self.codecs, codecs);
+            self.changed = Some(before).filter(|before| !before.is_empty() && *before != self.codecs);
         }
         let title = self.timeline.link_comments().and_then(title);
         let other = title != self.title;
@@ -30,6 +41,17 @@ impl NowOn {
     #[must_use]
     pub fn title(&self) -> Option<&str> {
         self.title.as_deref()
+    }
+
+    /// Codecs of the present link's logical streams, in their order.
+    #[must_use]
+    pub fn codecs(&self) -> &[Codec] {
+        &self.codecs
+    }
+
+    /// Codecs of the link before, if the last page began one with others; told once.
+    pub fn changed_from(&mut self) -> Option<Vec<Codec>> {
+        self.changed.take()
     }
 }
 

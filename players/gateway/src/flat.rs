@@ -2,12 +2,17 @@
 //! lose sound there or play it twice.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceshare::live::{Flat, FlatError, NowOn};
 use iceshare::ogg::page::packet_parts;
 use iceshare::ogg::{Codec, Format, PageHeader};
+use tokio::sync::watch;
+
+use crate::playable::Pages;
 
 /// Bytes between two titles, where they are asked for in the stream (`Icy-MetaData: 1`).
 pub(crate) const EVERY: usize = 16_000;
@@ -22,16 +27,58 @@ pub(crate) enum Joined {
     Setups,
 }
 
+/// Where a response had to end though the broadcast goes on: who comes again soon goes on there.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// The first page of the link that could not be joined, and when its time had come.
+    at: Mutex<Option<(u64, Instant)>>,
+    /// How many responses ended so.
+    pub(crate) count: watch::Sender<u64>,
+}
+
+/// So long after it players come again; later ones begin where all do.
+const SOON: Duration = Duration::from_secs(15);
+
+impl Default for Left {
+    fn default() -> Left {
+        Left { at: Mutex::default(), count: watch::Sender::new(0) }
+    }
+}
+
+impl Left {
+    fn here(&self, page: u64) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some((page, Instant::now()));
+        self.count.send_modify(|n| *n += 1);
+    }
+
+    /// Where who comes now begins, if it matters.
+    pub(crate) fn page(&self) -> Option<u64> {
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.filter(|(_, at)| at.elapsed() < SOON).map(|(page, _)| page)
+    }
+}
+
 /// Pages of a chain as those of one logical stream, as far as that can go on.
 pub(crate) fn flat(
-    pages: BoxStream<'static, io::Result<Bytes>>,
+    pages: Pages,
     joined: Joined,
     titles: bool,
+    left: Arc<Left>,
 ) -> BoxStream<'static, io::Result<Bytes>> {
-    let state = (pages, Joiner::new(joined), NowOn::default(), titles.then(Icy::default));
-    let out = stream::try_unfold(state, |(mut pages, mut joiner, mut now, mut icy)| async move {
+    // Each page with the first one of its link.
+    let (mut link, mut begun) = (0, false);
+    let pages = pages.map_ok(move |(number, page)| {
+        let begins = PageHeader::parse(&page).is_ok_and(|h| h.bos);
+        if begins && !std::mem::replace(&mut begun, begins) {
+            link = number;
+        }
+        begun = begins;
+        (link, page)
+    });
+    let state = (pages, Joiner::new(joined), NowOn::default(), titles.then(Icy::default), left);
+    let out = stream::try_unfold(state, |(mut pages, mut joiner, mut now, mut icy, left)| async move {
         loop {
-            let Some(page) = pages.next().await.transpose()? else { return Ok(None) };
+            let Some((link, page)) = pages.next().await.transpose()? else { return Ok(None) };
             let Ok(header) = PageHeader::parse(&page) else { continue };
             if let Some(icy) = icy.as_mut().filter(|_| now.page(&header, &page)) {
                 icy.set(now.title());
@@ -40,10 +87,11 @@ pub(crate) fn flat(
                 Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => {
                     let bytes = icy.as_mut().map(|icy| icy.mixed(&bytes)).unwrap_or(bytes);
-                    return Ok(Some((bytes, (pages, joiner, now, icy))));
+                    return Ok(Some((bytes, (pages, joiner, now, icy, left))));
                 }
                 Err(why) => {
                     tracing::debug!(%why, "a live stream ends for who wants one logical stream");
+                    left.here(link);
                     return Ok(None);
                 }
             }

@@ -8,7 +8,7 @@
 //! | `/TOKEN/NAME` | the media: GET and HEAD, single byte ranges, a true length and type |
 //! | `/TOKEN/` | a page with a player and the page table as a seek bar |
 //! | `/TOKEN/NAME` of live media | the links of the chain as they are. With `Icy-MetaData: 1` (ffmpeg, mpv and GStreamer say so, and VLC once it sees `Icy-Name`) titles come
-//!   between the bytes, and another link begins only where the setup changes: players lose sound at links, or play it twice. It ends at another codec |
+//!   between the bytes, and another link begins only where the setup changes: players lose sound at links, or play it twice. It ends at another codec; who asks again within 15 s goes on there |
 //! | `/TOKEN/NAME?chain=flat` | live media as one logical stream, for players that stop where a link of a chain ends, as browsers do. It
 //!   ends where the codec or its setup changes |
 //! | `/TOKEN/NAME?chain=links` | the links as they are, whatever is said of titles |
@@ -44,7 +44,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use playable::{Playable, Reader, Run, Sender, State, Stats, Table};
+pub use playable::{Pages, Playable, Reader, Run, Sender, State, Stats, Table};
 use serve::{Entry, Offers};
 
 /// What a connection may hold unsent: in hyper, and in the kernel. Small, because players open ranges to the end
@@ -154,7 +154,15 @@ impl Gateway {
         let media: Arc<dyn Playable> = Arc::new(media);
         self.offers.put(
             token.clone(),
-            Entry { media, file, now: on, gone, reading: Arc::default(), ended: Arc::default() },
+            Entry {
+                media,
+                file,
+                now: on,
+                gone,
+                reading: Arc::default(),
+                ended: Arc::default(),
+                left: Arc::default(),
+            },
         );
         Ok(Offered { media: url, page, token })
     }
@@ -163,6 +171,13 @@ impl Gateway {
     #[must_use]
     pub fn listeners(&self, offered: &Offered) -> usize {
         self.offers.get(&offered.token).map_or(0, |entry| Arc::strong_count(&entry.reading) - 1)
+    }
+
+    /// Counts the responses that ended though the broadcast goes on, since it goes on with another codec: who asks again soon gets that from
+    /// its beginning. None: it is not on offer.
+    #[must_use]
+    pub fn left(&self, offered: &Offered) -> Option<watch::Receiver<u64>> {
+        self.offers.get(&offered.token).map(|entry| entry.left.count.subscribe())
     }
 
     /// Takes a media off. Responses under way end with a closed connection.

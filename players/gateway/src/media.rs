@@ -2,12 +2,11 @@
 
 use std::io;
 
-use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use iceshare::store::PageRun;
 use iceshare::{Media, Standing};
 
-use crate::playable::{Playable, Reader, Run, Sender, State, Stats, Table};
+use crate::playable::{Pages, Playable, Reader, Run, Sender, State, Stats, Table};
 
 /// A player is fed at most so many times faster than it plays ...
 const PACE: u64 = 32;
@@ -40,11 +39,12 @@ impl Playable for Media {
         Box::new(self.reader())
     }
 
-    fn open_live(&self) -> Option<BoxStream<'static, io::Result<Bytes>>> {
+    fn open_live(&self, from: Option<u64>) -> Option<Pages> {
         let reader = Media::is_live(self).then(|| self.live_reader())?;
+        let reader = if let Some(from) = from { reader.from_page(from) } else { reader };
         let pages = stream::try_unfold(reader, |mut reader| async move {
             let page = reader.next().await.map_err(io::Error::other)?;
-            Ok(page.map(|p| (p.bytes, reader)))
+            Ok(page.map(|p| ((p.number, p.bytes), reader)))
         });
         Some(pages.boxed())
     }

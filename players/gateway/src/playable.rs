@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncSeek};
 pub trait Reader: AsyncRead + AsyncSeek + Send + Unpin {}
 impl<R: AsyncRead + AsyncSeek + Send + Unpin> Reader for R {}
 
+/// Pages of live media, and their numbers.
+pub type Pages = BoxStream<'static, io::Result<(u64, Bytes)>>;
+
 /// A media that a player can be given. Implemented for [`iceshare::Media`]; small, so that tests can make one.
 pub trait Playable: Send + Sync + 'static {
     /// Length in bytes. It never changes.
@@ -27,8 +30,10 @@ pub trait Playable: Send + Sync + 'static {
     /// A new reader at the first byte. An error of the reader, or an end before [`length`](Self::length), ends the
     /// response there, which a player sees as a broken connection.
     fn open_reader(&self) -> Box<dyn Reader>;
-    /// Live media: all that a player gets, from where it comes in, for as long as it listens. Then length and reader are not asked for.
-    fn open_live(&self) -> Option<BoxStream<'static, io::Result<Bytes>>> {
+    /// Live media: all pages that a player gets, with their numbers, from where it comes in, or from a page on, for as long as it listens.
+    /// Then length and reader are not asked for.
+    fn open_live(&self, from: Option<u64>) -> Option<Pages> {
+        let _ = from;
         None
     }
     /// Live media: what is on, each time that it is something else, when who listens from now on hears it; none where nothing says it.

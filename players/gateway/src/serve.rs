@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
-use crate::flat::{self, Joined};
+use crate::flat::{self, Joined, Left};
 use crate::guard;
 use crate::page;
 use crate::playable::{Playable, Table};
@@ -35,6 +35,8 @@ pub(crate) struct Entry {
     pub(crate) reading: Arc<()>,
     /// Live media: somebody was given all up to its end.
     pub(crate) ended: Arc<AtomicBool>,
+    /// Live media: where a response could not go on.
+    pub(crate) left: Arc<Left>,
 }
 
 /// What is on offer, by token.
@@ -113,7 +115,9 @@ fn media(entry: &Entry, headers: &HeaderMap, query: &str, head: bool) -> Respons
     if entry.ended.load(Ordering::Relaxed) {
         return plain(StatusCode::GONE, "The broadcast has ended.\n");
     }
-    if let Some(pages) = media.open_live() {
+    // A head tells nothing of what comes.
+    let from = entry.left.page().filter(|_| !head);
+    if let Some(pages) = media.open_live(from) {
         let ended = entry.ended.clone();
         let end = stream::poll_fn(move |_| {
             ended.store(true, Ordering::Relaxed);
@@ -123,7 +127,7 @@ fn media(entry: &Entry, headers: &HeaderMap, query: &str, head: bool) -> Respons
         set(&mut response, CONTENT_TYPE, media.mime());
         set(&mut response, ACCEPT_RANGES, "none");
         set(&mut response, CACHE_CONTROL, "no-store");
-        let mut pages = pages.chain(end).boxed();
+        let pages = pages.chain(end).boxed();
         // VLC asks for titles only once it was told that this is radio.
         let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '_' };
         let name: String = media.name().chars().map(printable).collect();
@@ -136,12 +140,15 @@ fn media(entry: &Entry, headers: &HeaderMap, query: &str, head: bool) -> Respons
             Some(_) => return plain(StatusCode::BAD_REQUEST, "chain= takes flat or links.\n"),
             None => titles.then_some(Joined::Setups),
         };
-        if let Some(joined) = joined {
-            if titles {
-                set(&mut response, HeaderName::from_static("icy-metaint"), &flat::EVERY.to_string());
+        let pages = match joined {
+            Some(joined) => {
+                if titles {
+                    set(&mut response, HeaderName::from_static("icy-metaint"), &flat::EVERY.to_string());
+                }
+                flat::flat(pages, joined, titles, entry.left.clone())
             }
-            pages = flat::flat(pages, joined, titles);
-        }
+            None => pages.map_ok(|(_, page)| page).boxed(),
+        };
         if !head {
             *response.body_mut() = body::live(pages, entry.gone.clone(), entry.reading.clone());
         }

@@ -1,6 +1,7 @@
 //! Real players on `iceshare play`, each in a file of its own: of the gateway's URL it says what it says of the file, a
 //! seek fetches what is sought, sound comes before the file.
 
+mod codecs;
 mod ffmpeg;
 mod gstreamer;
 mod mpv;
