@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use iceshare_tests::{Proc, binary, media, repo, same};
+use iceshare_tests::{Proc, binary, have, media, repo, same};
 
 /// One lab, of a name of its own; gone when it is dropped.
 struct Lab {
@@ -101,6 +101,36 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = netlab(&self.name).arg("down").stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
+}
+
+/// Two lines of a half per cent and 12.5 ms each way make one of 1 % and a round trip of 50 ms.
+#[test]
+fn over_each_protocol_alone_a_broadcast_is_heard_over_lossy_lines_without_a_stall() {
+    let check = netlab("check").arg("check").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !check.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: no network laboratory can run here");
+        return;
+    }
+    if !have("ffmpeg") {
+        return;
+    }
+    let programs = binary("iceshare").parent().map(PathBuf::from).unwrap_or_default();
+    let crowd = |over: &str| {
+        let mut c = Command::new("python3");
+        c.arg(repo().join("tests/lab/crowd")).arg("--bin").arg(&programs);
+        c.args([
+            "--peers", "3", "--copies", "0", "--loss", "0.5", "--rtt", "50", "--calm", "10", "--most", "0",
+        ]);
+        let out = c.args(["--over", over]).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{e}"));
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "over {over}: {said}{}", String::from_utf8_lossy(&out.stderr));
+        eprintln!("over {over}: {said}");
+    };
+    std::thread::scope(|s| {
+        for over in ["http", "quic", "libp2p"] {
+            s.spawn(move || crowd(over));
+        }
+    });
 }
 
 #[test]

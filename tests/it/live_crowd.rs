@@ -1,5 +1,5 @@
-//! A crowd that listens to a broadcaster on a small uplink, with real programs: what a player at each of them hears when members, the
-//! broadcaster and the tracker fail.
+//! Listeners of a broadcaster, with real programs: what a player at each of them hears, over each payload protocol alone, and where many
+//! listen to one on a small uplink when members, the broadcaster and the tracker fail. (`tests/lab/crowd` does the same in a lab.)
 //!
 //! A player begins when it has as much in hand as the tracker suggests, and plays as fast as it sounds. It stalls when the next page has
 //! not come by the time that it is due: all that it plays later is later by so much.
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use iceshare::ogg::{SplitEvent, Splitter, Timeline};
+use iceshare_tests::media::opus_like;
 use iceshare_tests::{Network, PATIENCE, Tracker, have, long};
 
 use crate::live::broadcast;
@@ -30,8 +31,8 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(network: &Network, who: &str, url: &str) -> Listener {
-        let mut get = network.command(who, &["get", url, "-o", "-", "--up", "1mbit"]);
+    fn new(network: &Network, who: &str, url: &str, more: &[&str]) -> Listener {
+        let mut get = network.command(who, &[&["get", url, "-o", "-", "--up", "1mbit"], more].concat());
         get.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut get = get.spawn().expect("a listener");
         let mut out = get.stdout.take().expect("its output");
@@ -59,6 +60,11 @@ impl Listener {
             }
         });
         Listener { get, came }
+    }
+
+    /// How much of it came.
+    fn far(&self) -> Duration {
+        self.pages().last().map_or(Duration::ZERO, |(_, end)| *end)
     }
 
     fn pages(&self) -> Vec<(Instant, Duration)> {
@@ -105,6 +111,31 @@ fn passes(most: Duration, mut holds: impl FnMut() -> bool) -> bool {
 }
 
 #[test]
+fn over_each_protocol_alone_nobody_waits() {
+    let over = |transport: &str| {
+        let network = Network::new();
+        let source = network.path("source.opus");
+        opus_like(&source, 25_000, 1200, 61).expect("a source");
+        let alone = ["--transport", transport];
+        let (_station, url) =
+            broadcast(&network, "station", &source, &[&["--loop"][..], &alone[..]].concat());
+        let listener = |n| Listener::new(&network, &format!("listener{n}"), &url, &alone);
+        let listeners: Vec<_> = (0..3).map(listener).collect();
+        let heard = || listeners.iter().all(|l| l.far() > Duration::from_secs(10));
+        assert!(passes(PATIENCE, heard), "over {transport} somebody hears nothing");
+        for (n, l) in listeners.iter().enumerate() {
+            let (waits, played) = l.waits();
+            assert!(played > BUFFER && waits.is_empty(), "over {transport} listener {n} waited: {waits:?}");
+        }
+    };
+    std::thread::scope(|s| {
+        for transport in ["http", "quic", "libp2p"] {
+            s.spawn(move || over(transport));
+        }
+    });
+}
+
+#[test]
 fn a_crowd_on_a_small_uplink_survives_what_fails() {
     if !have("ffmpeg") {
         return;
@@ -125,11 +156,10 @@ fn a_crowd_on_a_small_uplink_survives_what_fails() {
     let (station, url) = broadcast(&network, "station", &source, &["--loop", "--up", &up]);
     let mut crowd = Vec::new();
     for n in 0..peers {
-        crowd.push(Listener::new(&network, &format!("listener{n}"), &url));
+        crowd.push(Listener::new(&network, &format!("listener{n}"), &url, &[]));
         passes(Duration::from_millis(150), || false);
     }
-    let far = |l: &Listener| l.pages().last().map_or(Duration::ZERO, |(_, end)| *end);
-    assert!(passes(PATIENCE, || crowd.iter().all(|l| far(l) > BUFFER)), "somebody hears nothing");
+    assert!(passes(PATIENCE, || crowd.iter().all(|l| l.far() > BUFFER)), "somebody hears nothing");
     passes(Duration::from_secs(5), || false);
 
     let began = Instant::now();
@@ -149,8 +179,8 @@ fn a_crowd_on_a_small_uplink_survives_what_fails() {
     passes(Duration::from_secs(10), || false);
     network.tracker = Tracker::start(&data, &listen);
     passes(Duration::from_secs(8), || false);
-    let before: Vec<_> = crowd.iter().map(far).collect();
-    let more = || crowd.iter().zip(&before).all(|(l, before)| far(l) > *before + Duration::from_secs(2));
+    let before: Vec<_> = crowd.iter().map(Listener::far).collect();
+    let more = || crowd.iter().zip(&before).all(|(l, before)| l.far() > *before + Duration::from_secs(2));
     assert!(passes(Duration::from_secs(30), more), "somebody did not recover");
 
     let (mut stalled, mut by_the_cut, mut played) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
