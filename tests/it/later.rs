@@ -233,7 +233,8 @@ fn a_pause_costs_nothing_while_the_window_lasts_and_is_told_when_it_was_too_long
     hasty.reads(400_000);
     let said = (patient.play.stderr(), hasty.play.stderr());
     assert!(!said.0.contains("fell too far behind"), "{}", said.0);
-    assert_eq!(said.1.matches("fell too far behind").count(), 1, "{}", said.1);
+    // (Twice, if it took something in the middle of what came.)
+    assert!((1..=2).contains(&said.1.matches("fell too far behind").count()), "{}", said.1);
     let source = contents(&std::fs::read(&file).expect("a file"));
     let heard = patient.pages();
     let setup = source.iter().zip(&heard).take_while(|(a, b)| a == b).count();
