@@ -205,6 +205,11 @@ impl<T: Copy + Eq + Hash, V: Copy> Pool<T, V> {
         self.at.contains_key(&item)
     }
 
+    /// The one at `i`: less than [`Pool::len`], in no order.
+    pub(crate) fn nth(&self, i: usize) -> Option<T> {
+        self.items.get(i).map(|(item, _)| *item)
+    }
+
     /// What is known of one that is there.
     pub(crate) fn get(&self, item: T) -> Option<V> {
         Some(self.items.get(*self.at.get(&item)?)?.1)

@@ -1,7 +1,6 @@
 //! What the tracker knows: peers, media with their crowds, and the assignments that run. A scheduler reads it, and orders.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use icet::message::{Assignment, Dial, Need, Shortage, Source};
@@ -17,11 +16,12 @@ use super::fair::Accounts;
 use super::glance::Glance;
 use super::learn::{Expected, ProtoIx, Protocols};
 use super::live::{Begin, LiveRun};
-use super::media::{Media, Member};
+use super::media::{Fetch, Media, Member};
 use super::peer::{Offered, Peer};
 use super::reach::{self, Proof, Reachable};
 use super::reserve;
 use super::schedule::Event;
+use super::timers::Timers;
 use super::{ConnId, SwarmConfig, Totals};
 
 /// Number of a peer; never used twice, so that a stale one finds nothing.
@@ -199,7 +199,7 @@ pub(crate) struct Board {
     past: VecDeque<(Now, u64, Run)>,
     pub(crate) live_runs: BTreeMap<u64, LiveRun>,
     pub(crate) protocols: Protocols,
-    timers: BinaryHeap<Reverse<(Now, Timer)>>,
+    timers: Timers,
     pub(crate) events: Vec<Event>,
     pub(crate) assign: BTreeMap<ConnId, Vec<Assignment>>,
     pub(crate) cancel: BTreeMap<ConnId, Vec<u64>>,
@@ -230,7 +230,7 @@ impl Board {
             past: VecDeque::new(),
             live_runs: BTreeMap::new(),
             protocols: Protocols::default(),
-            timers: BinaryHeap::new(),
+            timers: Timers::default(),
             events: Vec::new(),
             assign: BTreeMap::new(),
             cancel: BTreeMap::new(),
@@ -267,18 +267,15 @@ impl Board {
     }
 
     pub(crate) fn at(&mut self, when: Now, timer: Timer) {
-        self.timers.push(Reverse((when, timer)));
+        self.timers.put(when, timer);
     }
 
     pub(crate) fn due(&mut self, now: Now) -> Option<Timer> {
-        if self.timers.peek()?.0.0 > now {
-            return None;
-        }
-        self.timers.pop().map(|Reverse((_, t))| t)
+        self.timers.due(now)
     }
 
     pub(crate) fn next_timer(&self) -> Option<Now> {
-        self.timers.peek().map(|Reverse((t, _))| *t)
+        self.timers.first().map(|(when, _)| when)
     }
 
     pub(crate) fn by_id(&self, id: &MediaId) -> Option<&Media> {
@@ -644,7 +641,7 @@ impl Board {
         m.claim(order.receiver, order.first, order.last);
         m.running += 1;
         if let Some(member) = m.members.get_mut(&order.receiver) {
-            member.running.push(id);
+            member.running.push(Fetch { id, host: order.host, first: order.first, last: order.last });
             member.fed = now;
             member.told = None;
         }

@@ -255,8 +255,7 @@ impl Swarm {
             return Err(quota("page maps take too much memory; join again later", Duration::from_secs(60)));
         }
         let running = self.board.member(ix, peer).map(|m| m.running.as_slice()).unwrap_or_default();
-        let still: Vec<_> =
-            running.iter().filter_map(|id| self.board.runs.get(id)).map(|r| (r.first, r.last)).collect();
+        let still: Vec<_> = running.iter().map(|f| (f.first, f.last)).collect();
         if let Some(media) = self.board.media.get_mut(&ix)
             && media.lose(peer, &m.lost, &still)
         {

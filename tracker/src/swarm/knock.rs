@@ -113,8 +113,7 @@ impl Board {
         let waits = self.peers.get(&peer).is_some_and(|p| p.conn.is_some() && p.acked <= joined);
         let Some(m) = self.media.get(&media).filter(|_| waits) else { return };
         let Some(member) = m.members.get(&peer).filter(|x| x.receives()) else { return };
-        let its: BTreeSet<_> =
-            member.running.iter().filter_map(|id| Some(self.runs.get(id)?.host())).collect();
+        let its: BTreeSet<_> = member.running.iter().map(|f| f.host).collect();
         if times < NEWCOMER.1 {
             self.at(now + NEWCOMER.0 * (1 << times), Timer::Newcomer(media, peer, joined, times + 1));
         }

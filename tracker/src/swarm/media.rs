@@ -88,6 +88,16 @@ pub(crate) struct Playhead {
     pub(crate) since: Now,
 }
 
+/// An assignment under way to a member: what is asked of it so often that nobody should have to look it up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetch {
+    pub(crate) id: u64,
+    /// Who has it now.
+    pub(crate) host: PeerIx,
+    pub(crate) first: PageNo,
+    pub(crate) last: PageNo,
+}
+
 /// One peer in the crowd of a media.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -95,7 +105,7 @@ pub(crate) struct Member {
     pub(crate) holds: Holds,
     pub(crate) playhead: Option<Playhead>,
     /// Assignments by which it fetches.
-    pub(crate) running: Vec<u64>,
+    pub(crate) running: Vec<Fetch>,
     /// Hosts that it shall not be sent to again before the given time.
     pub(crate) avoid: Vec<(PeerIx, Now)>,
     /// Who found lately that it holds what it says (or does not), and when: the last of each address.
@@ -512,24 +522,20 @@ impl Media {
         self.rarity.iter_mut().for_each(|r| r.take_off(first / unit, last / unit));
     }
 
-    /// They are under way no longer; `still`: other ranges that are.
-    pub(crate) fn unclaim(
-        &mut self,
-        peer: PeerIx,
-        first: PageNo,
-        last: PageNo,
-        still: impl Iterator<Item = (PageNo, PageNo)>,
-    ) {
+    /// They are under way no longer, by assignment `id`; by others they may be.
+    pub(crate) fn unclaim(&mut self, peer: PeerIx, id: u64, first: PageNo, last: PageNo) {
         let unit = self.unit;
         self.rarity.iter_mut().for_each(|r| r.land(first / unit, last / unit));
-        let Some(Holds::Part(p)) = self.members.get_mut(&peer).map(|m| &mut m.holds) else { return };
-        let gaps: Vec<_> = p.pages.gaps(first, last).collect();
-        for (a, b) in gaps {
-            p.claimed.clear(a, b);
-            p.open.set(a / unit, b / unit);
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.running.retain(|f| f.id != id);
+        let Holds::Part(p) = &mut member.holds else { return };
+        let Part { pages, claimed, open, .. } = &mut **p;
+        for (a, b) in pages.gaps(first, last) {
+            claimed.clear(a, b);
+            open.set(a / unit, b / unit);
         }
-        for (a, b) in still.filter(|(a, b)| *a <= last && *b >= first) {
-            p.claim(a, b);
+        for f in member.running.iter().filter(|f| f.first <= last && f.last >= first) {
+            p.claim(f.first, f.last);
         }
     }
 

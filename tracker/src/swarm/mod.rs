@@ -39,11 +39,13 @@ mod standing;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod view;
 
 pub use explain::{Considered, Decided, Ordered, Reason, Verdict, Why, WhyError};
 pub use io::*;
 
+use bits::Table;
 use board::{Board, PeerIx, Timer};
 use names::Names;
 use quota::ByAddress;
@@ -61,12 +63,14 @@ const FLUSH: std::time::Duration = std::time::Duration::from_secs(1);
 pub struct Swarm {
     board: Board,
     scheduler: Box<dyn Scheduler>,
-    sessions: HashMap<ConnId, Session>,
+    sessions: Table<ConnId, Session>,
     names: Names,
     by_address: ByAddress,
     dials: HashMap<DialId, (PeerIx, NetAddr, u32)>,
     last_dial: u64,
     effects: VecDeque<Effect>,
+    /// Room for events, empty between turns.
+    spare: Vec<schedule::Event>,
     flushing: bool,
     ruled: Ruled,
     ranking: standing::Ranking,
@@ -79,12 +83,13 @@ impl Swarm {
         Swarm {
             board: Board::new(config),
             scheduler: Box::new(Greedy),
-            sessions: HashMap::new(),
+            sessions: Table::default(),
             names: Names::default(),
             by_address: ByAddress::default(),
             dials: HashMap::new(),
             last_dial: 0,
             effects: VecDeque::new(),
+            spare: Vec::new(),
             flushing: false,
             ruled: Ruled::default(),
             ranking: standing::Ranking::default(),
@@ -267,20 +272,22 @@ impl Swarm {
     fn turn(&mut self, now: Now) {
         // Orders change the board in turn; what they change is told in the next round. Each round only ends or begins
         // assignments, of which there is a bounded number, but a scheduler's fault must not hang the tracker.
+        let mut events = std::mem::take(&mut self.spare);
         for _ in 0..64 {
-            let mut events = std::mem::take(&mut self.board.events);
+            std::mem::swap(&mut events, &mut self.board.events);
             if events.is_empty() {
                 break;
             }
             events.sort_unstable();
             events.dedup();
-            for event in events {
+            for event in events.drain(..) {
                 if self.board.live_event(now, &event) {
                     continue;
                 }
                 self.scheduler.handle(now, &mut self.board, event);
             }
         }
+        self.spare = events;
         for (conn, assignments) in std::mem::take(&mut self.board.cancel) {
             for some in assignments.chunks(icet::limits::ITEMS) {
                 self.send(conn, Cancel { assignments: some.to_vec() });

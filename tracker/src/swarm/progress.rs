@@ -8,6 +8,7 @@ use icet::{Now, PageNo, PageRanges};
 use super::board::{Board, LOOK, MediaIx, PeerIx, REMEMBER, Run, State, Timer, Tried};
 use super::knock::HUSH;
 use super::learn::Sample;
+use super::media::Fetch;
 use super::peer::DISTRUST;
 use super::schedule::Event;
 
@@ -67,18 +68,15 @@ impl Board {
         }
         let Some((from, to)) = span else { return };
         // Whatever of its assignments brings nothing new any more is over.
-        let running = self.member(media, peer).map(|m| m.running.clone()).unwrap_or_default();
-        for other in running {
-            let Some(run) = self.runs.get(&other).filter(|r| r.first <= to && r.last >= from) else {
-                continue;
-            };
-            let (first, last, done) = (run.first, run.last, run.done.is_some());
-            let held = self.media.get(&media).map_or(0, |m| m.held_of(peer, first, last));
-            if held == last - first + 1 {
-                self.end(now, other);
-                if other != id && !done {
-                    self.cancel(other);
-                }
+        let over: Vec<u64> = self.member(media, peer).map_or_else(Vec::new, |m| {
+            let touched = m.running.iter().filter(|f| f.first <= to && f.last >= from);
+            touched.filter(|f| m.holds.all(f.first, f.last)).map(|f| f.id).collect()
+        });
+        for other in over {
+            let done = self.runs.get(&other).is_some_and(|r| r.done.is_some());
+            self.end(now, other);
+            if other != id && !done {
+                self.cancel(other);
             }
         }
         self.refresh(now, media, peer);
@@ -229,14 +227,13 @@ impl Board {
 
     fn detach(&mut self, media: MediaIx, receiver: PeerIx, id: u64, first: PageNo, last: PageNo) {
         let Some(m) = self.media.get_mut(&media) else { return };
-        let mut still = Vec::new();
-        if let Some(member) = m.members.get_mut(&receiver) {
-            member.running.retain(|r| *r != id);
-            still = member.running.clone();
-        }
-        let still = still.iter().filter_map(|r| self.runs.get(r)).map(|r| (r.first, r.last));
-        m.unclaim(receiver, first, last, still);
+        m.unclaim(receiver, id, first, last);
         m.running = m.running.saturating_sub(1);
+    }
+
+    /// Assignments by which a member fetches.
+    fn running(&self, media: MediaIx, receiver: PeerIx) -> Vec<u64> {
+        self.member(media, receiver).map(|m| m.running.iter().map(|f| f.id).collect()).unwrap_or_default()
     }
 
     /// Tells the receiver that an assignment is wanted no longer.
@@ -258,7 +255,7 @@ impl Board {
 
     /// The receiver's session is gone or it left the media: its assignments may run on, but nothing waits for them.
     pub(crate) fn detach_all(&mut self, media: MediaIx, receiver: PeerIx) {
-        for id in self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default() {
+        for id in self.running(media, receiver) {
             if let Some(run) = self.runs.get_mut(&id).filter(|r| r.state == State::Runs) {
                 run.state = State::Detached;
                 let (first, last) = (run.first, run.last);
@@ -272,7 +269,7 @@ impl Board {
 
     /// The receiver wants nothing of the media any more: its assignments are over.
     pub(crate) fn end_all(&mut self, now: Now, media: MediaIx, receiver: PeerIx) {
-        for id in self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default() {
+        for id in self.running(media, receiver) {
             self.end(now, id);
         }
     }
@@ -362,7 +359,7 @@ impl Board {
             m.claim(receiver, first, last);
             m.running += 1;
             if let Some(member) = m.members.get_mut(&receiver) {
-                member.running.push(id);
+                member.running.push(Fetch { id, host, first, last });
             }
         }
         if !aside {
@@ -442,6 +439,9 @@ impl Board {
         run.with = to;
         run.progress = Some(now);
         let after = run.host();
+        if let Some(m) = self.member_mut(media, receiver) {
+            m.running.iter_mut().filter(|f| f.id == id).for_each(|f| f.host = after);
+        }
         if let Some(h) = self.peers.get_mut(&before) {
             h.up.end(now, left, need);
             h.serving.retain(|r| *r != id);
@@ -483,7 +483,7 @@ impl Board {
         if old || now.since(moved) >= lapse {
             // One that waits behind others of the same host is not idle while those move.
             let running = self.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
-            let siblings = running.iter().filter_map(|r| self.runs.get(r)).filter(|r| r.host() == host);
+            let siblings = running.iter().filter(|f| f.host == host).filter_map(|f| self.runs.get(&f.id));
             moved = siblings.filter_map(|r| r.progress.max(r.coming)).chain([moved]).max().unwrap_or(moved);
         }
         if old || now.since(moved) >= lapse {
@@ -529,7 +529,7 @@ impl Board {
             self.avoid_way(now, media, receiver, (host, proto), false);
         }
         // Nothing came by the others of the same way either: they would fare no better.
-        let running = self.member(media, receiver).map(|m| m.running.clone()).unwrap_or_default();
+        let running = self.running(media, receiver);
         let fares_so = |r: &Run| r.host() == host && r.hosts.get(r.with).map(|t| t.proto) == proto;
         let others = running.into_iter().filter(|r| self.runs.get(r).is_some_and(fares_so));
         let all: Vec<_> = if dead { others.chain([id]).collect() } else { vec![id] };

@@ -109,7 +109,7 @@ impl Swarm {
     fn flows(&self, m: &Media) -> Vec<FlowView> {
         let mut flows = std::collections::BTreeMap::new();
         for (to, member) in m.members.iter().take(MOST) {
-            for run in member.running.iter().filter_map(|id| self.board.runs.get(id)) {
+            for run in member.running.iter().filter_map(|f| self.board.runs.get(&f.id)) {
                 let Some(with) = run.hosts.get(run.with) else { continue };
                 let sum = flows.entry((with.peer, *to, with.proto)).or_insert((0, 0));
                 *sum = (sum.0 + 1, run.left().saturating_add(sum.1));

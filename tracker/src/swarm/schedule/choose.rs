@@ -7,6 +7,7 @@ use icet::{Now, PageNo};
 use rand::Rng;
 
 use crate::swarm::Nearness;
+use crate::swarm::bits::Pool;
 use crate::swarm::board::{Board, MediaIx, Order, PeerIx, UNKNOWN_RATE};
 use crate::swarm::glance::{Glance, Place};
 use crate::swarm::media::{Holds, Media, Member};
@@ -293,30 +294,10 @@ pub(super) fn may_send(
     pairs(board, media, host, receiver) < most
 }
 
-/// Some hosts that have room, the publisher among them if it has.
-pub(super) fn draw_free(board: &mut Board, now: Now, media: MediaIx) -> Vec<PeerIx> {
-    let Board { media: all, rng, .. } = board;
-    let Some(m) = all.get(&media) else { return Vec::new() };
-    let publisher = m.publisher.filter(|p| m.free.has(*p));
-    let mut drawn = m.free.draw(DRAW, rng);
-    if let Some(p) = publisher.filter(|p| !drawn.contains(p)) {
-        drawn.push(p);
-    }
-    // What another media took since shows only now.
-    drawn.retain(|h| {
-        let room = board.peers.get(h).is_some_and(|p| p.up.room() > 0);
-        if !room {
-            board.refresh(now, media, *h);
-        }
-        room
-    });
-    drawn
-}
-
 /// Assignments that run from `host` to `receiver` in this media.
 pub(super) fn pairs(board: &Board, media: MediaIx, host: PeerIx, receiver: PeerIx) -> usize {
     let running = board.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
-    running.iter().filter(|r| board.runs.get(r).is_some_and(|r| r.host() == host)).count()
+    running.iter().filter(|f| f.host == host).count()
 }
 
 /// What peers with a full share were given lately: the mean of those among some. If there are none, the least that anybody
@@ -405,14 +386,34 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
     scored.into_iter().map(|(_, r)| r).collect()
 }
 
-/// Up to two others that hold the pages of an order, and its own host over another carrier. Those over another carrier come
-/// first: a firewall that begins to drop packets drops those of all hosts. `seen` were looked at just now, and have room.
-pub(super) fn stand_ins(
+/// Tries some of a pool, drawn one by one, until one is what was looked for.
+fn any_of<V: Copy>(
     board: &mut Board,
-    now: Now,
-    order: &mut Order,
-    seen: impl IntoIterator<Item = PeerIx>,
-) {
+    media: MediaIx,
+    pool: impl Fn(&Media) -> &Pool<PeerIx, V>,
+    mut is_it: impl FnMut(&mut Board, PeerIx) -> bool,
+) -> bool {
+    let Board { media: all, rng, .. } = board;
+    let len = all.get(&media).map_or(0, |m| pool(m).len());
+    if len == 0 {
+        return false;
+    }
+    let mut i = rng.random_range(0..len);
+    for _ in 0..len.min(DRAW) {
+        let Some(one) = board.media.get(&media).and_then(|m| pool(m).nth(i)) else { return false };
+        if is_it(board, one) {
+            return true;
+        }
+        // Of few each.
+        i = if len <= DRAW { (i + 1) % len } else { board.rng.random_range(0..len) };
+    }
+    false
+}
+
+/// Up to two others that hold the pages of an order, and its own host over another carrier. Those over another carrier come
+/// first: a firewall that begins to drop packets drops those of all hosts. `seen`: those that were drawn of the hosts with room
+/// just now, if any were.
+pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order, seen: Option<&[PeerIx]>) {
     const BYTES: u64 = 64 << 10;
     const OTHERS: usize = 2;
     let carrier = board.carrier(order.host, order.proto);
@@ -450,17 +451,20 @@ pub(super) fn stand_ins(
     };
     // Some are known to hold it, chance finds others; first those with room.
     let Some(m) = board.media.get(&order.media) else { return };
-    let named: Vec<PeerIx> = m.rarity.iter().flat_map(|r| r.named(order.first / m.unit)).collect();
-    let free: Vec<PeerIx> = named.iter().copied().filter(|h| m.free.has(*h)).collect();
-    let enough = relies.into_iter().chain(free).chain(seen).any(|host| find(board, host))
-        || draw_free(board, now, order.media).into_iter().any(|host| find(board, host));
+    let named = m.rarity.iter().flat_map(|r| r.named(order.first / m.unit)).collect::<Vec<_>>();
+    let free: Vec<_> = named.iter().copied().filter(|h| m.free.has(*h)).collect();
+    let some = relies.into_iter().chain(free).chain(seen.into_iter().flatten().copied());
+    let enough = some.into_iter().any(|host| find(board, host))
+        || seen.is_none()
+            && (any_of(board, order.media, |m| &m.free, |board, host| find(board, host))
+                || publisher
+                    .filter(|p| board.media.get(&order.media).is_some_and(|m| m.free.has(*p)))
+                    .is_some_and(|p| find(board, p)));
     if !enough {
         // Who has enough to do now is better than nobody: when a host dies, much may have changed.
-        let Board { media: all, rng, .. } = board;
-        let drawn = all.get(&order.media).map(|m| m.able.draw(DRAW, rng)).unwrap_or_default();
-        let able = |h: &PeerIx| all.get(&order.media).is_some_and(|m| m.able.has(*h));
-        let some: Vec<PeerIx> = named.into_iter().filter(able).chain(drawn).collect();
-        some.into_iter().any(|host| find(board, host));
+        let able = |board: &Board, h: PeerIx| board.media.get(&order.media).is_some_and(|m| m.able.has(h));
+        let _ = named.into_iter().any(|h| able(board, h) && find(board, h))
+            || any_of(board, order.media, |m| &m.able, |board, host| find(board, host));
     }
     // Where the order's own carrier is not known, or the stand-in's, either may be the one that is silent.
     let own = board.detours(now, order.host, order.receiver, BYTES, carrier);

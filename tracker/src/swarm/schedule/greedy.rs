@@ -174,7 +174,7 @@ fn feed_bulk(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> b
                 Help::Willing | Help::Relied => &[Use::Fresh, Use::Help],
             };
             let mut order = |how| {
-                let bytes = order_bulk(now, board, media, (*host, receiver), how, *reach, &hosts);
+                let bytes = order_bulk(now, board, media, (*host, receiver), how, *reach, Some(&hosts));
                 if how == Use::Help && help == Help::Relied {
                     let p = board.peers.get_mut(host);
                     p.into_iter().for_each(|p| p.rely(now, bytes.unwrap_or(0)));
@@ -245,7 +245,7 @@ fn serve(now: Now, board: &mut Board, media: MediaIx, host: PeerIx) {
         let how = if publisher { Use::Fresh } else { Use::Any };
         let receivers = choose::receivers(board, now, media, host);
         let served = [Reach::Soon, Reach::Near, Reach::All].iter().any(|reach| {
-            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), how, *reach, &[]).is_some())
+            receivers.iter().any(|r| order_bulk(now, board, media, (host, *r), how, *reach, None).is_some())
         }) || (publisher && receivers.iter().take(4).any(|r| feed_bulk(now, board, media, *r)));
         if !served {
             break;
@@ -263,7 +263,7 @@ fn order_bulk(
     (host, receiver): (PeerIx, PeerIx),
     how: Use,
     reach: Reach,
-    seen: &[PeerIx],
+    seen: Option<&[PeerIx]>,
 ) -> Option<u64> {
     let m = board.media.get(&media)?;
     let member = m.members.get(&receiver).filter(|x| x.has_open())?;
@@ -305,7 +305,7 @@ fn order_bulk(
     let stand_ins = Vec::new();
     let mut order =
         Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };
-    choose::stand_ins(board, now, &mut order, seen.iter().copied());
+    choose::stand_ins(board, now, &mut order, seen);
     board.issue(now, &order).map(|_| bytes)
 }
 
@@ -343,11 +343,11 @@ fn drop_stale(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) {
     let stale: Vec<u64> = member
         .running
         .iter()
-        .filter(|id| {
+        .filter(|f| {
             let near = |r: &Run| wanted.iter().any(|(a, b)| r.first <= *b && r.last >= *a);
-            board.runs.get(id).is_some_and(|r| droppable(r) && !near(r))
+            board.runs.get(&f.id).is_some_and(|r| droppable(r) && !near(r))
         })
-        .copied()
+        .map(|f| f.id)
         .collect();
     for id in stale {
         board.cancel(id);

@@ -139,7 +139,7 @@ pub(super) fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
             hedge: false,
             stand_ins: Vec::new(),
         };
-        choose::stand_ins(board, now, &mut order, []);
+        choose::stand_ins(board, now, &mut order, None);
         if board.issue(now, &order).is_none() {
             break;
         }
@@ -165,7 +165,7 @@ fn too_late(now: Now, board: &Board, media: MediaIx, receiver: PeerIx, spans: &[
             h.up.seconds(h.up.urgent.saturating_add(before.max(h.up.bytes.saturating_sub(h.up.urgent) / 2)));
         now + Duration::from_secs_f64(eta.min(3600.0)) > span.deadline_of(m, page)
     };
-    let runs = member.running.iter().filter_map(|id| Some((*id, board.runs.get(id)?)));
+    let runs = member.running.iter().filter_map(|f| Some((f.id, board.runs.get(&f.id)?)));
     let old = runs.filter(|(_, r)| r.need != Need::Urgent && now.since(r.made) > SETTLED);
     let slow = old.filter(|(_, r)| spans.iter().any(|s| late(r, s)));
     slow.map(|(id, _)| id).collect()
@@ -259,7 +259,7 @@ fn flight(
 fn make_room(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx) -> bool {
     let Some(down) = board.peers.get(&receiver).map(|p| &p.down) else { return false };
     let running = board.member(media, receiver).map(|m| m.running.as_slice()).unwrap_or_default();
-    let runs = || running.iter().filter_map(|id| Some((*id, board.runs.get(id)?)));
+    let runs = || running.iter().filter_map(|f| Some((f.id, board.runs.get(&f.id)?)));
     let urgent: u64 = runs().filter(|(_, r)| r.need == Need::Urgent).map(|(_, r)| r.left()).sum();
     if urgent > 2 * down.window() {
         return false;

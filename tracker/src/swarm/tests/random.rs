@@ -192,9 +192,10 @@ impl Chaos {
             for (peer, x) in &m.members {
                 assert!(b.peers[peer].media.contains(ix));
                 running += x.running.len() as u64;
-                for id in &x.running {
-                    let r = &b.runs[id];
+                for f in &x.running {
+                    let r = &b.runs[&f.id];
                     assert_eq!((r.state, r.media, r.receiver), (State::Runs, *ix, *peer));
+                    assert_eq!((f.host, f.first, f.last), (r.host(), r.first, r.last));
                     (r.first / m.unit..=r.last / m.unit)
                         .for_each(|u| flying[usize::try_from(u).unwrap()] += 1);
                 }
@@ -208,7 +209,7 @@ impl Chaos {
                 }
                 for p in 0..m.pages() {
                     let here = part.pages.get(p);
-                    let coming = || x.running.iter().any(|id| b.runs[id].first <= p && b.runs[id].last >= p);
+                    let coming = || x.running.iter().any(|f| f.first <= p && f.last >= p);
                     assert_eq!(part.claimed.get(p), here || coming(), "page {p}");
                 }
             }
@@ -244,7 +245,7 @@ impl Chaos {
             let overlap = member
                 .running
                 .iter()
-                .map(|id| &b.runs[id])
+                .map(|f| &b.runs[&f.id])
                 .filter(|o| !o.hedge && o.first <= r.last && o.last >= r.first);
             assert_eq!(overlap.count(), 1, "pages {}-{} run twice", r.first, r.last);
         }
