@@ -79,8 +79,11 @@ fn an_origin_that_gives_once_sends_one_copy() {
         origin = { up = 20.0, once = true }
         yardstick = { run = false }
         crowd = { peers = 30 }";
-    let figures = run(&Scenario::parse(text).unwrap(), Wire::Types).figures;
-    assert!(figures.origin.copies < 1.1, "{} copies", figures.origin.copies);
+    let once = Scenario::parse(text).unwrap();
+    // Of one seed it is 1.03 to 1.17, by chance.
+    let copies = |seed| run(&Scenario { seed, ..once.clone() }, Wire::Types).figures.origin.copies;
+    let mean = (1..=3).map(copies).sum::<f64>() / 3.0;
+    assert!(mean < 1.1, "{mean} copies");
     let helped = Scenario::parse(&text.replace(", once = true", "")).unwrap();
     assert!(run(&helped, Wire::Types).figures.origin.copies > 2.0, "it helps who does not say so");
 }
