@@ -310,7 +310,11 @@ fn kept(media: &Media) -> String {
     if p.held == 0 {
         return "no page arrived, and nothing is kept".to_owned();
     }
-    format!("{} of {} pages are kept: the same command goes on from there", p.held, p.pages)
+    let then = match media.failure() {
+        Some(OpenError::Withdrawn(_) | OpenError::TakenOff) => "for when it is published again",
+        _ => "the same command goes on from there",
+    };
+    format!("{} of {} pages are kept: {then}", p.held, p.pages)
 }
 
 #[cfg(test)]

@@ -91,15 +91,17 @@ impl Mark {
             |one: &str, more: &str| format!("{} {}", self.count, if self.count == 1 { one } else { more });
         Some(match self.reason {
             "altered" => {
-                format!("{} that pages from here were altered", count("receiver says", "receivers say"))
+                format!(
+                    "{} that pages from here were altered (`iceshare verify` tells if files here are broken)",
+                    count("receiver says", "receivers say")
+                )
             }
             "unheeded" => {
                 format!("{} nothing was taken up of", count("order to us that", "orders to us that"))
             }
-            "accuses" => format!(
-                "{} of altered pages from here, too many to be believed",
-                count("accusation", "accusations")
-            ),
+            "accuses" => {
+                format!("{} altered, more than it believes one peer", count("page was told from here as", "pages were told from here as"))
+            }
             "complains" => {
                 "so many failures were told from here that they are not believed any more".to_owned()
             }
@@ -196,13 +198,13 @@ mod tests {
         assert_eq!(
             doubts.as_deref(),
             Some(
-                "the tracker trusts us by 60 %: 1 receiver says that pages from here were altered; 12 orders to us that \
-                 nothing was taken up of"
+                "the tracker trusts us by 60 %: 1 receiver says that pages from here were altered (`iceshare verify` tells if \
+                 files here are broken); 12 orders to us that nothing was taken up of"
             )
         );
         let many = told(1000, 1, 0, 500, &[(MarkReason::ACCUSES, 12)]).doubts();
         assert!(many.is_some_and(|d| {
-            d.ends_with("12 accusations of altered pages from here, too many to be believed")
+            d.ends_with("12 pages were told from here as altered, more than it believes one peer")
         }));
         let word = told(1000, 1, 0, 1000, &[(MarkReason::COMPLAINS, 60)]).doubts();
         assert!(
