@@ -8,6 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -212,6 +213,7 @@ impl Transport for Gated {
 #[derive(Debug)]
 struct Taken {
     peer: PeerId,
+    ip: IpAddr,
     place: Arc<Place>,
     /// Cancelled when it ends.
     end: CancellationToken,
@@ -238,6 +240,11 @@ impl Places {
             .filter(|taken| taken.peer == *peer)
             .map(|taken| taken.place.serve(true))
             .collect()
+    }
+
+    /// Where one of a peer's connections comes from.
+    pub(crate) fn ip(&self, peer: &PeerId) -> Option<IpAddr> {
+        self.lock().values().find(|taken| taken.peer == *peer).map(|taken| taken.ip)
     }
 
     fn leave(&self, id: ConnectionId) {
@@ -291,7 +298,7 @@ impl NetworkBehaviour for Behaviour {
         if let Some((ip, ..)) = wire::socket_of(remote).filter(|_| !wire::is_relayed(local)) {
             let place = Place::new(self.slots.enter(ip).ok_or_else(|| ConnectionDenied::new(Full))?);
             let end = CancellationToken::new();
-            let taken = Taken { peer, place: place.clone(), end: end.clone() };
+            let taken = Taken { peer, ip, place: place.clone(), end: end.clone() };
             self.places.lock().insert(id, taken);
             let until = async move {
                 tokio::select! {

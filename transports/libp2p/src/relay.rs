@@ -1,7 +1,7 @@
 //! A relay for peers behind NATs: circuit relay v2, for whoever runs a tracker. It connects peers that both know it; what
 //! they say to each other is encrypted from end to end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use iceshare::icet::{Identity, Scope};
-use iceshare::net::{Served, SlotLimits};
+use iceshare::net::SlotLimits;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{ListenerId, OrTransport, Transport};
 use libp2p::core::upgrade::Version;
@@ -23,6 +23,10 @@ use tokio_util::sync::CancellationToken;
 use crate::gate::{self, Gated, Places, Rules};
 use crate::transport::Joined;
 use crate::wire;
+
+mod uses;
+
+use uses::Uses;
 
 /// How often a port that is free for TCP but not for UDP is tried again, when any will do.
 const TRIES: usize = 16;
@@ -45,9 +49,9 @@ const CALLERS: usize = 1024;
 /// these let pages through where no punch works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers that are reachable through it at once.
+    /// Peers that are reachable through it at once. Beyond so many, one without circuits goes for a newcomer; if all have circuits, nobody.
     pub reservations: usize,
-    /// Circuits at once.
+    /// Circuits at once; those who come from one network (/24, /48) have half of what is still free at most.
     pub circuits: usize,
     /// Of them, those that one peer has, on either end.
     pub circuits_per_peer: usize,
@@ -161,24 +165,26 @@ impl Relay {
         // It never dials: who calls or is called comes to it.
         let nobody = Rules::new(false, Instant::now());
         let stack = Gated::new(nobody, HANDSHAKES, OrTransport::new(tcp, quic).joined()).boxed();
+        let places = Places::default();
+        let uses = Uses::new(limits, places.clone());
         let config = rates(relay::Config {
-            max_reservations: limits.reservations,
+            // libp2p refuses whoever comes when there are so many, renewals too: `Uses` makes room instead.
+            max_reservations: usize::MAX,
             max_circuits: limits.circuits,
             max_circuits_per_peer: limits.circuits_per_peer,
             max_circuit_duration: limits.circuit_time,
             max_circuit_bytes: limits.circuit_bytes,
             reservation_rate_limiters: Vec::new(),
-            circuit_src_rate_limiters: Vec::new(),
+            circuit_src_rate_limiters: vec![uses.limiter()],
             ..relay::Config::default()
         });
         let connections = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING))
             .with_max_established_per_peer(Some(8));
-        let places = Places::default();
         let places_for = SlotLimits { all: limits.reservations.saturating_add(CALLERS), each: limits.per_ip };
         let behaviour = Behaviour {
             limits: connection_limits::Behaviour::new(connections),
-            gate: gate::Behaviour::new(places_for, places.clone()),
+            gate: gate::Behaviour::new(places_for, places),
             relay: relay::Behaviour::new(me, config),
             identify: identify::Behaviour::new(
                 identify::Config::new(wire::FAMILY.to_owned(), keys.public())
@@ -188,12 +194,8 @@ impl Relay {
             ping: ping::Behaviour::default(),
         };
         let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
-        let mut relay = Relay {
-            swarm: Swarm::new(stack, behaviour, me, settings),
-            uses: Uses::new(places),
-            announce: options.announce,
-            me,
-        };
+        let mut relay =
+            Relay { swarm: Swarm::new(stack, behaviour, me, settings), uses, announce: options.announce, me };
         relay.listen(&options.listen).await?;
         relay.settle().await;
         for ip in &relay.announce {
@@ -312,6 +314,11 @@ impl Relay {
         loop {
             let event = tokio::select! {
                 event = self.swarm.select_next_some() => event,
+                peer = self.uses.displaced() => {
+                    tracing::info!(%peer, "others have its reservation");
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                    continue;
+                }
                 () = stop.cancelled() => return Ok(()),
             };
             match event {
@@ -329,46 +336,6 @@ impl Relay {
                 }
                 _ => {}
             }
-        }
-    }
-}
-
-/// Who has a reservation or a circuit: their connections stay when newcomers come.
-struct Uses {
-    places: Places,
-    reserved: HashMap<PeerId, Vec<Served>>,
-    circuits: HashMap<(PeerId, PeerId), Vec<Vec<Served>>>,
-}
-
-impl Uses {
-    fn new(places: Places) -> Uses {
-        Uses { places, reserved: HashMap::new(), circuits: HashMap::new() }
-    }
-
-    fn hear(&mut self, event: &relay::Event) {
-        match event {
-            relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
-                self.reserved.insert(*src_peer_id, self.places.serve(src_peer_id));
-            }
-            relay::Event::ReservationClosed { src_peer_id }
-            | relay::Event::ReservationTimedOut { src_peer_id } => {
-                self.reserved.remove(src_peer_id);
-            }
-            relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
-                let mut served = self.places.serve(src_peer_id);
-                served.extend(self.places.serve(dst_peer_id));
-                self.circuits.entry((*src_peer_id, *dst_peer_id)).or_default().push(served);
-            }
-            relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } => {
-                let pair = (*src_peer_id, *dst_peer_id);
-                if let Some(all) = self.circuits.get_mut(&pair) {
-                    all.pop();
-                    if all.is_empty() {
-                        self.circuits.remove(&pair);
-                    }
-                }
-            }
-            _ => {}
         }
     }
 }

@@ -471,7 +471,7 @@ impl Driver {
                 if !renewal {
                     tracing::info!(relay = %relay_peer_id, "reachable through a relay");
                 }
-                self.relays.reserved(&relay_peer_id);
+                self.relays.reserved(&relay_peer_id, Instant::now());
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
                 peer_id,

@@ -27,10 +27,10 @@ struct Args {
     /// The key file; it is created if it is not there
     #[arg(long, value_name = "FILE", default_value = "iceshare-relay.key")]
     key: PathBuf,
-    /// Peers that can be reached through it at once
+    /// Peers that can be reached through it at once; beyond so many, one that nobody calls just now goes for a newcomer
     #[arg(long, value_name = "N", default_value_t = Limits::default().reservations)]
     reservations: usize,
-    /// Connections that it carries at once
+    /// Connections that it carries at once; those who call from one network have half of what is still free at most
     #[arg(long, value_name = "N", default_value_t = Limits::default().circuits)]
     circuits: usize,
     /// Of them, those of one peer

@@ -43,6 +43,10 @@ struct Relay {
     addrs: Vec<Multiaddr>,
     state: State,
     failures: u32,
+    /// Since when there is a reservation.
+    reserved: Option<Instant>,
+    /// The last one did not last: others need its places, too.
+    crowded: bool,
     /// Why it is of no use just now.
     trouble: Option<String>,
 }
@@ -62,7 +66,16 @@ impl Relays {
             let addrs = if known { r.at.clone() } else { Vec::new() };
             addrs.iter().for_each(|a| rules.relay(a, wait(a)));
             let state = if known { State::Ready } else { State::Waits(now) };
-            Relay { peer: r.peer, names: r.at.clone(), addrs, state, failures: 0, trouble: None }
+            Relay {
+                peer: r.peer,
+                names: r.at.clone(),
+                addrs,
+                state,
+                failures: 0,
+                reserved: None,
+                crowded: false,
+                trouble: None,
+            }
         });
         let all = all.collect();
         drop(rules);
@@ -134,7 +147,8 @@ impl Relays {
         now: Instant,
     ) -> bool {
         let Some(relay) = self.all.iter_mut().find(|r| r.peer == *peer) else { return false };
-        if matches!(relay.state, State::Listening(_) | State::Closed) {
+        let waits = relay.crowded && matches!(relay.state, State::Waits(until) if now < until);
+        if waits || matches!(relay.state, State::Listening(_) | State::Closed) {
             return true;
         }
         relay.look_from_tcp(at, swarm);
@@ -157,17 +171,28 @@ impl Relays {
         self.all.iter().any(|r| of_host.contains(&r.peer) && soon(r))
     }
 
-    pub(crate) fn reserved(&mut self, relay: &PeerId) {
+    pub(crate) fn reserved(&mut self, relay: &PeerId, now: Instant) {
         self.all.iter_mut().filter(|r| r.peer == *relay).for_each(|r| {
-            (r.failures, r.trouble) = (0, None);
+            r.reserved.get_or_insert(now);
+            r.trouble = None;
         });
     }
 
     /// A reservation, or the hope for it, has ended.
     pub(crate) fn lost(&mut self, listener: ListenerId, reason: io::Result<()>, now: Instant) {
         for relay in self.all.iter_mut().filter(|r| r.state == State::Listening(listener)) {
-            let why =
-                reason.as_ref().err().map_or_else(|| "its connection ended".to_owned(), |e| wire::root(e));
+            let why = match reason.as_ref().err().map(|e| wire::root(e)) {
+                None => "its connection ended".to_owned(),
+                Some(why) if why.starts_with("closed by peer") => {
+                    "it closed the connection: it ended, or has more peers than places".to_owned()
+                }
+                Some(why) => why,
+            };
+            // A relay with too few places gives them in turn: who loses its own soon is not to take another's at once.
+            if let Some(since) = relay.reserved.take() {
+                relay.crowded = now.saturating_duration_since(since) < RETRY.1;
+                relay.failures = if relay.crowded { relay.failures } else { 0 };
+            }
             relay.fail(now, format!("no reservation there: {why}"));
         }
     }
@@ -217,7 +242,7 @@ impl Relay {
 
     fn fail(&mut self, now: Instant, why: String) {
         // Told once: it is tried again and again.
-        if self.failures == 0 {
+        if self.trouble.is_none() {
             let at: Vec<_> = self.names.iter().map(ToString::to_string).collect();
             tracing::warn!(relay = %self.peer, at = at.join(" "), why, "a relay is of no use now; it is tried again");
         } else {

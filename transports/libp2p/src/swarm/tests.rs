@@ -251,6 +251,23 @@ async fn a_relay_that_was_away_is_used_again() {
     again.end().await;
 }
 
+#[tokio::test]
+async fn a_full_relay_has_a_place_for_newcomers() {
+    let relay = relay(9, any(), Limits { reservations: 2, ..Limits::default() }).await;
+    let settings = [("relay", relay.addrs.as_str()), ("punch", "off")];
+    let early = [peer(1, &settings).await, peer(2, &settings).await];
+    let known = [early[0].host(1, vec![]), early[1].host(2, vec![])];
+    // Both have a reservation, and a circuit.
+    assert_eq!(early[0].hear_soon(&known[1]).await, "hello");
+    assert_eq!(early[1].hear_soon(&known[0]).await, "hello");
+    let (host, caller) = (peer(3, &settings).await, peer(4, &settings).await);
+    assert_eq!(caller.hear_soon(&host.host(3, vec![])).await, "hello");
+    for p in early.into_iter().chain([host, caller]) {
+        p.end().await;
+    }
+    relay.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_host_lets_newcomers_in_and_others_go() {
     let host = peer(1, &[("connections", "2")]).await;
