@@ -100,7 +100,10 @@ impl Mark {
                 format!("{} nothing was taken up of", count("order to us that", "orders to us that"))
             }
             "accuses" => {
-                format!("{} altered, more than it believes one peer", count("page was told from here as", "pages were told from here as"))
+                format!(
+                    "{} altered, more than it believes one peer",
+                    count("page was told from here as", "pages were told from here as")
+                )
             }
             "complains" => {
                 "so many failures were told from here that they are not believed any more".to_owned()
