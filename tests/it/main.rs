@@ -2,6 +2,7 @@
 
 mod attacks;
 mod carriers;
+mod codecs;
 mod copied_key;
 mod crash;
 mod down;
