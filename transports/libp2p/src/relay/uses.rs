@@ -158,11 +158,11 @@ impl Uses {
                 let circuit = Circuit { network, _served: served };
                 self.circuits.entry((*src_peer_id, *dst_peer_id)).or_default().push(circuit);
             }
-            relay::Event::CircuitReqDenied { src_peer_id, status, .. } => {
-                // This one says that it was not even counted, or that of the called end's, whose time runs out.
-                if !matches!(status, relay::StatusCode::ResourceLimitExceeded) {
-                    lock(&self.shares).failed(src_peer_id);
-                }
+            // That status says that it was not even counted, or that the called end refused: then its time runs out.
+            relay::Event::CircuitReqDenied { src_peer_id, status, .. }
+                if !matches!(status, relay::StatusCode::ResourceLimitExceeded) =>
+            {
+                lock(&self.shares).failed(src_peer_id);
             }
             relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } => {
                 if let Entry::Occupied(mut all) = self.circuits.entry((*src_peer_id, *dst_peer_id)) {
