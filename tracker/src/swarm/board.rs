@@ -38,6 +38,9 @@ pub(crate) const LAPSE: Duration = Duration::from_secs(2);
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// How long an assignment that ended is remembered, for late acknowledgements and hosts' reports.
 pub(crate) const REMEMBER: Duration = Duration::from_secs(30);
+/// Assignments that are remembered at most of those of which nothing more will be heard, so that a busy tracker's memory is not full of
+/// them.
+const PAST: usize = 32_768;
 /// How long a ticket is good for.
 const TICKET_LIFE_MS: u64 = 120_000;
 /// Least trust of a host.
@@ -340,6 +343,9 @@ impl Board {
         if self.runs.get(&id).is_some_and(over)
             && let Some(run) = self.runs.remove(&id)
         {
+            if self.past.len() >= PAST {
+                self.past.pop_front();
+            }
             self.past.push_back((now, id, run));
         }
     }

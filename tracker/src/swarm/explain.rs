@@ -169,7 +169,7 @@ pub struct Why {
     pub page: PageNo,
     /// In a word.
     pub reason: Reason,
-    /// Assignments that cover the page and run, or ended within the last half minute; the newest first.
+    /// Assignments that cover the page and run, or ended within the last half minute (on a busy tracker: were among the last 32,768); the newest first.
     pub orders: Vec<Ordered>,
     /// Who could send it now, the best first; at most 16.
     pub hosts: Vec<Considered>,

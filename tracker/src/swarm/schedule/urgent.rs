@@ -103,6 +103,9 @@ pub(super) fn feed(now: Now, board: &mut Board, media: MediaIx, receiver: PeerIx
         return;
     }
     let mut spans = spans(now, m, member);
+    if spans.is_empty() {
+        return;
+    }
     for id in too_late(now, board, media, receiver, &spans) {
         board.cancel(id);
         board.end(now, id);
