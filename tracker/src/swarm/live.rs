@@ -39,6 +39,8 @@ const HEARD: Duration = Duration::from_secs(5);
 const STILL: Duration = Duration::from_millis(2500);
 /// While none came for so long and a page, who hears nothing stays where it is: heads come each second, and after the pages they are about.
 const PAUSE: Duration = Duration::from_millis(1300);
+/// Who gave up in a pause may say so for so long after it: a head comes sooner than the pages that others pass on.
+const AFTER: Duration = Duration::from_secs(3);
 /// How long a receiver is not sent again to a host that failed it.
 const AVOID: Duration = Duration::from_secs(10);
 /// Of a line a third is left free: for newcomers' first seconds, for orphans, and for what else it carries.
@@ -239,9 +241,10 @@ impl Live {
         self.resumed.map_or(p.heard, |resumed| p.heard.max(resumed))
     }
 
-    /// Whether the source itself may have fallen silent.
+    /// Whether the source itself may have fallen silent, or had until a moment ago.
     fn pauses(&self, now: Now) -> bool {
         self.moved.is_none_or(|m| now.since(m) >= PAUSE + Duration::from_millis(self.page_ms()))
+            || self.resumed.is_some_and(|resumed| now.since(resumed) < AFTER)
     }
 
     fn goes_on(&self, now: Now) -> bool {

@@ -365,6 +365,30 @@ fn a_host_that_fails_is_left_and_silence_of_the_source_is_nobodys_fault() {
     assert_eq!(standing(&s.w.assigned(conn)).1, identity(1).key());
 }
 
+/// Who says right after a pause that nothing came stays too: the host had nothing, and has it now.
+#[test]
+fn who_gave_up_in_a_pause_stays_where_it_is_when_the_source_goes_on() {
+    let mut s = Station::new();
+    let mut listeners = Vec::new();
+    for n in 2..4 {
+        let conn = s.joins(n, None);
+        listeners.push((conn, standing(&s.w.assigned(conn)).0));
+    }
+    s.goes_on(5, &mut listeners);
+    let child = s.joins(6, None);
+    let orders = s.w.assigned(child);
+    let (run, host) = standing(&orders);
+    assert_ne!(host, identity(1).key());
+    listeners.push((child, run));
+    s.goes_on(3, &mut listeners);
+    s.w.assigned(child);
+    s.w.pass(Duration::from_secs(3));
+    s.goes_on(1, &mut []);
+    let order = orders.iter().find(|a| a.id == run).unwrap();
+    s.w.say(child, report(order, Outcome::Stalled));
+    assert_eq!(standing(&s.w.assigned(child)).1, host);
+}
+
 #[test]
 fn who_falls_behind_is_placed_anew() {
     let mut s = Station::new();
