@@ -1,7 +1,7 @@
 //! Sources that come to us: encoders that stream to an Icecast server stream into a broadcast as well.
 //!
 //! The source protocol of Icecast 2.4: `PUT` with `Expect: 100-continue`, the old `SOURCE`, basic authentication, and
-//! `/admin/metadata`. The body of a source has no length and is often not chunked either, which HTTP does not allow
+//! `/admin/metadata`. The body of a source often has no length and is not chunked either, which HTTP does not allow
 //! (RFC 9112, section 6.3), so this is no HTTP server; heads are parsed by one's parser.
 
 use std::io;
@@ -45,7 +45,7 @@ pub(crate) struct Arrived {
     pub(crate) who: String,
     /// What it sends, until it ends. Dropping this ends it.
     pub(crate) bytes: mpsc::Receiver<Bytes>,
-    /// Takes why it is sent away, before that: it is told.
+    /// Takes why it is sent away, before that: it is told. Dropped when all of it was taken.
     pub(crate) refuse: oneshot::Sender<&'static str>,
 }
 
@@ -63,6 +63,8 @@ pub(crate) struct Title {
 pub(crate) struct Door {
     pub(crate) listen: SocketAddr,
     pub(crate) password: String,
+    /// The password is a random one of ours, which only we can tell.
+    pub(crate) told: bool,
 }
 
 /// Takes one source at a time, and titles beside it. The address that it listens on.
@@ -130,7 +132,8 @@ impl House {
         // Equal hashes are compared in constant time.
         if head.login.is_none_or(|(user, password)| user != USER || blake3::hash(&password) != self.password)
         {
-            if self.tells_of_a_stranger(Instant::now()) {
+            // Some (libshout) ask once without.
+            if head.authorizes && self.tells_of_a_stranger(Instant::now()) {
                 note(format!("{from} was refused: its user name (it is source) or its password is wrong"));
             }
             let more = "WWW-Authenticate: Basic realm=\"IceShare\"\r\n";
@@ -139,7 +142,7 @@ impl House {
             return answer(&mut stream, "401 Unauthorized", more, why).await;
         }
         match method {
-            What::Source { .. } if head.chunked && !head.is_http_1_1 => {
+            What::Source { .. } if head.coding == Coding::Chunks && !head.is_http_1_1 => {
                 answer(&mut stream, "400 Bad Request", "", "HTTP/1.0 knows no chunks").await
             }
             What::Source { .. } if head.content.as_deref().is_some_and(|c| !may_be_ogg(c)) => {
@@ -155,21 +158,31 @@ impl House {
                 };
                 slot.stand(Standing::Served);
                 let version = if head.is_http_1_1 { "HTTP/1.1" } else { "HTTP/1.0" };
-                let go = if continues { "100 Continue" } else { "200 OK" };
-                stream.write_all(format!("{version} {go}\r\n\r\n").as_bytes()).await?;
+                // What says where it ends is answered there. Who sends without an end wants to hear first that it may.
+                let go = match head.coding {
+                    _ if continues => Some("100 Continue"),
+                    Coding::Length(_) => None,
+                    Coding::Open | Coding::Chunks => Some("200 OK"),
+                };
+                if let Some(go) = go {
+                    stream.write_all(format!("{version} {go}\r\n\r\n").as_bytes()).await?;
+                }
+                let answered = go.is_some() && !continues;
                 let (to, bytes) = mpsc::channel(QUEUE);
-                let (refuse, mut refused) = oneshot::channel();
+                let (refuse, refused) = oneshot::channel();
                 let who = head.agent.map_or_else(|| from.to_string(), |a| format!("{a} at {from}"));
                 if self.out.send(Arrived { who, bytes, refuse }).await.is_err() {
                     return Ok(());
                 }
-                let whole = body(&mut stream, begun, head.chunked, &to).await?;
+                let whole = body(&mut stream, begun, head.coding, &to).await?;
                 // Who hears that it is over may come again at once.
-                drop(seat);
-                match refused.try_recv() {
-                    // Who was told 200 already can only be cut off.
-                    Ok(_) if !continues => Ok(()),
-                    Ok(why) => {
+                drop((seat, to));
+                // Who was told 200 already can only be cut off.
+                if answered {
+                    return Ok(());
+                }
+                match timeout(PATIENCE, refused).await {
+                    Ok(Ok(why)) => {
                         answer(&mut stream, UNSUPPORTED, "", why).await?;
                         // A connection that is closed with something unread is reset, and the answer lost.
                         let mut rest = [0; 4096];
@@ -177,10 +190,8 @@ impl House {
                         let _ = timeout(GOODBYE, read).await;
                         Ok(())
                     }
-                    Err(_) if continues && whole => {
-                        answer(&mut stream, "200 OK", "", "the stream was taken").await
-                    }
-                    Err(_) => Ok(()),
+                    _ if whole => answer(&mut stream, "200 OK", "", "the stream was taken").await,
+                    _ => Ok(()),
                 }
             }
             What::Title | What::Other => {
@@ -263,23 +274,24 @@ fn may_be_ogg(content: &str) -> bool {
     !matches!(class, "audio" | "video") || ogg.iter().any(|o| name.contains(o))
 }
 
-/// Hands on what a source sends; whether it came to its end, and was not sent away.
+/// Hands on what a source sends; whether it came to its end, and was not sent away. Nothing behind a length is read.
 async fn body(
     stream: &mut TcpStream,
     mut begun: BytesMut,
-    chunked: bool,
+    coding: Coding,
     to: &mpsc::Sender<Bytes>,
 ) -> io::Result<bool> {
-    let mut chunks = chunked.then(Chunks::default);
+    let mut chunks = Chunks::default();
+    let mut left = if let Coding::Length(len) = coding { len } else { u64::MAX };
     loop {
-        let mut over = false;
-        let bytes = match &mut chunks {
-            None => begun.split().freeze(),
-            Some(chunks) => {
-                let (bytes, last) = chunks.take(&mut begun)?;
-                over = last;
-                bytes
+        let (bytes, over) = match coding {
+            Coding::Open => (begun.split().freeze(), false),
+            Coding::Length(_) => {
+                let n = begun.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= n as u64;
+                (begun.split_to(n).freeze(), left == 0)
             }
+            Coding::Chunks => chunks.take(&mut begun)?,
         };
         if !bytes.is_empty() && to.send(bytes).await.is_err() {
             return Ok(false);
@@ -288,12 +300,13 @@ async fn body(
             return Ok(true);
         }
         begun.reserve(BLOCK);
+        let mut more = (&mut *stream).take(left);
         let read = tokio::select! {
-            read = timeout(PATIENCE, stream.read_buf(&mut begun)) => read,
+            read = timeout(PATIENCE, more.read_buf(&mut begun)) => read,
             () = to.closed() => return Ok(false),
         };
         match read {
-            Ok(Ok(0)) => return Ok(true),
+            Ok(Ok(0)) => return Ok(!matches!(coding, Coding::Length(_))),
             Ok(read) => {
                 read?;
             }
@@ -314,16 +327,27 @@ enum What {
     Other,
 }
 
+/// What tells where a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    /// The end of the connection.
+    Open,
+    Length(u64),
+    Chunks,
+}
+
 /// The head of a request.
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
     what: What,
     method: String,
     is_http_1_1: bool,
-    chunked: bool,
+    coding: Coding,
     agent: Option<String>,
     /// The content type that it announces.
     content: Option<String>,
+    /// It brings a name and a password, or something else in their place.
+    authorizes: bool,
     login: Option<(String, Vec<u8>)>,
     /// Behind the question mark of what is asked for.
     query: String,
@@ -397,14 +421,23 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, &'static str> {
         let user = String::from_utf8(plain.get(..colon)?.to_vec()).ok()?;
         Some((user, plain.get(colon + 1..)?.to_vec()))
     });
+    let coding = match value("Content-Length") {
+        _ if value("Transfer-Encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) => Coding::Chunks,
+        // SOURCE has no length, even where libshout says that it is 0.
+        Some(len) if request.method == Some("PUT") => {
+            Coding::Length(len.parse().map_err(|_| "its Content-Length is no number")?)
+        }
+        _ => Coding::Open,
+    };
     let printable = |a: &str| a.chars().filter(|c| !c.is_control()).take(80).collect::<String>();
     let head = Head {
         what,
         method: request.method.unwrap_or_default().to_owned(),
         is_http_1_1: request.version == Some(1),
-        chunked: value("Transfer-Encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")),
+        coding,
         agent: value("User-Agent").map(printable).filter(|a| !a.is_empty()),
         content: value("Content-Type").map(printable).filter(|a| !a.is_empty()),
+        authorizes: value("Authorization").is_some(),
         login,
         query: query.to_owned(),
     };
@@ -497,10 +530,16 @@ mod tests {
             Some(("source".to_owned(), b"hackme:".to_vec())),
             "a password may have a colon"
         );
-        assert!(!head.chunked);
+        assert!(head.coding == Coding::Open && head.authorizes);
         // libshout
         let head = parsed("PUT /live HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
-        assert!(head.chunked && head.is_http_1_1);
+        assert!(head.coding == Coding::Chunks && head.is_http_1_1);
+        let head = parsed("SOURCE /live HTTP/1.1\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n");
+        assert!(head.coding == Coding::Open && !head.authorizes, "it asks, and would stream over the same");
+        // curl -T
+        assert_eq!(parsed("PUT /l HTTP/1.1\r\nContent-Length: 40000\r\n\r\n").coding, Coding::Length(40_000));
+        let head = parsed("PUT /l HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(head.coding, Coding::Chunks, "the length says nothing then");
         // ices2, BUTT: the old way
         let head = parsed("SOURCE /live HTTP/1.0\r\nice-name: one\r\nexpect: 100-continue\r\n\r\n");
         assert_eq!(head.what, What::Source { continues: false }, "HTTP/1.0 knows no 100");
@@ -512,9 +551,40 @@ mod tests {
         for partial in ["", "PUT", "PUT / HTTP/1.1\r\nExp", "SOURCE / ICE/1.0\r\n"] {
             assert_eq!(parse(partial.as_bytes()), Ok(None), "{partial}");
         }
-        for bad in ["\0", "PUT\r\n\r\n", "PUT / HTTP/2.0\r\n\r\n", "SOURCE pass /live\r\n\r\n"] {
+        for bad in [
+            "\0",
+            "PUT\r\n\r\n",
+            "PUT / HTTP/2.0\r\n\r\n",
+            "SOURCE pass /live\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_where_its_length_says() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut source =
+            TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (mut stream, _) = listener.accept().await.expect("accepted");
+        source.write_all(b"S0123next").await.expect("sent");
+        let (to, mut bytes) = mpsc::channel(QUEUE);
+        let whole = body(&mut stream, BytesMut::from(&b"Ogg"[..]), Coding::Length(8), &to).await;
+        assert!(whole.expect("read"), "whole");
+        let mut next = [0; 4];
+        stream.read_exact(&mut next).await.expect("more");
+        assert_eq!(&next, b"next", "what is behind it is unread");
+        // What came with the head ends there, too, and what is cut short is not whole.
+        assert!(body(&mut stream, BytesMut::from(&b"abcd"[..]), Coding::Length(2), &to).await.expect("read"));
+        drop(source);
+        assert!(!body(&mut stream, BytesMut::new(), Coding::Length(2), &to).await.expect("read"));
+        drop(to);
+        let mut all = Vec::new();
+        while let Some(piece) = bytes.recv().await {
+            all.extend_from_slice(&piece);
+        }
+        assert_eq!(all, b"OggS0123ab");
     }
 
     #[test]

@@ -26,6 +26,8 @@ use crate::recent::Recent;
 const BLOCK: usize = 32 * 1024;
 /// What an encoder is told that sends something else.
 const NO_OGG: &str = "this is no Ogg: set the encoder to Ogg with Opus, Vorbis or FLAC";
+/// Why it is sent away, if it begins like it.
+const NO_PAGE: &str = "no Ogg page came of it";
 /// What a page begins with.
 const OGG: &[u8] = b"OggS";
 /// The first page of a source comes within so many bytes, which are more than a page has, or it is something else than Ogg. Icecast sends
@@ -398,16 +400,21 @@ async fn http(from: &From, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> 
 
 /// Takes one encoder's stream after the other.
 async fn listen(door: Door, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) -> Result<(), String> {
-    let url = format!("icecast://source:{}@{{}}/live", door.password);
+    // A password that its user set stands in no log.
+    let (secret, note_on) = match door.told {
+        true => (format!(":{}", door.password), ""),
+        false => (String::new(), ", with the password that was set"),
+    };
     let (address, mut sources, mut titles) =
         listen_source::open(door).await.map_err(|e| format!("sources cannot come there: {e}"))?;
-    note(format!("waiting for an encoder that streams Ogg to {}", url.replace("{}", &address.to_string())));
+    note(format!(
+        "waiting for an encoder that streams Ogg to icecast://source{secret}@{address}/live{note_on}"
+    ));
     let mut reading = Reading::new(out, &how);
     while let Some(Arrived { who, mut bytes, refuse }) = sources.recv().await {
-        let mut refuse = Some(refuse);
         (reading.splitter, reading.seen, reading.pages) = (Splitter::new(), 0, 0);
         reading.begun = Begun::default();
-        let (mut begun, mut gone, mut quiet) = (false, false, false);
+        let (mut begun, mut quiet, mut away) = (false, false, None);
         loop {
             let piece = tokio::select! {
                 biased;
@@ -432,10 +439,7 @@ async fn listen(door: Door, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) ->
                 note(format!("it comes again of {who}"));
             }
             if !begun && !piece.starts_with(OGG.get(..piece.len()).unwrap_or(OGG)) {
-                note(format!("{who} was sent away, for it sends no Ogg: {}", listen_source::OGG_ONLY));
-                // Gone already: then nobody need be told.
-                refuse.take().map(|refuse| refuse.send(NO_OGG));
-                gone = true;
+                away = Some("it sends no Ogg");
                 break;
             }
             if !std::mem::replace(&mut begun, true) {
@@ -445,22 +449,25 @@ async fn listen(door: Door, how: How, out: mpsc::Sender<(PageHeader, Bytes)>) ->
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(_) => {
-                    note(format!(
-                        "{who} was sent away, for no Ogg page came of it: {}",
-                        listen_source::OGG_ONLY
-                    ));
-                    refuse.take().map(|refuse| refuse.send(NO_OGG));
-                    gone = true;
+                    away = Some(NO_PAGE);
                     break;
                 }
             }
         }
-        if gone {
+        if away.is_none() {
+            if !reading.end().await? {
+                return Ok(());
+            }
+            // What ends before it has a page is no Ogg either.
+            away = (begun && !quiet && reading.pages == 0).then_some(NO_PAGE);
+        }
+        if let Some(why) = away {
+            note(format!("{who} was sent away, for {why}: {}", listen_source::OGG_ONLY));
+            // Gone already: then nobody need be told.
+            let _ = refuse.send(NO_OGG);
             continue;
         }
-        if !reading.end().await? {
-            return Ok(());
-        }
+        drop(refuse);
         let what = match (begun, quiet) {
             (_, true) => format!("nothing came of {who} any more, and its place is free"),
             (true, false) if reading.begun.broke_off() => {

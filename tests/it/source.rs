@@ -22,8 +22,9 @@ pub(crate) fn station_with(network: &Network, more: &[&str]) -> (Proc, String) {
     let tracker = network.tracker.url.as_str();
     let args = ["broadcast", "--tracker", tracker, "--as", "radio/one", "--listen-source", "127.0.0.1:0"];
     let station = network.run("station", &[&args[..], &["--source-password", "s3cret"], more].concat());
+    // The password, which was set, is not told.
     let door = station.error_line("where encoders may come", |l| {
-        let (_, rest) = l.split_once("icecast://source:s3cret@")?;
+        let (_, rest) = l.split_once("icecast://source@")?;
         Some(rest.split('/').next()?.to_owned())
     });
     (station, door)
@@ -156,6 +157,80 @@ fn encoders_of_every_kind_follow_each_other_in_one_broadcast() {
             heard = before;
         }
     }
+}
+
+/// The answer to a request and its body, which comes behind a `100 Continue` if the request waits for one.
+fn put(door: &str, head: &str, body: &[u8]) -> String {
+    let head = format!("PUT /x.ogg HTTP/1.1\nAuthorization: Basic {SECRET}\n{head}\n\n");
+    let until = if head.contains("Expect") { "\r\n\r\n" } else { "" };
+    let (mut stream, said) = say(door, &head, until);
+    assert!(until.is_empty() || said == "HTTP/1.1 100 Continue\r\n\r\n", "{said}");
+    stream.write_all(body).expect("taken");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("an answer");
+    said
+}
+
+#[test]
+fn a_body_that_has_an_end_is_answered_there() {
+    let network = Network::new();
+    let file = network.path("one.opus");
+    opus_like(&file, 40_000, 1200, 1).expect("a source");
+    let file = std::fs::read(file).expect("a file");
+    let (station, door) = station(&network);
+    // No Ogg, and shorter than its first page.
+    for short in ["hello", "Ogg", "OggS and no page"] {
+        let chunk = format!("{:x}\r\n{short}\r\n0\r\n\r\n", short.len());
+        let said = put(&door, "Expect: 100-continue\nTransfer-Encoding: chunked", chunk.as_bytes());
+        assert!(said.starts_with("HTTP/1.1 415 ") && said.contains("no Ogg"), "{short}: {said}");
+        let said = put(&door, &format!("Content-Length: {}", short.len()), short.as_bytes());
+        assert!(said.starts_with("HTTP/1.1 415 ") && said.contains("no Ogg"), "{short}: {said}");
+    }
+    // curl -T FILE, one after the other: the place is free at once.
+    for expect in ["\nExpect: 100-continue", "", ""] {
+        let said = put(&door, &format!("Content-Length: {}{expect}", file.len()), &file);
+        assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.contains("was taken"), "{said}");
+    }
+    link(&station);
+}
+
+#[test]
+fn who_asks_without_a_password_is_no_stranger_and_a_password_that_was_set_is_not_told() {
+    let network = Network::new();
+    let (station, door) = station(&network);
+    // libshout asks so at first.
+    let ask = "SOURCE /live HTTP/1.1\nConnection: keep-alive\nContent-Length: 0\n\n";
+    let (_, said) = say(&door, ask, "\n\n");
+    assert!(said.starts_with("HTTP/1.1 401 ") && said.contains("WWW-Authenticate: Basic"), "{said}");
+    // And then with it, over a body that has no length.
+    let ask = ask.replace("\n\n", &format!("\nAuthorization: Basic {SECRET}\n\n"));
+    let (mut source, said) = say(&door, &ask, "\r\n\r\n");
+    assert_eq!(said, "HTTP/1.1 200 OK\r\n\r\n");
+    let file = network.path("one.opus");
+    opus_like(&file, 40_000, 1200, 1).expect("a source");
+    source.write_all(&std::fs::read(file).expect("a file")).expect("taken");
+    link(&station);
+    assert!(!station.stderr().contains("was refused"), "{}", station.stderr());
+    let (_, said) = say(&door, "SOURCE /live HTTP/1.0\nAuthorization: Basic c291cmNlOngK\n\n", "\n\n");
+    assert!(said.starts_with("HTTP/1.1 401 "), "{said}");
+    station.error_line("that a stranger came", |l| l.contains("was refused").then_some(()));
+    assert!(!station.stderr().contains("s3cret"), "{}", station.stderr());
+    // One of the station's own is.
+    let args = [
+        "broadcast",
+        "--tracker",
+        &network.tracker.url,
+        "--as",
+        "radio/two",
+        "--listen-source",
+        "127.0.0.1:0",
+    ];
+    let own = network.run("own", &args);
+    let password = own.error_line("its password", |l| {
+        let (_, rest) = l.split_once("icecast://source:")?;
+        Some(rest.split('@').next()?.to_owned())
+    });
+    assert_eq!(password.len(), 16);
 }
 
 /// The same of a file that is being written.

@@ -40,7 +40,7 @@ pub(crate) async fn broadcast(
         (Some(from), _) => from.clone(),
         (None, Some(listen)) => {
             let password = args.source_password.clone().map_or_else(new_password, Ok)?;
-            From::Listen(Door { listen, password })
+            From::Listen(Door { listen, password, told: args.source_password.is_none() })
         }
         (None, None) => {
             return Err(Failure::usage(
