@@ -25,6 +25,8 @@ use crate::titles::named;
 const LINGER: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long its answer is waited for: it may be far.
+const ANSWER: Duration = Duration::from_secs(2);
 /// What is told when a broadcast begins anew.
 pub(super) const ANEW: &str = "another program with this key was on the air under this link meanwhile; from now on a new broadcast of ours \
                                is, which has nothing of what was on before";
@@ -257,7 +259,7 @@ async fn over(peer: &Peer, media: &Media, why: &str, stop: &CancellationToken) {
     let mut sent = (peer.stats().served.bytes, Instant::now());
     loop {
         let nobody = async {
-            let info = tokio::time::timeout(LOOK, peer.info(&url)).await;
+            let info = tokio::time::timeout(ANSWER, peer.info(&url)).await;
             matches!(info, Ok(Ok(info)) if info.answer.listeners == 0)
         };
         tokio::select! {

@@ -112,7 +112,7 @@ impl PublishError {
         match error {
             ScanError::Damage(Damage::NotOgg { searched }) => PublishError::NotOgg { file, searched },
             ScanError::Damage(damage) => PublishError::Damaged { file, damages: vec![damage], count: 1 },
-            ScanError::Io { source, .. } => StoreError::io("read", file, source).into(),
+            ScanError::Io { source, .. } => StoreError::reading(file, source).into(),
         }
     }
 }
@@ -192,7 +192,7 @@ fn one(
 ) -> Result<Prepared, PublishError> {
     let file = fs::canonicalize(file).map_err(|e| StoreError::io("find", file, e))?;
     // Before it is opened: opening a pipe would wait for a writer.
-    let meta = fs::metadata(&file).map_err(|e| StoreError::io("read", &file, e))?;
+    let meta = fs::metadata(&file).map_err(|e| StoreError::reading(&file, e))?;
     if !meta.is_file() {
         return Err(PublishError::NotAFile(file));
     }
@@ -231,7 +231,7 @@ pub(crate) fn last_version(store: &Store, id: &MediaId) -> Result<u64, StoreErro
             Err(_) => Err(StoreError::Damaged { path, why: "it is not a number" }),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(StoreError::io("read", path, e)),
+        Err(e) => Err(StoreError::reading(path, e)),
     }
 }
 

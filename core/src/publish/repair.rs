@@ -26,7 +26,7 @@ pub(super) fn repair(from: &Path, to: &Path) -> Result<u64, PublishError> {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(StoreError::io("write", to, e).into()),
         }
-        let same = same(&temp, to).map_err(|e| StoreError::io("read", to, e))?;
+        let same = same(&temp, to).map_err(|e| StoreError::reading(to, e))?;
         let _ = fs::remove_file(&temp);
         if same { Ok(left_out) } else { Err(PublishError::NotTheCopy(to.to_owned())) }
     });
@@ -59,9 +59,9 @@ fn same(a: &Path, b: &Path) -> io::Result<bool> {
 }
 
 fn copy(from: &Path, to: File) -> Result<u64, PublishError> {
-    let reader = File::open(from).map_err(|e| StoreError::io("read", from, e))?;
+    let reader = File::open(from).map_err(|e| StoreError::reading(from, e))?;
     // As any file that the user makes, not as the secret that a temporary file is.
-    let mode = reader.metadata().map_err(|e| StoreError::io("read", from, e))?.permissions();
+    let mode = reader.metadata().map_err(|e| StoreError::reading(from, e))?.permissions();
     to.set_permissions(mode).map_err(|e| StoreError::io("write", from, e))?;
     let mut out = BufWriter::with_capacity(1 << 20, to);
     let scanned = scan_reader(reader, ScanMode::Lenient, |event| match event {

@@ -63,7 +63,7 @@ fn scan_to(
 ) -> Result<(), PublishError> {
     let id = MediaId::of(&identity.key(), &publish.path);
     let fail = |e| PublishError::from(StoreError::io("write", store.published_side(&id), e));
-    let fail_file = |e| PublishError::from(StoreError::io("read", file, e));
+    let fail_file = |e| PublishError::from(StoreError::reading(file, e));
     let mut side = Side::begin(side).map_err(fail)?;
     let reader = File::open(file).map_err(fail_file)?;
     let stamp = Stamp::of(&reader.metadata().map_err(fail_file)?);

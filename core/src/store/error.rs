@@ -130,11 +130,19 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 StoreError::NoSpace { path }
             }
-            io::ErrorKind::PermissionDenied if doing == "read" => StoreError::Unreadable { path, source },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 StoreError::ReadOnly { path, source }
             }
             _ => StoreError::Io { doing, path, source },
+        }
+    }
+
+    /// The same where `path` was only read.
+    #[must_use]
+    pub fn reading(path: impl AsRef<Path>, source: io::Error) -> StoreError {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => StoreError::Unreadable { path: path.as_ref().to_owned(), source },
+            _ => StoreError::io("read", path, source),
         }
     }
 }

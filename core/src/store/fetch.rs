@@ -127,7 +127,7 @@ impl Store {
     ) -> Result<MediaStore, StoreError> {
         let there = fs::symlink_metadata(&part);
         let begun = match Side::open(side_file.try_clone().map_err(|e| StoreError::io("open", side, e))?) {
-            Err(SideError::Io(e)) => return Err(StoreError::io("read", side, e)),
+            Err(SideError::Io(e)) => return Err(StoreError::reading(side, e)),
             Err(SideError::Damaged(why)) if !own => {
                 return Err(StoreError::Damaged { path: side.to_owned(), why });
             }
@@ -174,7 +174,7 @@ impl Store {
             begun.side.read_map(Map::Pages).map_err(fail_side)?
         } else {
             let held = verify_part(&media, &begun.side, &manifest, &known)
-                .map_err(|e| StoreError::io("read", &part, e))?;
+                .map_err(|e| StoreError::reading(&part, e))?;
             begun.side.write_map(Map::Pages, &held, 0, manifest.pages - 1).map_err(fail_side)?;
             held
         };

@@ -136,7 +136,7 @@ impl Store {
             return Ok(None);
         }
         let lock = enter(&dir)?;
-        let fail = |e| StoreError::io("read", &dir, e);
+        let fail = |e| StoreError::reading(&dir, e);
         let head = fs::read(dir.join(MANIFEST)).map_err(fail)?;
         let mut parts = head.splitn(2, |b| *b == b'\n');
         let (Some(of), Some(signed)) = (parts.next(), parts.next()) else { return Ok(None) };

@@ -567,7 +567,7 @@ impl MediaStore {
         let path = output.path.clone();
         files.media.sync_data().map_err(|e| StoreError::io("sync", part, e))?;
         let stamp =
-            files.media.metadata().map(|m| Stamp::of(&m)).map_err(|e| StoreError::io("read", part, e))?;
+            files.media.metadata().map(|m| Stamp::of(&m)).map_err(|e| StoreError::reading(part, e))?;
         // First the side file says that all is there, then the name does: in between, a resume only has to rename again.
         place_side(&files, &path, stamp).map_err(|e| StoreError::io("write", side, e))?;
         disk::rename_new(part, &path).map_err(|e| match e.kind() {

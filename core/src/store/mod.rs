@@ -167,7 +167,7 @@ impl Store {
         let mut ids = Vec::new();
         for folder in FOLDERS {
             let folder = self.dir.join(folder);
-            let fail = |e| StoreError::io("read", &folder, e);
+            let fail = |e| StoreError::reading(&folder, e);
             for entry in fs::read_dir(&folder).map_err(fail)? {
                 let path = entry.map_err(fail)?.path();
                 let id = path.file_stem().and_then(|s| s.to_str()).and_then(MediaId::from_hex);
@@ -240,7 +240,7 @@ impl Store {
     /// If the data directory cannot be read or written.
     pub fn forget_gone(&self) -> Result<Vec<PathBuf>, StoreError> {
         let folder = self.dir.join("placed");
-        let fail = |e| StoreError::io("read", &folder, e);
+        let fail = |e| StoreError::reading(&folder, e);
         let mut gone = Vec::new();
         for entry in fs::read_dir(&folder).map_err(fail)? {
             let record = entry.map_err(fail)?.path();
