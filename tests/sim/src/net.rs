@@ -22,6 +22,19 @@ const PROGRESS: Duration = Duration::from_millis(200);
 /// Of how long the queue before a downlink gets before senders wait.
 const BACKLOG: Duration = Duration::from_millis(100);
 
+/// Round trips of a call through a relay, and of the punch that it agrees on.
+const PUNCH: u32 = 3;
+/// After how long a receiver gives up where no punch works.
+const UNPUNCHED: Duration = Duration::from_secs(3);
+
+/// A number from 0 to 1 that a pair always has (SplitMix64: Steele, Lea and Flood 2014).
+fn chance(a: usize, b: usize) -> f64 {
+    let mut z = ((a as u64) << 32 | b as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) as f64 / u64::MAX as f64
+}
+
 /// A peer's line.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
@@ -125,6 +138,8 @@ pub(crate) struct Node {
     pub(crate) blocked: u32,
     /// Protocols that it speaks, a bit each.
     pub(crate) speaks: u32,
+    /// Whether others reach it without a punch.
+    pub(crate) open: bool,
     pub(crate) death: Option<Death>,
     /// Pages on its disk; none until it has the manifest.
     pub(crate) held: Option<PageMap>,
@@ -193,6 +208,7 @@ impl Net {
             machine: self.nodes.len(),
             blocked: 0,
             speaks: u32::MAX,
+            open: true,
             death: None,
             held: None,
             done: None,
@@ -220,6 +236,17 @@ impl Net {
     /// One way between two nodes.
     pub(crate) fn between(&self, a: usize, b: usize) -> Duration {
         self.nodes[a].line.delay + self.nodes[b].line.delay
+    }
+
+    /// Whether a receiver gets through to a host. Behind NATs the same pair always does or never.
+    fn meet(&self, host: usize, receiver: usize, protocol: usize) -> bool {
+        if self.nodes[host].open {
+            return true;
+        }
+        let punches = self.protocols.get(protocol).map_or(0.0, |p| p.punches);
+        // Who is open calls back.
+        punches > 0.0
+            && (self.nodes[receiver].open || chance(host.min(receiver), host.max(receiver)) < punches)
     }
 
     fn get(&mut self, id: TransferId) -> Option<&mut Transfer> {
@@ -264,7 +291,8 @@ impl Net {
         // A new connection takes round trips before the request.
         let way = self.between(receiver, host);
         let new = self.nodes[receiver].known.insert((host, protocol));
-        let rounds = if new { self.protocols.get(protocol).map_or(1, |p| p.rounds) } else { 0 };
+        let punch = if self.nodes[host].open { 0 } else { PUNCH };
+        let rounds = if new { self.protocols.get(protocol).map_or(1, |p| p.rounds + punch) } else { 0 };
         queue.push(now + (1 + 2 * rounds) * way, NetEvent::Request(id).into());
     }
 
@@ -350,6 +378,11 @@ impl Net {
                 let way = self.between(receiver, host);
                 let h = &self.nodes[host];
                 if (h.blocked | self.nodes[receiver].blocked) >> protocol & 1 == 1 {
+                    return None;
+                }
+                if !self.meet(host, receiver, protocol) {
+                    self.nodes[receiver].known.remove(&(host, protocol));
+                    queue.push(now + UNPUNCHED, NetEvent::Refused(id, Outcome::Unreachable).into());
                     return None;
                 }
                 let answer = match h.death {

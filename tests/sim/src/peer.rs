@@ -24,7 +24,7 @@ pub struct Spec {
     pub intent: Intent,
     /// How it answers requests.
     pub conduct: Conduct,
-    /// Whether others can reach it; if not, its addresses are never proved.
+    /// Whether others can reach it; if not, its addresses are never proved, and only protocols that punch lead to it.
     pub open: bool,
     /// Whether it offers to serve at all.
     pub serves: bool,
@@ -93,14 +93,18 @@ impl Peer {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let declared = |rate: f64| spec.declares.then_some(rate as u64);
         let kind = |p: &Protocol| if p.udp { NetKind::Udp } else { NetKind::Tcp };
-        let offer = |(_, p): (usize, &Protocol)| Offer {
-            name: p.name.parse().expect("a protocol name"),
-            abilities: [Abilities::LIVE, Abilities::OPEN, Abilities::PROOFS, Abilities::ORDERED]
-                .into_iter()
-                .fold(Abilities::PAGES, |a, b| a | b),
-            serves: spec.serves,
-            endpoint: String::new(),
-            dials: Some(kind(p)),
+        let offer = |(_, p): (usize, &Protocol)| {
+            let punches = p.punches > 0.0;
+            let relayed = if punches { Abilities::RELAYED } else { Abilities::PAGES };
+            Offer {
+                name: p.name.parse().expect("a protocol name"),
+                abilities: [Abilities::LIVE, Abilities::OPEN, Abilities::PROOFS, Abilities::ORDERED, relayed]
+                    .into_iter()
+                    .fold(Abilities::PAGES, |a, b| a | b),
+                serves: spec.serves,
+                endpoint: if punches { "at a relay".to_owned() } else { String::new() },
+                dials: Some(kind(p)),
+            }
         };
         let mut kinds: Vec<NetKind> = protocols.iter().map(kind).collect();
         kinds.dedup();

@@ -118,7 +118,9 @@ impl Sim {
     /// Bytes a second that a peer can give to others.
     pub(crate) fn gives(&self, n: usize) -> f64 {
         let s = &self.peers[n].spec;
-        if s.serves && s.open && s.conduct == Conduct::Honest { s.line.up } else { 0.0 }
+        let reached = s.open
+            || self.net.protocols.iter().enumerate().any(|(i, p)| s.speaks >> i & 1 == 1 && p.punches > 0.0);
+        if s.serves && reached && s.conduct == Conduct::Honest { s.line.up } else { 0.0 }
     }
 
     /// Bytes that a player could read on.

@@ -25,13 +25,22 @@ pub struct Protocol {
     pub rounds: u32,
     /// Whether it comes over UDP instead of TCP.
     pub udp: bool,
+    /// Share of pairs behind NATs that meet over it, by a relay that both use; 0: it needs addresses of hosts.
+    pub punches: f64,
 }
 
 impl Protocol {
     /// One that loses nothing and costs nothing.
     #[must_use]
     pub fn named(name: &str) -> Protocol {
-        Protocol { name: name.to_owned(), loss: Vec::new(), processor: 0.0, rounds: 1, udp: false }
+        Protocol {
+            name: name.to_owned(),
+            loss: Vec::new(),
+            processor: 0.0,
+            rounds: 1,
+            udp: false,
+            punches: 0.0,
+        }
     }
 
     /// Share of its packets that are lost now.

@@ -105,7 +105,7 @@ pub struct Class {
     pub share: f64,
     /// Upload of each in Mbit/s.
     pub up: f64,
-    /// Whether others reach them: not those behind a NAT or firewall that lets nobody in.
+    /// Whether others reach them: not those behind a NAT or firewall that lets nobody in, but by protocols that punch.
     pub open: bool,
     /// Whether they offer to serve; free-riders do not.
     pub serves: bool,
@@ -136,6 +136,8 @@ pub struct Protocol {
     pub rounds: Option<u32>,
     /// Whether it comes over UDP instead of TCP.
     pub udp: bool,
+    /// Share of pairs behind NATs that meet over it, by a relay that both use and that carries no pages; 0: it needs addresses of hosts.
+    pub punches: f64,
 }
 
 /// A broadcast.
@@ -351,6 +353,7 @@ impl Scenario {
         for p in &self.protocol {
             ensure!(p.name.parse::<icet::ProtocolName>().is_ok(), "protocol.name: {:?} is none", p.name);
             ensure!(p.processor >= 0.0, "protocol.processor: not negative");
+            ensure!((0.0..=1.0).contains(&p.punches), "protocol.punches: a share of 0 to 1");
             let fine = |[at, loss]: &[f64; 2]| *at >= 0.0 && (0.0..0.9).contains(loss);
             ensure!(p.loss.iter().all(fine), "protocol.loss: pairs of a second and a share of 0 to 0.9");
         }
@@ -429,6 +432,7 @@ impl Scenario {
             processor: p.processor * MBIT,
             rounds: p.rounds.unwrap_or(1),
             udp: p.udp,
+            punches: p.punches,
         };
         let all: Vec<_> = self.protocol.iter().map(known).collect();
         if all.is_empty() { vec![crate::protocol::Protocol::named("http")] } else { all }

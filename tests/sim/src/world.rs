@@ -194,7 +194,7 @@ impl Sim {
         self.net.add(peer.spec.line, peer.spec.conduct);
         let node = &mut self.net.nodes[n];
         node.machine = peer.spec.on.unwrap_or(n);
-        (node.speaks, node.blocked) = (peer.spec.speaks, peer.spec.blocked);
+        (node.speaks, node.blocked, node.open) = (peer.spec.speaks, peer.spec.blocked, peer.spec.open);
         self.keys.insert(peer.identity.key(), n);
         self.peers.push(peer);
         self.drain(n);
