@@ -141,7 +141,9 @@ impl StoreError {
     #[must_use]
     pub fn reading(path: impl AsRef<Path>, source: io::Error) -> StoreError {
         match source.kind() {
-            io::ErrorKind::PermissionDenied => StoreError::Unreadable { path: path.as_ref().to_owned(), source },
+            io::ErrorKind::PermissionDenied => {
+                StoreError::Unreadable { path: path.as_ref().to_owned(), source }
+            }
             _ => StoreError::io("read", path, source),
         }
     }
