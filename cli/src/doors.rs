@@ -94,10 +94,15 @@ fn shut(offers: &[Offer], reach: &[ReachResult]) -> Option<String> {
     } else {
         format!("so others can fetch from here only over {}", open.join(", "))
     };
+    let relay = if serving().any(|o| o.abilities.has(Abilities::RELAYED)) {
+        ""
+    } else {
+        "; or name a relay (README, Behind a NAT)"
+    };
     Some(format!(
         "the tracker cannot reach port {port} of this computer over {names} ({why}), {gives}. To change that, let {names} in at \
          a fixed port (--listen 0.0.0.0:{port}), which the router forwards to this computer and the firewall lets in (it is \
-         tried again after two minutes, and then ever more seldom); or name a relay (README, Behind a NAT)"
+         tried again after two minutes, and then ever more seldom){relay}"
     ))
 }
 
@@ -145,6 +150,12 @@ mod tests {
         let relayed = [offer("libp2p", Tcp, Abilities::PAGES | Abilities::RELAYED)];
         assert_eq!(shut(&relayed, &both), None, "a relay is enough");
         assert_eq!(shut(&[], &both), None, "it serves nothing");
+        let both_ways = [offers.as_slice(), relayed.as_slice()].concat();
+        let said = shut(&both_ways, &both).expect("http and quic are shut");
+        assert!(said.contains("only over libp2p.") && !said.contains("name a relay"), "{said}");
+        assert!(
+            shut(&offers, &both).is_some_and(|said| said.ends_with("or name a relay (README, Behind a NAT)"))
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ struct Args {
     /// The key file; it is created if it is not there
     #[arg(long, value_name = "FILE", default_value = "iceshare-relay.key")]
     key: PathBuf,
-    /// Peers that can be reached through it at once; beyond so many, one that nobody calls just now goes for a newcomer
+    /// Peers that can be reached through it at once, those that only fetch but have set it among them; beyond so many, one that nobody calls just now goes for a newcomer
     #[arg(long, value_name = "N", default_value_t = Limits::default().reservations)]
     reservations: usize,
     /// Connections that it carries at once; those who call from one network have half of what is still free at most

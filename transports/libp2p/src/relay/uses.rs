@@ -99,6 +99,8 @@ pub(super) struct Uses {
     places: Places,
     slots: Slots,
     reserved: HashMap<PeerId, Reservation>,
+    /// Who came when all others had circuits: they get places as soon as circuits end.
+    beyond: Vec<PeerId>,
     /// Until others have their reservations, or they end.
     taken: FuturesUnordered<BoxFuture<'static, Option<PeerId>>>,
     circuits: HashMap<(PeerId, PeerId), Vec<Circuit>>,
@@ -117,6 +119,7 @@ impl Uses {
             places,
             slots: Slots::new(for_reservations),
             reserved: HashMap::new(),
+            beyond: Vec::new(),
             taken: FuturesUnordered::new(),
             circuits: HashMap::new(),
             shares: Arc::new(Mutex::new(Shares::new(limits.circuits))),
@@ -173,6 +176,11 @@ impl Uses {
                         all.remove();
                     }
                 }
+                for peer in std::mem::take(&mut self.beyond) {
+                    if let Some(ip) = self.places.ip(&peer) {
+                        self.reserve(peer, ip);
+                    }
+                }
             }
             _ => {}
         }
@@ -182,8 +190,12 @@ impl Uses {
         if self.reserved.contains_key(&peer) {
             return;
         }
-        // All others have circuits: it is one too many, as connections allow.
-        let Some(slot) = self.slots.enter(ip) else { return };
+        let Some(slot) = self.slots.enter(ip) else {
+            if !self.beyond.contains(&peer) {
+                self.beyond.push(peer);
+            }
+            return;
+        };
         let (place, end) = (Place::new(slot), CancellationToken::new());
         // Who was called once has no more right to it than others: anybody can have itself called.
         drop(place.serve(true));
@@ -243,6 +255,27 @@ mod tests {
         // It has one already.
         uses.reserve(honest, ip(1, 1));
         assert_eq!(uses.slots.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn who_is_beyond_the_places_gets_one_when_a_circuit_ends() {
+        let limits = Limits { reservations: 2, ..Limits::default() };
+        let mut uses = Uses::new(limits, Places::default());
+        let [a, b, c, d] = [1, 2, 3, 4].map(|_| PeerId::random());
+        let ip = IpAddr::from([198, 51, 100, 7]);
+        uses.reserve(a, ip);
+        uses.reserve(b, ip);
+        uses.hear(&relay::Event::CircuitReqAccepted { src_peer_id: a, dst_peer_id: b });
+        uses.reserve(c, ip);
+        uses.reserve(d, ip);
+        assert_eq!((uses.reserved.len(), uses.beyond.len()), (2, 2));
+        assert!(uses.displaced().now_or_never().is_none(), "nobody has to go while they have circuits");
+        // (Nobody has a connection here: whoever is gone gets none.)
+        uses.hear(&relay::Event::CircuitClosed { src_peer_id: a, dst_peer_id: b, error: None });
+        assert!(uses.beyond.is_empty() && uses.displaced().now_or_never().is_none());
+        uses.reserve(c, ip);
+        assert_eq!(uses.displaced().await, a);
+        assert_eq!(uses.reserved.len(), 2);
     }
 
     #[test]

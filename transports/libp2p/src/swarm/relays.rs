@@ -174,7 +174,10 @@ impl Relays {
     pub(crate) fn reserved(&mut self, relay: &PeerId, now: Instant) {
         self.all.iter_mut().filter(|r| r.peer == *relay).for_each(|r| {
             r.reserved.get_or_insert(now);
-            r.trouble = None;
+            if r.trouble.take().is_some() {
+                // As loud as what was told of the trouble.
+                tracing::warn!(relay = %r.peer, "a relay is of use again: others reach this program through it");
+            }
         });
     }
 
@@ -182,11 +185,10 @@ impl Relays {
     pub(crate) fn lost(&mut self, listener: ListenerId, reason: io::Result<()>, now: Instant) {
         for relay in self.all.iter_mut().filter(|r| r.state == State::Listening(listener)) {
             let why = match reason.as_ref().err().map(|e| wire::root(e)) {
-                None => "its connection ended".to_owned(),
-                Some(why) if why.starts_with("closed by peer") => {
-                    "it closed the connection: it ended, or has more peers than places".to_owned()
-                }
-                Some(why) => why,
+                Some(why) if !why.starts_with("closed by peer") => why,
+                _ => "it closed the connection: it ended, or has more peers than places (its operator sets how many, by \
+                      --reservations)"
+                    .to_owned(),
             };
             // A relay with too few places gives them in turn: who loses its own soon is not to take another's at once.
             if let Some(since) = relay.reserved.take() {
