@@ -274,7 +274,8 @@ mod tests {
         uses.hear(&relay::Event::CircuitClosed { src_peer_id: a, dst_peer_id: b, error: None });
         assert!(uses.beyond.is_empty() && uses.displaced().now_or_never().is_none());
         uses.reserve(c, ip);
-        assert_eq!(uses.displaced().await, a);
+        let gone = uses.displaced().await;
+        assert!(gone == a || gone == b);
         assert_eq!(uses.reserved.len(), 2);
     }
 
