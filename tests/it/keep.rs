@@ -1,12 +1,15 @@
 //! A broadcast that becomes a file under its link.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use iceshare_tests::media::opus_like;
 use iceshare_tests::process::same;
 use iceshare_tests::{Network, Proc};
 
-use crate::live::{broadcast, is_a_stretch, until};
+use crate::live::{broadcast, is_a_stretch, pages, until};
 
 #[test]
 fn a_broadcast_that_ends_becomes_a_file_under_its_link() {
@@ -139,4 +142,88 @@ fn who_asks_twice_has_the_whole_file_and_who_comes_late_is_told() {
     late.ends_with(4);
     assert!(late.stderr().contains("no file has taken its place"), "{}", late.stderr());
     assert!(!network.path("none").exists());
+}
+
+/// A broadcast of what comes in through `input`, kept in `kept`.
+fn piped(network: &Network, input: impl Into<std::process::Stdio>, kept: &Path, more: &[&str]) -> Proc {
+    let (tracker, kept) = (network.tracker.url.as_str(), kept.to_string_lossy());
+    let args = ["broadcast", "--tracker", tracker, "--as", "radio/one", "--from", "-", "--keep", &kept];
+    Proc::fed(network.command("station", &[&args, more].concat()), input)
+}
+
+#[test]
+fn all_that_comes_at_once_is_kept() {
+    let network = Network::new();
+    // Half a minute, and many times what the window has.
+    for (name, bytes, window) in [("short", 48_000, "30m"), ("long", 1_200_000, "1m")] {
+        let (source, kept) = (network.path(&format!("{name}.source")), network.path(&format!("{name}.opus")));
+        opus_like(&source, bytes, 1200, 35).expect("a source");
+        let mut station =
+            piped(&network, File::open(&source).expect("a source"), &kept, &["--window", window]);
+        station.error_line("a file", |l| l.contains("sharing 1 file").then_some(()));
+        assert!(station.stderr().contains("all of it is in"), "{}", station.stderr());
+        assert!(same(&source, &kept), "{name}: {} of {bytes} bytes", kept.metadata().map_or(0, |m| m.len()));
+        station.signal("TERM");
+        station.ends_with(0);
+    }
+}
+
+#[test]
+fn what_is_kept_goes_on_behind_a_link_of_setup_only() {
+    let network = Network::new();
+    let (silent, source) = (network.path("silent.opus"), network.path("source.opus"));
+    opus_like(&silent, 6000, 1200, 36).expect("a source");
+    opus_like(&source, 18_600, 1200, 37).expect("a source");
+    let ((silent, setup), (all, _)) = (pages(&silent), pages(&source));
+    let kept = network.path("kept.opus");
+    let (input, mut say) = std::io::pipe().expect("a pipe");
+    let mut station = piped(&network, input, &kept, &[]);
+    let first = [&silent[..setup], &all[..6]].concat();
+    say.write_all(&first.concat()).expect("taken");
+    let is_there = |page: &[u8]| {
+        let kept = std::fs::read(&kept).unwrap_or_default();
+        kept.windows(page.len()).any(|w| w == page)
+    };
+    until("all is kept that came", || is_there(&all[5]));
+    station.kill();
+    for page in &first {
+        assert!(is_there(page), "a page that came is not kept");
+    }
+    let before = std::fs::read(&kept).expect("kept");
+
+    let station = piped(&network, File::open(&source).expect("a source"), &kept, &[]);
+    station.error_line("a file", |l| l.contains("sharing 1 file").then_some(()));
+    assert!(station.stderr().contains("all of it is in"), "{}", station.stderr());
+    let after = std::fs::read(&kept).expect("kept");
+    assert!(after.starts_with(&before) && after.len() > before.len() + 18_600);
+}
+
+#[test]
+fn a_file_goes_on_that_was_begun_later_than_its_broadcast() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 38).expect("a source");
+    let kept = network.path("kept.opus");
+    let name = kept.to_string_lossy().into_owned();
+    let size = || std::fs::metadata(&kept).map_or(0, |m| m.len());
+    let (mut station, url) = broadcast(&network, "station", &source, &["--loop"]);
+    let listener = listener_that_stays(&network, "first", &url);
+    station.kill();
+    drop(listener);
+    let args = ["--loop", "--keep", name.as_str()];
+    let mut last = 0;
+    for begun in [false, true] {
+        let (mut station, _) = broadcast(&network, "station", &source, &args);
+        assert_eq!(station.stderr().contains("is new: it gets what comes from now on"), !begun);
+        until("more is kept", || size() > last + 4000);
+        if begun {
+            station.signal("INT");
+            let what = "what was kept of it is in";
+            station.error_line("what there is", |l| l.contains(what).then_some(()));
+        } else {
+            station.kill();
+        }
+        last = size();
+    }
+    network.run("check", &["verify", &name]).ends_with(0);
 }

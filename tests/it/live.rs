@@ -10,7 +10,7 @@ use iceshare_tests::media::opus_like;
 use iceshare_tests::{Network, PATIENCE, Proc, have};
 
 /// The pages of a file, and how many of them are setup.
-fn pages(file: &Path) -> (Vec<Bytes>, usize) {
+pub(crate) fn pages(file: &Path) -> (Vec<Bytes>, usize) {
     let mut splitter = Splitter::new();
     splitter.push(std::fs::read(file).expect("a file").into());
     splitter.gap();

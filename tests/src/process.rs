@@ -60,10 +60,18 @@ impl Proc {
     ///
     /// # Panics
     /// If it cannot be started.
-    pub fn start(mut command: Command) -> Proc {
+    pub fn start(command: Command) -> Proc {
+        Proc::fed(command, Stdio::null())
+    }
+
+    /// The same, with this as its standard input.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn fed(mut command: Command, input: impl Into<Stdio>) -> Proc {
         let name =
             Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
         let (tx, ended) = channel();
         let (out, err) = (Arc::<Said>::default(), Arc::<Said>::default());

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::keep::Keep;
+use super::keep::{Keep, Pace};
 use crate::args;
 use crate::config::Settings;
 use crate::doors;
@@ -101,6 +101,7 @@ async fn on_air(
         window: Window { time: args.window, ..Window::default() },
         ..BroadcastOptions::new(args.path.clone())
     };
+    let window = options.window;
     let keeps = keep.is_some();
     let mut signals = Signals::new();
     // Once it is cancelled, no more pages are taken, as if the source had ended.
@@ -117,7 +118,7 @@ async fn on_air(
                 return Err(why);
             }
             if broadcast.resumed() {
-                keep.say_what_lacks();
+                keep.begins_now(&media);
             }
         }
         if !told {
@@ -128,6 +129,7 @@ async fn on_air(
         note(format!(
             "{begins}; Ctrl-C ends it, SIGTERM only interrupts it: then the same command goes on with it"
         ));
+        let pace = keep.as_ref().map(|keep| keep.pace(&media, window));
         let writing = async {
             match keep.as_mut() {
                 Some(keep) => keep.all(&media).await,
@@ -138,7 +140,7 @@ async fn on_air(
         for (header, bytes) in &source.first {
             now.page(header, bytes);
         }
-        let run = broadcast.run(source.first, until(source.pages, now, enough.clone()), |_| note(ANEW));
+        let run = broadcast.run(source.first, until(source.pages, now, pace, enough.clone()), |_| note(ANEW));
         tokio::pin!(run, writing);
         let written = tokio::select! {
             ended = &mut run => {
@@ -175,8 +177,8 @@ async fn on_air(
                     return written;
                 };
                 let why = format!(
-                    "{why}; all of it is in {}; those who listen get the rest, then the file takes its place under its link",
-                    keep.name()
+                    "{why}; {}; those who listen get the rest, then the file takes its place under its link",
+                    keep.what()
                 );
                 let identity = &kept.claim.key.identity;
                 let both = async {
@@ -189,7 +191,7 @@ async fn on_air(
                 }
                 media.withdraw(false);
                 if stop.is_cancelled() {
-                    let left = format!("stopped at once: all of the broadcast is in {}, which is not shared", keep.name());
+                    let left = format!("stopped at once: {}, which is not shared", keep.what());
                     return Err(Failure::with(INTERRUPTED, left));
                 }
                 keep.share(peer, identity, tracker, (args.path.clone(), args.title.clone()), stop).await
@@ -227,14 +229,20 @@ impl Signals {
     }
 }
 
-/// The pages of a source, until `enough`; says when it changes its codecs.
-fn until(mut pages: Pages, mut now: NowOn, enough: CancellationToken) -> Pages {
+/// The pages of a source, until `enough`, no faster than they are kept; says when it changes its codecs.
+fn until(mut pages: Pages, mut now: NowOn, mut pace: Option<Pace>, enough: CancellationToken) -> Pages {
     let (out, taken) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
+            let next = async {
+                if let Some(pace) = &mut pace {
+                    pace.wait().await;
+                }
+                pages.recv().await
+            };
             let page = tokio::select! {
                 () = enough.cancelled() => None,
-                page = pages.recv() => page,
+                page = next => page,
             };
             let Some(page) = page else { break };
             now.page(&page.0, &page.1);
