@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
+use iceshare::html::is_bidi_control;
 use iceshare::live::TitleError;
 use iceshare::net::{Slot, SlotLimits, Slots, Standing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +36,8 @@ const QUEUE: usize = 16;
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Of wrong passwords is told so often at most.
 const STRANGER: Duration = Duration::from_secs(10);
+/// Bytes of a title and of an artist at most.
+const TITLE: usize = iceshare::icet::limits::TITLE;
 /// The user name that encoders send if none is set.
 const USER: &str = "source";
 
@@ -236,12 +239,14 @@ impl House {
     }
 }
 
-/// The tags that a request for a title names: `song`, or `artist` and `title`.
+/// The tags that a request for a title names: `song`, or `artist` and `title`; cut to what heads carry, since longer ones are shown nowhere.
 fn tags(query: &str) -> Result<Vec<(String, String)>, String> {
     let fields: Vec<(&str, String)> =
         query.split('&').filter_map(|f| f.split_once('=')).map(|(n, v)| (n, plain(v))).collect();
     let get = |name: &str| {
-        fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.trim().to_owned()).filter(|v| !v.is_empty())
+        let value = fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.trim())?;
+        let value = value.get(..value.floor_char_boundary(TITLE)).unwrap_or_default().trim_end();
+        Some(value.to_owned()).filter(|v| !v.is_empty())
     };
     if get("mode").is_some_and(|mode| mode != "updinfo") {
         return Err("only mode=updinfo is known here".to_owned());
@@ -251,13 +256,14 @@ fn tags(query: &str) -> Result<Vec<(String, String)>, String> {
     Ok(artist.into_iter().chain([("TITLE".to_owned(), title)]).collect())
 }
 
-/// Text as forms send it: UTF-8, or Latin-1 from older programs.
+/// Text as forms send it: UTF-8, or Latin-1 from older programs. Of characters that steer a terminal or turn the reading direction
+/// nothing goes into the stream.
 fn plain(coded: &str) -> String {
     let spaced = coded.replace('+', " ");
     let bytes: Vec<u8> = percent_encoding::percent_decode_str(&spaced).collect();
     let text =
         String::from_utf8(bytes).unwrap_or_else(|e| e.as_bytes().iter().map(|b| char::from(*b)).collect());
-    text.chars().filter(|c| !c.is_control()).collect()
+    text.chars().filter(|c| !c.is_control() && !is_bidi_control(*c)).collect()
 }
 
 const UNSUPPORTED: &str = "415 Unsupported Media Type";
@@ -614,7 +620,18 @@ mod tests {
         let both = tags("mount=/l&mode=updinfo&charset=UTF-8&artist=X&title=Y");
         assert_eq!(both, Ok(vec![tag("ARTIST", "X"), tag("TITLE", "Y")]));
         assert_eq!(tags("song=%FCber%0a"), Ok(vec![tag("TITLE", "über")]), "Latin-1");
-        for none in ["", "mode=updinfo", "song=", "song=+", "mode=other&song=x"] {
+        let turned = tags("song=abc%E2%80%AEgpj.exe%D8%9C%E2%81%A6");
+        assert_eq!(turned, Ok(vec![tag("TITLE", "abcgpj.exe")]), "what it is called is what it looks like");
+        for len in [TITLE, TITLE + 1, 1016, 4096, 5000] {
+            let long = tags(&format!("artist=y{0}&title=x{0}", "%C3%BC".repeat(len / 2)));
+            let cut = "ü".repeat((TITLE - 1) / 2);
+            assert_eq!(
+                long,
+                Ok(vec![tag("ARTIST", &format!("y{cut}")), tag("TITLE", &format!("x{cut}"))]),
+                "{len}"
+            );
+        }
+        for none in ["", "song=%E2%80%AE", "mode=updinfo", "song=", "song=+", "mode=other&song=x"] {
             assert!(tags(none).is_err(), "{none}");
         }
     }

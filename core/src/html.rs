@@ -1,5 +1,12 @@
 //! Strangers' text in HTML, for the pages that programs built on this crate show.
 
+/// Whether a character turns the reading direction and is nothing by itself (Unicode's property `Bidi_Control`): a title that has some
+/// can look like another one.
+#[must_use]
+pub fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text for an element or a quoted attribute. Control characters and those that turn the reading direction are left out.
 #[must_use]
 pub fn escaped(text: &str) -> String {
@@ -11,8 +18,7 @@ pub fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            c if c.is_control() => {}
+            c if c.is_control() || is_bidi_control(c) => {}
             c => out.push(c),
         }
     }
@@ -25,7 +31,7 @@ mod tests {
 
     #[test]
     fn markup_stays_text() {
-        let title = "</title><script>alert('x')</script>&\u{1b}[31m\u{202e}{{nonce}}";
+        let title = "</title><script>alert('x')</script>&\u{1b}[31m\u{202e}{{nonce}}\u{61c}\u{2069}";
         assert_eq!(
             escaped(title),
             "&lt;/title&gt;&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;[31m{{nonce}}"

@@ -129,7 +129,7 @@ fn a_title_that_an_encoder_s_user_sets_is_in_the_stream() {
     };
     assert!(set("too+early").contains("<return>0</return>"), "nobody is on the air");
     let _encoder = encoder("s3cret", &door);
-    let (mut listener, out) = network.get("listener", &link(&station), &["--for", "6s"]);
+    let (mut listener, out) = network.get("listener", &link(&station), &["--for", "8s"]);
     let deadline = std::time::Instant::now() + iceshare_tests::PATIENCE;
     let heard = |bytes: u64| {
         while std::fs::metadata(&out).map_or(0, |m| m.len()) < bytes {
@@ -138,7 +138,8 @@ fn a_title_that_an_encoder_s_user_sets_is_in_the_stream() {
         }
     };
     heard(4_000);
-    for song in ["one", "t%C3%BCo+%26+more"] {
+    let long = "x".repeat(2000);
+    for song in ["one", "t%C3%BCo+%26+more", "abc%E2%80%AEgpj.exe", &long] {
         let said = set(song);
         assert!(said.contains("<return>1</return>"), "{said}");
         let more = std::fs::metadata(&out).map_or(0, |m| m.len()) + 4_000;
@@ -147,9 +148,11 @@ fn a_title_that_an_encoder_s_user_sets_is_in_the_stream() {
     let (_, said) = say(&door, "GET /admin/metadata?mode=updinfo&song=x HTTP/1.0\n\n", "\n\n");
     assert!(said.starts_with("HTTP/1.1 401 "), "{said}");
     listener.ends_with(0);
-    assert_eq!(titles(&out), ["one", "tüo & more"]);
+    assert_eq!(titles(&out), ["one", "tüo & more", "abcgpj.exe", &long[..256]]);
+    // What is too long for heads is cut, and not left out.
+    listener.error_line("the long title", |l| l.starts_with("now: xxx").then_some(()));
     let (sound, whole) = (ffmpeg(&out), ffmpeg(&tone(&network)));
-    assert!(sound.len() >= 6 * 16_000, "{} samples", sound.len());
+    assert!(sound.len() >= 8 * 16_000, "{} samples", sound.len());
     let from = whole.windows(64).position(|w| *w == sound[..64]).expect("a place in the tone");
     assert!(whole[from..].starts_with(&sound), "a gap, a repeat, or another sound");
 }

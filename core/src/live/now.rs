@@ -1,5 +1,6 @@
 //! What is on, as the stream itself says it: the tags of its present link. Sans-IO.
 
+use crate::html::is_bidi_control;
 use crate::ogg::{Codec, Comments, PageHeader, Timeline};
 
 /// A title has so many bytes at most; what is longer is cut.
@@ -55,10 +56,11 @@ impl NowOn {
     }
 }
 
-/// Artist and title, as far as they are there.
+/// Artist and title, as far as they are there, without what turns the reading direction.
 pub(super) fn title(comments: &Comments) -> Option<String> {
     let parts: Vec<&str> = ["ARTIST", "TITLE"].into_iter().filter_map(|n| comments.get(n)).collect();
     let mut title = parts.join(" - ");
+    title.retain(|c| !is_bidi_control(c));
     title.truncate(title.floor_char_boundary(TITLE));
     (!title.is_empty()).then_some(title)
 }
@@ -83,6 +85,7 @@ mod tests {
             let tags = match i {
                 3 => vec![("ARTIST", "a".to_owned()), ("TITLE", "b".to_owned())],
                 5 => vec![("TITLE", "ü".repeat(200))],
+                6 => vec![("TITLE", "abc\u{202e}gpj.exe\u{61c}".to_owned())],
                 7 => vec![("ALBUM", "c".to_owned())],
                 _ => Vec::new(),
             };
@@ -92,6 +95,9 @@ mod tests {
             let header = PageHeader::parse(&page).unwrap();
             titles.page(&header, page).iter().for_each(|(h, p)| look(h, p));
         }
-        assert_eq!(told, [Some("a - b".to_owned()), Some("ü".repeat(128)), None]);
+        assert_eq!(
+            told,
+            [Some("a - b".to_owned()), Some("ü".repeat(128)), Some("abcgpj.exe".to_owned()), None]
+        );
     }
 }

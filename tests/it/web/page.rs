@@ -80,7 +80,7 @@ fn the_page_shows_the_swarm_and_does_what_its_operator_says() {
     for (file, seed, bytes) in [(&file, 10, 2_000_000), (&slow, 12, 4_000_000)] {
         media::opus_like(file, bytes, 4200, seed).unwrap_or_else(|e| panic!("{e}"));
     }
-    let (_publisher, url) = net.publish("publisher", &file, &["--title", TITLE]);
+    let (_publisher, url) = net.publish("publisher", &file, &["--title", &format!("{TITLE}\u{202e}\u{61c}")]);
     // So slow that it is under way until the end of the test.
     let (_slow, slow_url) = net.publish("slow", &slow, &["--up", "15kB"]);
     let (_never, _) = net.get("never", &slow_url, &[]);
@@ -98,7 +98,7 @@ fn the_page_shows_the_swarm_and_does_what_its_operator_says() {
         )
     };
     let title = browser.eval(&format!("{}.querySelector('.name').textContent", row("song one.opus")));
-    assert_eq!(title, TITLE, "a title is text");
+    assert_eq!(title, TITLE, "a title is text, and turns nothing");
     browser.eval(&format!("{}.querySelector('.name').click()", row("slow.opus")));
     browser
         .until("that swarm", "document.getElementById('swarm-title').textContent === 'Swarm of slow.opus'");

@@ -9,22 +9,26 @@ const state = { q: '', pages: 1, port: null, shown: null, token: null };
 // The name of SVG, as the page's own picture has it.
 const SVG = $('picture').namespaceURI;
 
+// Without what turns the reading direction, or a title could look like another one.
+const plain = (x) => (typeof x === 'string' ? x.replace(/\p{Bidi_Control}/gu, '') : x);
+
 function element(tag, className, ...children) {
   const e = document.createElement(tag);
   if (className) e.className = className;
-  e.append(...children);
+  e.append(...children.map(plain));
   return e;
 }
 
 function drawn(tag, attributes, ...children) {
   const e = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) e.setAttribute(name, value);
-  e.append(...children);
+  for (const [name, value] of Object.entries(attributes)) e.setAttribute(name, plain(value));
+  e.append(...children.map(plain));
   return e;
 }
 
 // Only what changed: a screen reader announces every change of a status.
-function say(id, text) {
+function say(id, words) {
+  const text = plain(words);
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
