@@ -189,11 +189,13 @@ impl Abilities {
         self.0 & other.0 == other.0
     }
 
-    /// Whether a protocol with these carries live media: an open-ended set of pages in order, and the records of them as they come.
+    /// Whether a protocol with these carries live media: an open-ended set of pages, in order or so that what is missing of them is known, and
+    /// the records of them as they come.
     #[must_use]
     pub fn carries_live(self) -> bool {
-        let all = [Abilities::LIVE, Abilities::PAGES, Abilities::OPEN, Abilities::PROOFS, Abilities::ORDERED];
-        all.into_iter().all(|a| self.has(a))
+        let all = [Abilities::LIVE, Abilities::PAGES, Abilities::OPEN, Abilities::PROOFS];
+        let either = [Abilities::ORDERED, Abilities::SPANS];
+        all.into_iter().all(|a| self.has(a)) && either.into_iter().any(|a| self.has(a))
     }
 
     /// Name of each known bit, in their order.

@@ -127,7 +127,7 @@ fn over_each_protocol_alone_a_broadcast_is_heard_over_lossy_lines_without_a_stal
         eprintln!("over {over}: {said}");
     };
     std::thread::scope(|s| {
-        for over in ["http", "quic", "libp2p"] {
+        for over in ["http", "quic", "udp", "libp2p"] {
             s.spawn(move || crowd(over));
         }
     });

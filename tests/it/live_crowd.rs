@@ -129,7 +129,7 @@ fn over_each_protocol_alone_nobody_waits() {
         }
     };
     std::thread::scope(|s| {
-        for transport in ["http", "quic", "libp2p"] {
+        for transport in ["http", "quic", "udp", "libp2p"] {
             s.spawn(move || over(transport));
         }
     });

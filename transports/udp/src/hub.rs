@@ -146,7 +146,7 @@ impl Hub {
         let mut state = self.lock();
         let window = HELD / (state.readers.len() as u64 + 1);
         let window = window.clamp(LEAST.min(self.config.window), self.config.window);
-        let found = state.endpoint.find(now, &peer);
+        let found = state.endpoint.find(now, &peer, addrs);
         let id = found.unwrap_or_else(|| state.endpoint.connect(now, peer, addrs));
         let association = state.endpoint.association(id)?;
         let window = association.reading_window(window);

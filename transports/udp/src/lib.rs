@@ -82,6 +82,7 @@ impl PayloadProtocol for Udp {
             Abilities::PROOFS,
             Abilities::PROVES_KEY,
             Abilities::SPANS,
+            Abilities::LIVE,
         ]
         .into_iter()
         .fold(Abilities::PAGES, |a, b| a | b)

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use iceshare::icet::stream::{EndCode, PagesRequest};
-use iceshare::icet::{PageNo, PeerKey};
+use iceshare::icet::{PageNo, PeerKey, frame};
 use iceshare::protocol::{Span, What};
 use iceshare::serve::{Again, Chunk, Plan, SLICES, Source, Supply, SupplyError, plan_around_holes, slices};
 use iceshare::shelf::Ask;
@@ -66,6 +66,8 @@ enum Shape {
     Spans(Vec<Span>),
     Bytes,
     Slices(u64, u64),
+    /// Batches of live media: that of this page, and all after it.
+    Batches(PageNo),
 }
 
 /// A request that was admitted.
@@ -87,7 +89,7 @@ impl Job {
         let PagesRequest { path, media, version, what, ticket } = request;
         let shelf = hub.shelf().ok_or(EndCode::NO_MEDIA)?;
         let media = shelf.find_id(&media).ok_or(EndCode::NO_MEDIA)?;
-        if media.is_live() || media.path() != &path || media.manifest().version != version {
+        if media.path() != &path || media.manifest().version != version {
             return Err(EndCode::NO_MEDIA);
         }
         let planned = plan_around_holes(&media, &what).map_err(|e| match e {
@@ -107,6 +109,10 @@ impl Job {
         let code = if short { EndCode::MISSING } else { EndCode::COMPLETE };
         let first = first_page(&source);
         let (shape, at, end) = match &covered {
+            // These end where the broadcast does.
+            What::Pages(set) if media.is_live() && matches!(source, Source::Pages(_)) => {
+                (Shape::Pages(Some(*set)), set.next_from(0).unwrap_or(set.first) * UNIT, 0)
+            }
             What::Pages(set) => {
                 let last = set.last.unwrap_or(total.saturating_sub(1));
                 (Shape::Pages(Some(*set)), set.next_from(0).unwrap_or(set.first) * UNIT, (last + 1) * UNIT)
@@ -114,6 +120,7 @@ impl Job {
             // It ends where it ends.
             What::Time { .. } => (Shape::Pages(None), first.unwrap_or(0) * UNIT, 0),
             What::Bytes { first, last } => (Shape::Bytes, *first, last.map_or(0, |l| l + 1)),
+            What::Proofs { first, .. } if media.is_live() => (Shape::Batches(*first), first * UNIT, 0),
             What::Proofs { first, last } => (Shape::Slices(*first, *last), first * UNIT, (last + 1) * UNIT),
             What::Spans(spans) => {
                 let place = |s: &Span, n: u32| s.page * UNIT + u64::from(s.offset + n);
@@ -136,6 +143,7 @@ impl Job {
     async fn run(&mut self, hub: &Hub, waiting: &Waiting, mut supply: Supply) -> Result<End, EndCode> {
         let result = match self.shape {
             Shape::Slices(first, last) => self.slices(hub, waiting, first, last).await,
+            Shape::Batches(first) => self.batches(hub, waiting, &mut supply, first).await,
             _ => self.bytes(hub, waiting, &mut supply).await,
         };
         match result {
@@ -149,8 +157,31 @@ impl Job {
     async fn bytes(&mut self, hub: &Hub, waiting: &Waiting, supply: &mut Supply) -> Result<(), SupplyError> {
         while let Some(room) = self.room(hub, waiting).await {
             let Some(chunk) = supply.next_within(room).await? else { break };
-            let parts = self.cut(chunk);
+            let (parts, all) = self.cut(chunk);
             hub.with(self.id.0, |a| parts.into_iter().for_each(|part| a.supply(self.id.1, part)));
+            if !all {
+                // The window of live media moved past it meanwhile: the rest cannot be named.
+                return Err(SupplyError::Gone(self.at / UNIT));
+            }
+        }
+        Ok(())
+    }
+
+    /// Batches as they come, each a unit that has the number of its first page.
+    async fn batches(
+        &mut self,
+        hub: &Hub,
+        waiting: &Waiting,
+        supply: &mut Supply,
+        first: PageNo,
+    ) -> Result<(), SupplyError> {
+        let mut next = first;
+        while self.room(hub, waiting).await.is_some() {
+            let Some(chunk) = supply.next().await? else { break };
+            let part = Part { place: next * UNIT, bytes: chunk.bytes, last: true };
+            self.at = (next + 1) * UNIT;
+            hub.with(self.id.0, |a| a.supply(self.id.1, part));
+            next = self.media.batch_of(next).map(|b| b.next()).ok_or(SupplyError::Gone(next))?;
         }
         Ok(())
     }
@@ -193,14 +224,14 @@ impl Job {
         }
     }
 
-    /// Cuts bytes of the media where their pages end.
-    fn cut(&mut self, chunk: Chunk) -> Vec<Part> {
+    /// Cuts bytes of the media where their pages end; whether that is all of them.
+    fn cut(&mut self, chunk: Chunk) -> (Vec<Part>, bool) {
         let mut bytes = chunk.bytes;
         let mut parts = Vec::with_capacity(bytes.len() / 2048 + 1);
         if let Shape::Bytes = self.shape {
             parts.push(Part { place: self.at, bytes: bytes.clone(), last: false });
             self.at += bytes.len() as u64;
-            return parts;
+            return (parts, true);
         }
         if let Some(page) = chunk.page {
             self.at = page * UNIT;
@@ -214,8 +245,7 @@ impl Job {
             let left = self.spans.front().map_or(len.saturating_sub(offset), |s| u64::from(s.len));
             let n = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
             if n == 0 {
-                // The records contradict the plan: the rest cannot be named.
-                break;
+                return (parts, false);
             }
             let last = offset + n as u64 == len;
             parts.push(Part { place: self.at, bytes: bytes.split_to(n), last });
@@ -235,7 +265,7 @@ impl Job {
                 _ => (page + 1) * UNIT,
             };
         }
-        parts
+        (parts, true)
     }
 }
 
@@ -319,6 +349,10 @@ async fn repair(
                 Shape::Slices(..) => {
                     let known = slices(media, n, n).await?.into_iter().next();
                     known.map(|(_, bytes)| (bytes.len() as u64, Some(bytes)))
+                }
+                Shape::Batches(first) => {
+                    let known = media.batch_of(n).filter(|b| b.first.max(*first) == n);
+                    known.map(|b| frame::encode(b.signed())).map(|bytes| (bytes.len() as u64, Some(bytes)))
                 }
                 _ => media.span(n).filter(|_| media.has(n)).map(|s| (u64::from(s.record.len), None)),
             };

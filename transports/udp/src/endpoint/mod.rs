@@ -130,10 +130,12 @@ impl Endpoint {
         }
     }
 
-    /// An association with `peer` that takes new requests, if there is one.
+    /// An association with `peer`, who is said to be at `addrs`, that takes new requests, if there is one. One that leads elsewhere
+    /// is none: a program that was killed may be back at another port.
     #[must_use]
-    pub fn find(&self, now: Now, peer: &PeerKey) -> Option<AssocId> {
-        let with = self.associations.values().filter(|a| a.peer() == *peer && a.is_fresh(now));
+    pub fn find(&self, now: Now, peer: &PeerKey, addrs: &[SocketAddr]) -> Option<AssocId> {
+        let leads = |a: &&Association| a.peer() == *peer && addrs.contains(&a.remote());
+        let with = self.associations.values().filter(leads).filter(|a| a.is_fresh(now));
         with.max_by_key(|a| (a.is_open(), a.heard(), a.id())).map(Association::id)
     }
 

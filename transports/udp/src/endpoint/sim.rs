@@ -307,8 +307,10 @@ impl Net {
     pub(crate) fn fetch(&mut self, of: usize, host: usize, set: PageSet, window: u64) -> (AssocId, u64) {
         let (key, at) = (self.sides[host].key, self.sides[host].at);
         let side = &mut self.sides[of];
-        let id =
-            side.endpoint.find(self.now, &key).unwrap_or_else(|| side.endpoint.connect(self.now, key, &[at]));
+        let id = side
+            .endpoint
+            .find(self.now, &key, &[at])
+            .unwrap_or_else(|| side.endpoint.connect(self.now, key, &[at]));
         let what = What::Pages(set);
         let request = iceshare::icet::stream::PagesRequest {
             path: "a/b.opus".parse().unwrap(),
