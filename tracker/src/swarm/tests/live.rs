@@ -70,6 +70,19 @@ impl Station {
         s
     }
 
+    /// With two who listen, and one who comes after them.
+    fn with_a_child() -> (Station, Vec<(ConnId, u64)>, ConnId) {
+        let mut s = Station::new();
+        let mut listeners = Vec::new();
+        for n in 2..4 {
+            let conn = s.joins(n, None);
+            listeners.push((conn, standing(&s.w.assigned(conn)).0));
+        }
+        s.goes_on(5, &mut listeners);
+        let child = s.joins(6, None);
+        (s, listeners, child)
+    }
+
     /// One that told no head yet.
     pub(super) fn unheard() -> Station {
         let mut w = World::new();
@@ -329,14 +342,7 @@ fn a_session_that_is_gone_costs_nobody_its_host_and_one_that_comes_back_goes_on(
 
 #[test]
 fn a_host_that_fails_is_left_and_silence_of_the_source_is_nobodys_fault() {
-    let mut s = Station::new();
-    let mut listeners = Vec::new();
-    for n in 2..4 {
-        let conn = s.joins(n, None);
-        listeners.push((conn, standing(&s.w.assigned(conn)).0));
-    }
-    s.goes_on(5, &mut listeners);
-    let child = s.joins(6, None);
+    let (mut s, mut listeners, child) = Station::with_a_child();
     let orders = s.w.assigned(child);
     let (run, host) = standing(&orders);
     listeners.push((child, run));
@@ -368,14 +374,7 @@ fn a_host_that_fails_is_left_and_silence_of_the_source_is_nobodys_fault() {
 /// Who says right after a pause that nothing came stays too: the host had nothing, and has it now.
 #[test]
 fn who_gave_up_in_a_pause_stays_where_it_is_when_the_source_goes_on() {
-    let mut s = Station::new();
-    let mut listeners = Vec::new();
-    for n in 2..4 {
-        let conn = s.joins(n, None);
-        listeners.push((conn, standing(&s.w.assigned(conn)).0));
-    }
-    s.goes_on(5, &mut listeners);
-    let child = s.joins(6, None);
+    let (mut s, mut listeners, child) = Station::with_a_child();
     let orders = s.w.assigned(child);
     let (run, host) = standing(&orders);
     assert_ne!(host, identity(1).key());
