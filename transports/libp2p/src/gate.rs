@@ -219,6 +219,15 @@ struct Taken {
     end: CancellationToken,
 }
 
+/// Whose place it was, once somebody else has it; none if it ended before.
+pub(crate) async fn until_taken<T>(place: Arc<Place>, end: CancellationToken, whose: T) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = end.cancelled() => None,
+        () = place.taken() => Some(whose),
+    }
+}
+
 /// The places of connections that others opened. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Places(Arc<Mutex<HashMap<ConnectionId, Taken>>>);
@@ -300,13 +309,7 @@ impl NetworkBehaviour for Behaviour {
             let end = CancellationToken::new();
             let taken = Taken { peer, ip, place: place.clone(), end: end.clone() };
             self.places.lock().insert(id, taken);
-            let until = async move {
-                tokio::select! {
-                    () = place.taken() => Some((peer, id)),
-                    () = end.cancelled() => None,
-                }
-            };
-            self.taken.push(until.boxed());
+            self.taken.push(until_taken(place, end, (peer, id)).boxed());
         }
         Ok(dummy::ConnectionHandler)
     }

@@ -15,7 +15,7 @@ use libp2p::{Multiaddr, PeerId, relay};
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
-use crate::gate::Places;
+use crate::gate::{self, Places};
 use crate::wire;
 
 /// How long libp2p waits for the called end of a circuit.
@@ -145,12 +145,10 @@ impl Uses {
                     self.reserve(*src_peer_id, ip);
                 }
             }
-            relay::Event::ReservationTimedOut { src_peer_id } => {
-                self.reserved.remove(src_peer_id);
-            }
+            relay::Event::ReservationTimedOut { src_peer_id } => self.ended(src_peer_id),
             // Said of every connection's end.
             relay::Event::ReservationClosed { src_peer_id } if self.places.ip(src_peer_id).is_none() => {
-                self.reserved.remove(src_peer_id);
+                self.ended(src_peer_id);
             }
             relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
                 let ends = [src_peer_id, dst_peer_id];
@@ -186,6 +184,11 @@ impl Uses {
         }
     }
 
+    fn ended(&mut self, peer: &PeerId) {
+        self.reserved.remove(peer);
+        self.beyond.retain(|p| p != peer);
+    }
+
     fn reserve(&mut self, peer: PeerId, ip: IpAddr) {
         if self.reserved.contains_key(&peer) {
             return;
@@ -200,13 +203,7 @@ impl Uses {
         // Who was called once has no more right to it than others: anybody can have itself called.
         drop(place.serve(true));
         self.reserved.insert(peer, Reservation { place: place.clone(), end: end.clone() });
-        let until = async move {
-            tokio::select! {
-                () = place.taken() => Some(peer),
-                () = end.cancelled() => None,
-            }
-        };
-        self.taken.push(until.boxed());
+        self.taken.push(gate::until_taken(place, end, peer).boxed());
     }
 
     /// Waits until a newcomer has somebody's reservation: that peer is to be disconnected.
@@ -270,6 +267,8 @@ mod tests {
         uses.reserve(d, ip);
         assert_eq!((uses.reserved.len(), uses.beyond.len()), (2, 2));
         assert!(uses.displaced().now_or_never().is_none(), "nobody has to go while they have circuits");
+        uses.hear(&relay::Event::ReservationTimedOut { src_peer_id: d });
+        assert_eq!(uses.beyond, [c], "nothing is kept of who is gone");
         // (Nobody has a connection here: whoever is gone gets none.)
         uses.hear(&relay::Event::CircuitClosed { src_peer_id: a, dst_peer_id: b, error: None });
         assert!(uses.beyond.is_empty() && uses.displaced().now_or_never().is_none());
