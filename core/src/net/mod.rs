@@ -42,7 +42,10 @@ pub use bind::{BindError, raise_open_files};
 pub use context::Context;
 pub use dial::DialError;
 pub use path::pipe;
-pub use quic::{IDLE, KEEP_ALIVE, QuicLimits};
+pub use quic::{
+    HandshakeError, IDLE, KEEP_ALIVE, Newcomer, QuicHandshakes, QuicLimits, open_quic,
+    server_config as quic_server_config,
+};
 pub use slots::{Place, Served, Serving, Slot, SlotLimits, Slots, Standing};
 pub use udp::{DatagramSender, DatagramTap, Datagrams};
 
@@ -126,7 +129,7 @@ pub(crate) struct Inner {
     tls_takers: Takers<(TlsStream<TcpStream>, PeerKey)>,
     matchers: RwLock<Vec<Matcher>>,
     newcomers: tcp::Newcomers,
-    quic_handshakes: quic::Handshakes,
+    quic_handshakes: quic::QuicHandshakes,
     closed: CancellationToken,
     /// Cancelled when tasks had their time to end.
     over: CancellationToken,
@@ -255,7 +258,7 @@ impl Net {
             tls_takers: Mutex::default(),
             matchers: RwLock::default(),
             newcomers: tcp::Newcomers::new(),
-            quic_handshakes: quic::Handshakes::new(),
+            quic_handshakes: quic::QuicHandshakes::default(),
             closed: CancellationToken::new(),
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -9,6 +9,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use icet::Identity;
 use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use thiserror::Error;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -85,7 +86,8 @@ impl QuicLimits {
     };
 
     /// For a connection with `remote`, which it opened if `accepted`.
-    fn transport(&self, remote: SocketAddr, accepted: bool) -> Arc<TransportConfig> {
+    #[must_use]
+    pub fn transport(&self, remote: SocketAddr, accepted: bool) -> TransportConfig {
         // Larger packets cost less each byte: on loopback half. Discovery finds out what really goes through.
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(
@@ -103,7 +105,7 @@ impl QuicLimits {
             .keep_alive_interval(Some(KEEP_ALIVE))
             .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
             .datagram_receive_buffer_size((self.datagrams > 0).then_some(self.datagrams));
-        Arc::new(t)
+        t
     }
 }
 
@@ -113,14 +115,15 @@ pub(super) fn client_config(
     remote: SocketAddr,
 ) -> Result<quinn::ClientConfig, NoInitialCipherSuite> {
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?));
-    config.transport_config(limits.transport(remote, false));
+    config.transport_config(Arc::new(limits.transport(remote, false)));
     Ok(config)
 }
 
-/// What is of each connection's own is set when it is accepted.
-pub(super) fn server_config(
-    config: rustls::ServerConfig,
-) -> Result<quinn::ServerConfig, NoInitialCipherSuite> {
+/// For a QUIC endpoint of a peer. What is of each connection's own is set when it is accepted.
+///
+/// # Errors
+/// [`NoInitialCipherSuite`] if there is no suite for first packets (RFC 9001, section 5.2).
+pub fn server_config(config: rustls::ServerConfig) -> Result<quinn::ServerConfig, NoInitialCipherSuite> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config)?));
     // Handshakes that wait to be taken up hold at most 1024 * 16 KiB.
     config.max_incoming(1024).incoming_buffer_size(16 << 10).incoming_buffer_size_total(16 << 20);
@@ -153,67 +156,131 @@ pub(super) fn endpoint(
     Ok((endpoint, demux, sockets.tcp))
 }
 
-/// Places for handshakes under way, and how often one may have to make room for another.
+/// Opens a UDP port for QUIC of a transport's own, whose handshake is not the peer's. An IPv6 address does not take IPv4. Needs a tokio runtime.
+///
+/// # Errors
+/// [`BindError`](super::BindError).
+pub fn open_quic(
+    at: SocketAddr,
+    identity: &Identity,
+    server: Option<quinn::ServerConfig>,
+) -> Result<quinn::Endpoint, bind::BindError> {
+    let fail = |e| bind::BindError::new("UDP", at, e);
+    let socket = bind::udp(at, false).map_err(fail)?;
+    let port = socket.local_addr().map_err(fail)?.port();
+    let mut config = endpoint_config();
+    reset::configure(&mut config, identity, port);
+    quinn::Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime)).map_err(fail)
+}
+
+/// Places for handshakes of QUIC under way, and how often one may have to make room for another: who comes under a flood proves its address
+/// first, or comes again.
 #[derive(Debug)]
-pub(super) struct Handshakes {
+pub struct QuicHandshakes {
     slots: Slots,
     most: usize,
     pushes: DefaultDirectRateLimiter,
 }
 
-impl Handshakes {
-    pub(super) fn new() -> Handshakes {
+impl Default for QuicHandshakes {
+    fn default() -> QuicHandshakes {
         let [rate, burst] =
             [PUSHED_OUT.0, PUSHED_OUT.1].map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN));
-        Handshakes {
+        QuicHandshakes {
             slots: Slots::new(SlotLimits { all: HANDSHAKES, each: usize::MAX }),
             most: HANDSHAKES,
             pushes: RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)),
         }
     }
+}
 
+impl QuicHandshakes {
     /// None: too many came at once.
     fn enter(&self, ip: IpAddr) -> Option<Slot> {
         (self.slots.len() < self.most || self.pushes.check().is_ok()).then(|| self.slots.enter(ip))?
+    }
+
+    /// The next who may begin; none once the endpoint is closed. Beyond `connections` that are open newcomers are refused. Cancel safe.
+    pub async fn next(&self, endpoint: &quinn::Endpoint, connections: usize) -> Option<Newcomer> {
+        while let Some(incoming) = endpoint.accept().await {
+            if endpoint.open_connections() >= connections {
+                incoming.refuse();
+                continue;
+            }
+            let unproved = !incoming.remote_address_validated() && incoming.may_retry();
+            if unproved && self.slots.len() >= RETRY_FROM {
+                let _ = incoming.retry();
+                continue;
+            }
+            match self.enter(incoming.remote_address().ip()) {
+                Some(slot) => return Some(Newcomer { incoming, slot }),
+                // A refusal would be final; who means it tries again.
+                None => incoming.ignore(),
+            }
+        }
+        None
+    }
+}
+
+/// Who may begin a handshake of QUIC.
+#[derive(Debug)]
+pub struct Newcomer {
+    incoming: quinn::Incoming,
+    slot: Slot,
+}
+
+/// Why a handshake of QUIC came to nothing.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] quinn::ConnectionError),
+    /// It lasted too long.
+    #[error("the handshake is too slow")]
+    TooSlow,
+    /// There are too many, and it was one of those that had to go.
+    #[error("a newer handshake has its place")]
+    MadeRoom,
+}
+
+impl Newcomer {
+    /// Where it comes from.
+    #[must_use]
+    pub fn from(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// The connection, and its place among the handshakes, to be dropped when whoever it is for has it.
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn accept(
+        self,
+        config: Arc<quinn::ServerConfig>,
+        patience: Duration,
+    ) -> Result<(quinn::Connection, Slot), HandshakeError> {
+        let Newcomer { incoming, slot } = self;
+        let accepted = async { incoming.accept_with(config)?.await };
+        let connection = slot.hold(timeout(patience, accepted)).await.ok_or(HandshakeError::MadeRoom)?;
+        Ok((connection.map_err(|_| HandshakeError::TooSlow)??, slot))
     }
 }
 
 /// Takes connections until the endpoint closes, and hands each to whoever registered its ALPN.
 pub(super) async fn accept(inner: Arc<Inner>, endpoint: quinn::Endpoint) {
-    while let Some(incoming) = endpoint.accept().await {
-        let from = incoming.remote_address();
-        if endpoint.open_connections() >= inner.limits.connections {
-            incoming.refuse();
-            continue;
-        }
-        let unproved = !incoming.remote_address_validated() && incoming.may_retry();
-        if unproved && inner.quic_handshakes.slots.len() >= RETRY_FROM {
-            let _ = incoming.retry();
-            continue;
-        }
-        let Some(slot) = inner.quic_handshakes.enter(from.ip()) else {
-            // A refusal would be final; who means it tries again.
-            incoming.ignore();
-            continue;
-        };
+    while let Some(newcomer) = inner.quic_handshakes.next(&endpoint, inner.limits.connections).await {
         let inner = inner.clone();
         inner.clone().spawn(async move {
-            let config = {
-                let common = inner.quic_server.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let mut config = common.clone();
-                config.transport_config(inner.limits.transport(from, true));
-                Arc::new(config)
-            };
+            let from = newcomer.from();
+            let mut config =
+                inner.quic_server.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            config.transport_config(Arc::new(inner.limits.transport(from, true)));
             let handshake = async {
-                let accepted = async { incoming.accept_with(config)?.await };
-                match timeout(inner.patience.handshake, accepted).await {
-                    Ok(Ok(connection)) => hand_over(&inner, connection).await,
-                    Ok(Err(e)) => debug!(%from, error = %e, "QUIC handshake failed"),
-                    Err(_) => debug!(%from, "QUIC handshake too slow"),
-                }
+                let (connection, slot) = newcomer.accept(Arc::new(config), inner.patience.handshake).await?;
+                slot.hold(hand_over(&inner, connection)).await.ok_or(HandshakeError::MadeRoom)
             };
-            if slot.hold(handshake).await.is_none() {
-                debug!(%from, "a newer QUIC handshake took its place");
+            if let Err(e) = handshake.await {
+                debug!(%from, error = %e, "no QUIC connection");
             }
         });
     }

@@ -129,7 +129,7 @@ impl Rules {
     }
 }
 
-/// A transport that dials only what the rules allow, and in which nobody keeps others from their handshakes: beyond so many at once
+/// A transport that dials only what the rules allow, and in which nobody keeps others from their handshakes over TCP: beyond so many at once
 /// somebody else's ends for each newcomer (see [`Slots`]).
 pub(crate) struct Gated {
     gate: Gate,
@@ -145,8 +145,8 @@ impl Gated {
 
     /// A handshake that lasts as long as its place is its own.
     fn hold(&self, remote: &Multiaddr, handshake: Handshake) -> Handshake {
-        // What a relay brings has no address of its own.
-        let Some((ip, ..)) = wire::socket_of(remote) else { return handshake };
+        // What a relay brings has no address of its own; QUIC's have ended.
+        let Some((ip, _, false)) = wire::socket_of(remote) else { return handshake };
         let Some(slot) = self.handshakes.enter(ip) else {
             return async { Err(io::ErrorKind::ConnectionRefused.into()) }.boxed();
         };

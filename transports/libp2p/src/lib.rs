@@ -8,6 +8,7 @@ mod config;
 mod fetch;
 mod gate;
 mod io;
+mod quic;
 pub mod relay;
 mod serve;
 mod streams;

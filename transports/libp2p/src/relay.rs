@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use iceshare::icet::{Identity, Scope};
-use iceshare::net::SlotLimits;
+use iceshare::net::{QuicLimits, SlotLimits};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{ListenerId, OrTransport, Transport};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{self, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, connection_limits, identify, noise, ping, quic, relay, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, connection_limits, identify, noise, ping, relay, tcp, yamux};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::{self, Gated, Places, Rules};
+use crate::quic::Quic;
 use crate::transport::Joined;
 use crate::wire;
 
@@ -39,6 +40,17 @@ const PEER_RATE: (u32, Duration) = (60, Duration::from_secs(5));
 const IP_RATE: (u32, Duration) = (240, Duration::from_secs(1));
 /// How long the addresses of all interfaces are waited for, and how long after the last one.
 const ADDRESSES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+/// What a connection of QUIC may take: circuits both ways, 20 MB/s at a round-trip time of 50 ms, in packets that Ethernet takes of IPv6.
+const QUIC: QuicLimits = QuicLimits {
+    streams: 256,
+    stream_window: 1 << 20,
+    window: 1 << 20,
+    accepted_window: 1 << 20,
+    datagrams: 0,
+    connections: 0,
+    payload: 1452,
+    batches: true,
+};
 /// Handshakes under way, and what libp2p itself counts as such: some of those have ended already.
 const HANDSHAKES: usize = 256;
 const PENDING: u32 = 2048;
@@ -160,8 +172,15 @@ impl Relay {
             .multiplex(yamux::Config::default())
             .timeout(PATIENCE)
             .boxed();
-        let quic = quic::tokio::Transport::new(quic::Config::new(&keys))
-            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        let all = limits.reservations.saturating_add(CALLERS);
+        let quic = Quic::new(
+            &options.identity,
+            &keys,
+            QuicLimits { connections: all.saturating_add(HANDSHAKES * 2), ..QUIC },
+            PATIENCE,
+        )
+        .map_err(|e| key_error(&e))?
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
         // It never dials: who calls or is called comes to it.
         let nobody = Rules::new(false, Instant::now());
         let stack = Gated::new(nobody, HANDSHAKES, OrTransport::new(tcp, quic).joined()).boxed();
@@ -181,7 +200,7 @@ impl Relay {
         let connections = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING))
             .with_max_established_per_peer(Some(8));
-        let places_for = SlotLimits { all: limits.reservations.saturating_add(CALLERS), each: limits.per_ip };
+        let places_for = SlotLimits { all, each: limits.per_ip };
         let behaviour = Behaviour {
             limits: connection_limits::Behaviour::new(connections),
             gate: gate::Behaviour::new(places_for, places),

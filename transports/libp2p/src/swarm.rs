@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use iceshare::net::{Context, SlotLimits};
+use iceshare::net::{Context, QuicLimits, SlotLimits};
 use iceshare::protocol::{ErrorKind, HostAddr, NetKind, TransportError};
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gate::{self, Gate, Places, Rules};
+use crate::quic::Quic;
 use crate::streams::{self, Held, Reply, Way};
 use crate::transport;
 use crate::wire::{self, Endpoint};
@@ -37,6 +38,8 @@ use relays::Relays;
 const ORDERS: usize = 256;
 /// Streams of others that wait to be looked at.
 const INBOUND: usize = 128;
+/// Connections of QUIC beside those that have a place: handshakes, and what closes.
+const LINGERING: usize = 1024;
 /// Connections that one peer may have to us.
 const PER_PEER: u32 = 8;
 /// What libp2p itself counts as handshakes under way, some of which have ended already: those that go on are bounded by [`gate::Gated`].
@@ -115,7 +118,11 @@ impl Node {
         let gate = Rules::new(config.punch, Instant::now());
         let (relayed, relay) = relay::client::new(me);
         let common = transport::Common::new(cx.accept_tcp(transport::is_libp2p));
-        let stack = transport::build(&keys, common, relayed, gate.clone(), config.connect_timeout)
+        let connections = config.connections as usize + LINGERING;
+        let limits = QuicLimits { connections, ..QuicLimits::PEER };
+        let quic = Quic::new(cx.identity(), &keys, limits, config.connect_timeout)
+            .map_err(|e| local("QUIC cannot be set up").because(e))?;
+        let stack = transport::build(&keys, common, relayed, quic, gate.clone(), config.connect_timeout)
             .map_err(|e| local("Noise cannot be set up").because(e))?;
         let (to_inbound, inbound) = mpsc::channel(INBOUND);
         let limits = connection_limits::ConnectionLimits::default()

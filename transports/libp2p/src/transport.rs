@@ -15,18 +15,19 @@ use libp2p::core::transport::{
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId, noise, quic, relay, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, noise, relay, tcp, yamux};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::gate::{Gate, Gated};
+use crate::quic::Quic;
 
 /// How connections of libp2p begin that others open: with the length and name of multistream-select 1.0.0. A matcher
 /// sees 16 bytes at most.
 const MULTISTREAM: &[u8] = b"\x13/multistream/1.";
 
-/// Handshakes of others under way.
+/// Handshakes of others under way over TCP.
 const HANDSHAKES: usize = 128;
 
 /// Whether a connection to the common TCP port is libp2p's.
@@ -110,6 +111,7 @@ pub(crate) fn build(
     keys: &Keypair,
     common: Common,
     relayed: relay::client::Transport,
+    quic: Quic,
     gate: Gate,
     patience: Duration,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
@@ -126,9 +128,7 @@ pub(crate) fn build(
         .multiplex(yamux::Config::default())
         .timeout(patience)
         .boxed();
-    let mut config = quic::Config::new(keys);
-    config.handshake_timeout = patience;
-    let quic = quic::tokio::Transport::new(config).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     // A relayed address begins like a direct one: it has to be asked first.
     let all = relayed.or_transport(tcp).joined().or_transport(quic).joined();
     Ok(Gated::new(gate, HANDSHAKES, all).boxed())
