@@ -240,7 +240,7 @@ impl Net {
             let sockets = bind::open(addr, dual)?;
             let addr = sockets.addr;
             let (endpoint, udp, tcp) =
-                quic::endpoint(sockets, Some(server.clone()), routes.clone(), &config.identity)?;
+                quic::endpoint(sockets, server.clone(), routes.clone(), &config.identity)?;
             let tcp = tokio::net::TcpListener::from_std(tcp).map_err(|e| BindError::new("TCP", addr, e))?;
             ports.push(Port { addr, endpoint, udp });
             listeners.push(tcp);

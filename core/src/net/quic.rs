@@ -1,6 +1,6 @@
 //! QUIC: one endpoint a listening address, for connections both ways (RFC 9000, quinn).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,20 +139,30 @@ pub(super) fn endpoint_config() -> EndpointConfig {
     config
 }
 
-pub(super) fn endpoint(
-    sockets: bind::Sockets,
+/// QUIC on a socket of which the datagrams of others are sorted out.
+fn on(
+    socket: UdpSocket,
     server: Option<quinn::ServerConfig>,
     routes: Arc<super::udp::Routes>,
     identity: &Identity,
-) -> Result<(quinn::Endpoint, Arc<Demux>, std::net::TcpListener), bind::BindError> {
-    let fail = |e| bind::BindError::new("UDP", sockets.addr, e);
-    let runtime = Arc::new(quinn::TokioRuntime);
-    let inner = quinn::Runtime::wrap_udp_socket(&*runtime, sockets.udp).map_err(fail)?;
-    let demux = Arc::new(Demux { inner, routes });
+) -> std::io::Result<(quinn::Endpoint, Arc<Demux>)> {
     let mut config = endpoint_config();
-    reset::configure(&mut config, identity, sockets.addr.port());
-    let endpoint =
-        quinn::Endpoint::new_with_abstract_socket(config, server, demux.clone(), runtime).map_err(fail)?;
+    reset::configure(&mut config, identity, socket.local_addr()?.port());
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let inner = quinn::Runtime::wrap_udp_socket(&*runtime, socket)?;
+    let demux = Arc::new(Demux { inner, routes });
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, demux.clone(), runtime)?;
+    Ok((endpoint, demux))
+}
+
+pub(super) fn endpoint(
+    sockets: bind::Sockets,
+    server: quinn::ServerConfig,
+    routes: Arc<super::udp::Routes>,
+    identity: &Identity,
+) -> Result<(quinn::Endpoint, Arc<Demux>, std::net::TcpListener), bind::BindError> {
+    let (endpoint, demux) = on(sockets.udp, Some(server), routes, identity)
+        .map_err(|e| bind::BindError::new("UDP", sockets.addr, e))?;
     Ok((endpoint, demux, sockets.tcp))
 }
 
@@ -165,12 +175,8 @@ pub fn open_quic(
     identity: &Identity,
     server: Option<quinn::ServerConfig>,
 ) -> Result<quinn::Endpoint, bind::BindError> {
-    let fail = |e| bind::BindError::new("UDP", at, e);
-    let socket = bind::udp(at, false).map_err(fail)?;
-    let port = socket.local_addr().map_err(fail)?.port();
-    let mut config = endpoint_config();
-    reset::configure(&mut config, identity, port);
-    quinn::Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime)).map_err(fail)
+    let open = || on(bind::udp(at, false)?, server, super::udp::Routes::new(), identity);
+    open().map(|(endpoint, _)| endpoint).map_err(|e| bind::BindError::new("UDP", at, e))
 }
 
 /// Places for handshakes of QUIC under way, and how often one may have to make room for another: who comes under a flood proves its address
