@@ -181,6 +181,29 @@ fn many_keys_of_one_machine_gain_nothing() {
 }
 
 /// Two protocols; the better one loses much of what it carries for a while.
+/// Three of four hosts are behind NATs: that most pairs of those never come together costs next to nothing.
+#[test]
+fn pairs_that_do_not_come_together_hold_nobody_up() {
+    let last = |punches: f64| {
+        let text = format!(
+            "media = {{ bytes = 4_194_304 }}
+            yardstick = {{ run = false }}
+            crowd = {{ peers = 40, class = [
+                {{ name = 'open', share = 1.0, up = 2.0 }},
+                {{ name = 'nat', share = 3.0, up = 2.0, open = false }},
+            ] }}
+            protocol = [
+                {{ name = 'http', rounds = 2 }},
+                {{ name = 'libp2p', udp = true, punches = {punches:?} }},
+            ]"
+        );
+        let figures = run(&Scenario::parse(&text).unwrap(), Wire::Types).figures;
+        figures.completion.and_then(|c| c.last).unwrap()
+    };
+    let (all, few) = (last(1.0), last(0.4));
+    assert!(few < 1.2 * all, "{few} s instead of {all}");
+}
+
 #[test]
 fn a_protocol_that_loses_much_is_left_and_taken_back() {
     let text = "

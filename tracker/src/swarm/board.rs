@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use icet::message::{Assignment, Dial, Need, Shortage, Source};
 use icet::ticket::TicketBody;
-use icet::{Abilities, HostAddr, MediaId, NetKind, Now, Offer, PageNo, PageSet, PeerKey, Scope};
+use icet::{HostAddr, MediaId, NetKind, Now, PageNo, PageSet, PeerKey, Scope};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -18,7 +18,8 @@ use super::learn::{Expected, ProtoIx, Protocols};
 use super::live::{Begin, LiveRun};
 use super::media::{Fetch, Media, Member};
 use super::peer::{Offered, Peer};
-use super::reach::{self, Proof, Reachable};
+use super::punch::{PATIENCE, Venture};
+use super::reach::{self, Proof};
 use super::reserve;
 use super::schedule::Event;
 use super::timers::Timers;
@@ -126,6 +127,10 @@ pub(crate) struct Run {
     pub(crate) apart: bool,
     /// Nothing but drips comes from its last host: the receiver goes on with it, as long as nobody else sends its pages.
     pub(crate) drips: bool,
+    /// Nobody knows whether its ends come together, and nothing has come yet. A free one is `aside` and `apart`.
+    pub(crate) venture: Option<Venture>,
+    /// Its ends came together just now.
+    pub(crate) met: bool,
     /// It repeats pages that are under way from elsewhere.
     pub(crate) hedge: bool,
     /// The receiver reported its end; until when acknowledgements may still come.
@@ -383,10 +388,23 @@ impl Board {
         runs.map(|r| r.hosts.get(r.with)).any(|t| t.is_some_and(|t| t.proto == proto))
     }
 
-    /// Whether this way did not just fail the receiver, nor is being tried again by it.
-    fn may_use(&self, now: Now, host: PeerIx, r: &Peer, receiver: PeerIx, proto: ProtoIx) -> bool {
+    /// Whether this way did not just fail the receiver, nor is being tried by it; nor would be tried, with enough others.
+    fn may_use(
+        &self,
+        now: Now,
+        host: PeerIx,
+        r: &Peer,
+        receiver: PeerIx,
+        proto: ProtoIx,
+        need: Need,
+    ) -> bool {
         let trial = || r.is_on_trial(host, proto) && self.is_under_way(host, receiver, proto);
-        !r.avoids(host, proto, now) && !trial()
+        let venture = || {
+            need >= Need::Bulk
+                && self.is_venture(host, receiver, proto)
+                && (!self.may_venture(host, receiver) || self.is_under_way(host, receiver, proto))
+        };
+        !r.avoids(host, proto, now) && !trial() && !venture()
     }
 
     /// The best way from `host` to `receiver` that did not just fail it, if there is one; of bulk, one that was never tried but
@@ -404,7 +422,7 @@ impl Board {
         const PROMISING: f64 = 0.5;
         let mut ways = self.ways(now, host, receiver, need, bytes);
         let r = self.peers.get(&receiver)?;
-        ways.retain(|(_, route)| self.may_use(now, host, r, receiver, route.proto));
+        ways.retain(|(_, route)| self.may_use(now, host, r, receiver, route.proto, need));
         // What failed over one carrier is tried over another one first.
         let failed: Vec<_> = r
             .avoid
@@ -482,22 +500,14 @@ impl Board {
     fn offers(&self, now: Now, host: PeerIx, receiver: PeerIx) -> impl Iterator<Item = &Offered> {
         let both = self.peers.get(&host).zip(self.peers.get(&receiver));
         let willing = both.filter(|(h, r)| h.gives_to(r) && !h.is_silent(now, receiver));
-        willing.into_iter().flat_map(|(h, r)| {
-            h.offers.iter().filter(move |o| {
-                let relayed = |offer: &Offer| offer.abilities.has(Abilities::RELAYED);
-                let proved = |kind, a: &Reachable| {
-                    a.addr.kind == kind
-                        && a.proof == Proof::Proved
-                        && reach::may_tell(a.addr.at.ip(), h.ip(), r.ip())
-                };
-                let reaches = |theirs: &Offered| match o.offer.dials {
-                    None => true,
-                    Some(_) if relayed(&o.offer) && relayed(&theirs.offer) => true,
-                    Some(kind) => h.reach.iter().any(|a| proved(kind, a)),
-                };
-                o.offer.serves && r.offered(o.proto).is_some_and(reaches)
-            })
-        })
+        willing
+            .into_iter()
+            .flat_map(move |(h, r)| h.offers.iter().filter(move |o| Board::leads(now, host, h, r, o)))
+    }
+
+    /// Whether any way leads from `host` to `receiver`.
+    pub(crate) fn leads_to(&self, now: Now, host: PeerIx, receiver: PeerIx) -> bool {
+        self.offers(now, host, receiver).next().is_some()
     }
 
     /// All ways from `host` to `receiver`, with how good they are.
@@ -534,7 +544,7 @@ impl Board {
         match self.only(now, host, receiver) {
             Some(proto) => {
                 let r = self.peers.get(&receiver)?;
-                self.may_use(now, host, r, receiver, proto).then_some(proto)
+                self.may_use(now, host, r, receiver, proto, need).then_some(proto)
             }
             None => Some(self.route(now, host, receiver, need, bytes)?.proto),
         }
@@ -634,14 +644,24 @@ impl Board {
         let up = &self.peers.get(&order.host)?.up;
         let behind = if order.need == Need::Urgent { up.urgent } else { up.bytes };
         let wait = up.eta(bytes, order.need).min(8.0);
-        let lapse = LAPSE + Duration::from_secs_f64(wait);
+        let venture = order.need >= Need::Bulk && self.is_venture(order.host, order.receiver, proto);
+        let free = self.is_free_to_venture(order.host);
+        let venture = venture.then_some(if free { Venture::Free } else { Venture::Counted });
+        let lapse = if venture.is_some() { PATIENCE } else { LAPSE } + Duration::from_secs_f64(wait);
         self.note(now, id, order);
         self.last_run = id;
         let host = self.peers.get_mut(&order.host)?;
-        host.up.begin(now, bytes, order.need);
+        if venture != Some(Venture::Free) {
+            host.up.begin(now, bytes, order.need);
+        }
         host.serving.push(id);
         host.offers.iter_mut().filter(|o| o.proto == proto).for_each(|o| o.tried = true);
-        self.peers.get_mut(&order.receiver)?.down.begin(now, bytes, order.need);
+        if let Some(of) = venture {
+            self.count_venture(order.host, order.receiver, of, true);
+        }
+        if venture != Some(Venture::Free) {
+            self.peers.get_mut(&order.receiver)?.down.begin(now, bytes, order.need);
+        }
         self.give(now, order.receiver, bytes as f64);
         let m = self.media.get_mut(&order.media)?;
         m.claim(order.receiver, order.first, order.last);
@@ -670,8 +690,10 @@ impl Board {
             lapse,
             deadline: order.deadline,
             state: State::Runs,
-            aside: false,
-            apart: false,
+            aside: venture == Some(Venture::Free),
+            apart: venture == Some(Venture::Free),
+            venture,
+            met: false,
             drips: false,
             hedge: order.hedge,
             done: None,

@@ -46,6 +46,8 @@ pub enum Verdict {
     GivesNothing,
     /// Both speak a protocol, but no address of the host was proved that this receiver may be told.
     NoRoute,
+    /// Only a punch leads to it, and none came through the NATs of both a while ago.
+    Apart,
     /// They speak no common protocol that the host serves.
     NoProtocol,
     /// Its session is gone.
@@ -331,6 +333,8 @@ impl Board {
             Verdict::Silent
         } else if !h.gives_to(r) || !self.gives(media, h) {
             Verdict::GivesNothing
+        } else if !any_way && self.did_part(host, receiver) {
+            Verdict::Apart
         } else if !any_way || !h.servable {
             Verdict::NoRoute
         } else if trust < LEAST_TRUST {
@@ -385,7 +389,7 @@ fn in_their_way(hosts: &[Considered]) -> Reason {
         Reason::Waits
     } else if any(&[Verdict::NoRoom]) {
         Reason::HostsFull
-    } else if any(&[Verdict::Avoided, Verdict::Untrusted, Verdict::Distrusted]) {
+    } else if any(&[Verdict::Avoided, Verdict::Apart, Verdict::Untrusted, Verdict::Distrusted]) {
         Reason::Avoided
     } else if any(&[Verdict::NoRoute]) {
         Reason::NoRoute

@@ -60,6 +60,11 @@ impl Board {
         let failed = outcome.is_failure();
         let Some(reporter) = self.peers.get_mut(&by) else { return };
         reporter.told = now;
+        let live = self.media.get(&media).is_none_or(|m| m.live.is_some());
+        if !live && self.did_not_meet(now, media, (host, proto), by, report) {
+            return;
+        }
+        let Some(reporter) = self.peers.get_mut(&by) else { return };
         let mut weight = reporter.trust(now);
         if failed && reporter.avoid.iter().any(|a| a.host == host && a.dark && a.proto != proto) {
             // It is the host: that says nothing of a further protocol, nor of who complains.

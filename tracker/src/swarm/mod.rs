@@ -27,6 +27,7 @@ mod names;
 mod peer;
 mod progress;
 mod publish;
+mod punch;
 mod quota;
 mod rarity;
 mod reach;

@@ -13,6 +13,7 @@ use super::conduct::Conduct;
 use super::fair::Credit;
 use super::glance::Place;
 use super::learn::{Arm, ProtoIx};
+use super::punch::Punches;
 use super::quota::Bucket;
 use super::reach::{self, Reachable};
 use super::{ConnId, Contribution};
@@ -370,6 +371,7 @@ pub(crate) struct Peer {
     pub(crate) media: BTreeSet<MediaIx>,
     /// Assignments to it that may run, though it left or its session ended.
     pub(crate) detached: Vec<u64>,
+    pub(crate) punches: Punches,
     /// Ways that failed it: hosts over a protocol, that it shall not be sent to again before the given time.
     pub(crate) avoid: Vec<Avoided>,
     /// Assignments by which others fetch from it.

@@ -10,6 +10,7 @@ use super::knock::HUSH;
 use super::learn::Sample;
 use super::media::Fetch;
 use super::peer::DISTRUST;
+use super::punch::Venture;
 use super::schedule::Event;
 
 /// An assignment of which something still comes, but that is not complete so long after it should have lapsed, is over.
@@ -90,6 +91,7 @@ impl Board {
             run.coming = Some(now);
             run.host()
         });
+        self.ventured(now, id);
         if let Some(h) = host.and_then(|h| self.peers.get_mut(&h)) {
             h.sent = Some(now);
         }
@@ -99,14 +101,20 @@ impl Board {
     }
 
     fn acknowledged(&mut self, now: Now, id: u64, bytes: u64, pages: u64) {
+        self.ventured(now, id);
         self.put_together(now, id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         let bytes = bytes.min(run.left());
         run.acked += bytes;
-        let first = run.progress.replace(now).is_none().then(|| (now.since(run.made), run.behind));
+        // How long it took two to come together says nothing of their lines.
+        let first = run.progress.replace(now).is_none() && !std::mem::take(&mut run.met);
+        let first = first.then(|| (now.since(run.made), run.behind));
         let (host, receiver, media, state) = (run.host(), run.receiver, run.media, run.state);
         let need = run.need;
         let proto = run.hosts.get(run.with).map(|t| t.proto);
+        if let Some(proto) = proto {
+            self.met(now, host, receiver, proto);
+        }
         if let (Some(r), Some(proto)) = (self.peers.get_mut(&receiver), proto) {
             r.got_from(now, host, proto);
         }
@@ -188,6 +196,7 @@ impl Board {
         let attached = run.state == State::Runs;
         let detached = run.state == State::Detached;
         let (aside, apart) = (std::mem::take(&mut run.aside), std::mem::take(&mut run.apart));
+        let venture = run.venture.take();
         run.state = State::Ended;
         let (media, host, receiver) = (run.media, run.host(), run.receiver);
         let (first, last, left, need) = (run.first, run.last, run.left(), run.need);
@@ -201,6 +210,9 @@ impl Board {
         }
         if attached {
             self.detach(media, receiver, id, first, last);
+        }
+        if let Some(of) = venture {
+            self.count_venture(host, receiver, of, false);
         }
         self.give(now, receiver, -(left as f64));
         if let Some(h) = self.peers.get_mut(&host) {
@@ -290,9 +302,29 @@ impl Board {
         }
     }
 
+    /// The ends of an order came together, or it went on to somebody else: from now on it counts at both.
+    fn ventured(&mut self, now: Now, id: u64) {
+        let Some(run) = self.runs.get_mut(&id).filter(|r| r.state != State::Ended) else { return };
+        let Some(of) = run.venture.take() else { return };
+        run.met = true;
+        let free = of == Venture::Free;
+        if free {
+            (run.aside, run.apart) = (false, false);
+        }
+        let (host, receiver, left, need) = (run.host(), run.receiver, run.left(), run.need);
+        self.count_venture(host, receiver, of, false);
+        if let Some(h) = self.peers.get_mut(&host).filter(|_| free) {
+            h.up.begin(now, left, need);
+        }
+        if let Some(r) = self.peers.get_mut(&receiver).filter(|_| free) {
+            r.down.begin(now, left, need);
+        }
+    }
+
     /// Something comes by it, or somebody else sends it now: it counts.
     fn put_together(&mut self, now: Now, id: u64) {
-        let Some(run) = self.runs.get_mut(&id).filter(|r| r.apart && r.state != State::Ended) else { return };
+        let counts = |r: &&mut Run| r.apart && r.venture != Some(Venture::Free) && r.state != State::Ended;
+        let Some(run) = self.runs.get_mut(&id).filter(counts) else { return };
         run.apart = false;
         let (receiver, left, need) = (run.receiver, run.left(), run.need);
         if let Some(r) = self.peers.get_mut(&receiver) {
@@ -433,6 +465,7 @@ impl Board {
 
     /// The stand-in number `to` has the assignment now.
     fn pass_on(&mut self, now: Now, id: u64, to: usize) {
+        self.ventured(now, id);
         let Some(run) = self.runs.get_mut(&id).filter(|r| to < r.hosts.len() && to > r.with) else { return };
         let (media, before, left, receiver, need) =
             (run.media, run.host(), run.left(), run.receiver, run.need);
@@ -505,13 +538,17 @@ impl Board {
         let (media, receiver, host, made) = (run.media, run.receiver, run.host(), run.made);
         let proto = run.hosts.get(run.with).map(|t| t.proto);
         let dead = now.since(moved) >= run.lapse;
+        let venture = proto.is_some_and(|proto| self.is_venture(host, receiver, proto));
         let ignored = self.peers.get(&receiver).is_none_or(|r| r.acked.max(r.told) < made);
         if ignored && let Some(r) = self.peers.get_mut(&receiver) {
             // It took nothing up, from nobody: that is its own doing, or its line is dead.
             r.conduct.distrust.add(now, DISTRUST, 0.02);
             r.conduct.unheeded.add(now, DISTRUST, 1.0);
         }
-        if !ignored && let Some(proto) = proto {
+        if !ignored
+            && !venture
+            && let Some(proto) = proto
+        {
             let near = self.nearness(host, receiver);
             let arm = self
                 .peers
@@ -525,7 +562,9 @@ impl Board {
             }
             self.suspect(now, host, receiver, Outcome::Stalled);
         }
-        if let Some(proto) = proto {
+        if let Some(proto) = proto.filter(|_| venture && !ignored) {
+            self.part(now, media, (host, proto), receiver);
+        } else if let Some(proto) = proto {
             self.avoid_way(now, media, receiver, (host, proto), false);
         }
         // Nothing came by the others of the same way either: they would fare no better.

@@ -9,6 +9,7 @@ use icet::{Abilities, MediaId, NetAddr, NetKind, Now, Offer, PeerKey, TicketKey}
 use super::board::{PeerIx, Timer};
 use super::glance::Place;
 use super::peer::{Fading, MOST_FETCHED, MOST_SERVED, Meter, Offered, Peer, Presence};
+use super::punch::Punches;
 use super::quota::Bucket;
 use super::reach::{self, Proof, Reachable};
 use super::schedule::Event;
@@ -374,6 +375,7 @@ impl Swarm {
                 media: std::collections::BTreeSet::new(),
                 detached: Vec::new(),
                 relied: Fading::default(),
+                punches: Punches::default(),
                 avoid: Vec::new(),
                 told: now,
                 missed_up: super::bits::Pool::default(),
@@ -395,6 +397,9 @@ impl Swarm {
             p.instance = hello.instance;
             p.heard = now;
             p.gone = None;
+            if p.ip() != observed.ip() {
+                p.punches.forget_all();
+            }
             (p.observed, p.kind) = (observed, kind);
             p.place = Place::of(observed.ip());
             p.agent.clone_from(&hello.agent);

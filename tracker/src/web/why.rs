@@ -26,6 +26,7 @@ fn verdict(v: Verdict) -> (&'static str, &'static str) {
         Verdict::GivesNothing => {
             ("gives_nothing", "gives this receiver nothing of this media now: so its user chose")
         }
+        Verdict::Apart => ("apart", "no punch came through its NAT and the receiver's a while ago"),
         Verdict::NoRoute => ("no_route", "no address of it was proved that the receiver may be told"),
         Verdict::NoProtocol => ("no_protocol", "serves over no protocol that the receiver speaks"),
         Verdict::Gone => ("gone", "has no session any more"),

@@ -271,7 +271,12 @@ pub(super) fn hosts(board: &mut Board, now: Now, media: MediaIx, receiver: PeerI
     };
     let mut scored: Vec<(u8, f64, PeerIx)> = seen.into_iter().map(score).collect();
     scored.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
-    scored.into_iter().map(|(_, _, h)| h).collect()
+    let shut = r.punches.some_fail();
+    let mut found: Vec<PeerIx> = scored.into_iter().map(|(_, _, h)| h).collect();
+    if shut {
+        found.retain(|h| board.leads_to(now, *h, receiver));
+    }
+    found
 }
 
 /// Whether bulk may go from `host` to `receiver` now: the host did not just fail it, has room, and does not send it enough.
@@ -349,7 +354,8 @@ pub(super) fn receivers(board: &mut Board, now: Now, media: MediaIx, host: PeerI
         let Some(m) = board.media.get(&media) else { break };
         let Some(x) = m.members.get(&r) else { continue };
         let pairs = pairs(board, media, host, r);
-        if r == host || x.avoids(host, now) || !x.may_be_given(now) || pairs >= PER_PAIR {
+        let shut = p.punches.some_fail() && !board.leads_to(now, host, r);
+        if r == host || shut || x.avoids(host, now) || !x.may_be_given(now) || pairs >= PER_PAIR {
             continue;
         }
         let held = x.holds.part().map_or(m.pages(), |p| p.pages.ones());
@@ -441,10 +447,15 @@ pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order, seen: Op
         if avoided || !board.holds(order.media, host, order.first, order.last) {
             return false;
         }
-        let detour = board.detours(now, host, order.receiver, BYTES, carrier).into_iter().find(|d| d.good);
+        // Who may not come together with it is no help.
+        let sure = |proto| order.need < Need::Bulk || !board.is_venture(host, order.receiver, proto);
+        let detours_of = board.detours(now, host, order.receiver, BYTES, carrier);
+        let detour = detours_of.into_iter().find(|d| d.good && sure(d.proto));
         if let Some(detour) = detour {
             detours.push((host, detour.proto));
-        } else if let Some(proto) = board.protocol(now, host, order.receiver, Need::Urgent, BYTES) {
+        } else if let Some(proto) = board.protocol(now, host, order.receiver, Need::Urgent, BYTES)
+            && (order.need < Need::Bulk || !board.is_venture(host, order.receiver, proto))
+        {
             others.push((host, proto));
         }
         detours.len() + others.len() >= OTHERS
@@ -470,7 +481,10 @@ pub(super) fn stand_ins(board: &mut Board, now: Now, order: &mut Order, seen: Op
     let own = board.detours(now, order.host, order.receiver, BYTES, carrier);
     let known = own.first().is_some_and(|d| board.carrier(order.host, d.proto).is_some());
     let most = if carrier.is_none() || !known { 2 } else { 1 };
-    detours.extend(own.into_iter().take(most).map(|d| (order.host, d.proto)));
+    let own = own
+        .into_iter()
+        .filter(|d| order.need < Need::Bulk || !board.is_venture(order.host, order.receiver, d.proto));
+    detours.extend(own.take(most).map(|d| (order.host, d.proto)));
     detours.append(&mut others);
     order.stand_ins = detours;
 }

@@ -295,7 +295,8 @@ fn order_bulk(
     // Little is risked to learn of a protocol, or of a host that was slow to death: a unit.
     let trial = |r: &Peer| r.is_on_trial(host, proto) || r.is_dark(host);
     let trial = board.peers.get(&receiver).is_some_and(trial);
-    if trial || board.is_untried(host, proto) {
+    let venture = board.is_venture(host, receiver, proto);
+    if trial || venture || board.is_untried(host, proto) {
         last = last.min(first + unit - 1);
     }
     let bytes = board.media.get(&media).map_or(0, |m| m.table.bytes_of(first, last));
@@ -305,7 +306,10 @@ fn order_bulk(
     let stand_ins = Vec::new();
     let mut order =
         Order { media, receiver, host, proto, first, last, need, deadline: None, hedge: false, stand_ins };
-    choose::stand_ins(board, now, &mut order, seen);
+    // Whom it fails has enough else under way.
+    if !venture {
+        choose::stand_ins(board, now, &mut order, seen);
+    }
     board.issue(now, &order).map(|_| bytes)
 }
 

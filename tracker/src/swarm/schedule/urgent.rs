@@ -27,6 +27,8 @@ const RELAY: f64 = 0.1;
 const SETTLED: Duration = Duration::from_millis(500);
 /// A host has at least so long, and half as long again as expected, before stand-ins help it.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How much less it is worth to ask who may not come through the NATs of both.
+const VENTURE: f64 = 0.1;
 /// Hosts that are looked at.
 const DRAW: usize = 2 * choose::DRAW;
 /// Most urgent orders in one turn.
@@ -345,6 +347,13 @@ pub(super) fn best(
         let Some(route) = board.route(now, host, receiver, Need::Urgent, bytes) else { continue };
         let eta = route.expected.first + queue.max(bytes as f64 / route.expected.rate.max(1.0));
         let mut score = route.expected.success.powi(3) * trust / eta;
+        // Nobody should wait for who may never come together with him, where there are others.
+        if board.is_venture(host, receiver, route.proto) {
+            if but.is_some() {
+                continue;
+            }
+            score *= VENTURE;
+        }
         // Where there is time, a publisher is spared.
         if Some(host) != publisher && eta < slack {
             score *= 4.0;

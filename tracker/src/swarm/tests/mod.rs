@@ -13,6 +13,7 @@ mod live_later;
 mod pair;
 mod play;
 mod publish;
+mod punch;
 mod random;
 mod record;
 mod reserve;
