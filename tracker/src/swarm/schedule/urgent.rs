@@ -28,7 +28,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// A host has at least so long, and half as long again as expected, before stand-ins help it.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How much less it is worth to ask who may not come through the NATs of both.
-const VENTURE: f64 = 0.1;
+const VENTURE: f64 = 0.01;
 /// Hosts that are looked at.
 const DRAW: usize = 2 * choose::DRAW;
 /// Most urgent orders in one turn.
