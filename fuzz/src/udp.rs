@@ -80,7 +80,7 @@ fn serve(a: &mut Association) {
         let (Event::Asked(id, _) | Event::Hungry(id)) = event else { continue };
         a.first_credit(id, 1000);
         a.accept(id, 0);
-        if let Want::Now(_) = a.room(id, id % 2 == 1) {
+        if let Want::Now(_) = a.room(id, id % 2 == 1, if id % 3 == 0 { 5_000 } else { u64::MAX }) {
             a.supply(id, Part { place: id % 1000 * UNIT, bytes: Bytes::from_static(&[7; 300]), last: true });
         }
         if let Want::Now((number, _)) = a.next_repair(id) {

@@ -41,7 +41,7 @@ mod udp;
 pub use bind::{BindError, raise_open_files};
 pub use context::Context;
 pub use dial::DialError;
-pub use path::pipe;
+pub use path::{TCP_TRIP, hold_little, pipe};
 pub use quic::{
     HandshakeError, IDLE, KEEP_ALIVE, Newcomer, QuicHandshakes, QuicLimits, open_quic,
     server_config as quic_server_config,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use icet::{PageNo, PageSet, frame};
@@ -15,10 +15,6 @@ use crate::protocol::ErrorKind;
 use crate::shelf::{Admission, Denied};
 use crate::store::{MediaStore, PageSpan};
 
-/// Bytes read and written at once, at most and at least (while the upload limit makes each wait).
-const CHUNK: (u64, u64) = (256 * 1024, 4 * 1024);
-/// When a permit takes longer, the next piece is smaller, so that something keeps moving.
-const WAIT: Duration = Duration::from_millis(100);
 /// Slices that are looked up at once.
 pub const SLICES: u64 = 16;
 
@@ -76,7 +72,7 @@ pub struct Supply {
     media: Arc<MediaStore>,
     admission: Arc<Admission>,
     todo: VecDeque<Todo>,
-    /// Bytes to be read next.
+    /// Bytes to be read and written at once.
     chunk: u64,
     patience: Duration,
     /// Offset behind the last bytes of the media.
@@ -114,7 +110,7 @@ impl Supply {
             Source::Batches(first) => VecDeque::from([Todo::Batches(first)]),
             Source::Slices { first, last } => VecDeque::from([Todo::Slices(first, last)]),
         };
-        let chunk = if admission.is_limited() { CHUNK.1 * 4 } else { CHUNK.0 };
+        let chunk = admission.quantum() as u64;
         Supply { media, admission, todo, chunk, patience, at: None }
     }
 
@@ -133,8 +129,7 @@ impl Supply {
         let chunk = self.chunk;
         self.chunk = chunk.min(most);
         let next = self.next().await;
-        // What was learned of how slow it is stays; what was asked for here does not.
-        self.chunk = if self.chunk < most { self.chunk } else { chunk.max(self.chunk) };
+        self.chunk = chunk;
         next
     }
 
@@ -242,12 +237,8 @@ impl Supply {
         Ok((end - offset).max(1))
     }
 
-    async fn permit(&mut self, bytes: usize) -> Result<(), SupplyError> {
-        let before = Instant::now();
-        self.admission.permit(bytes).await?;
-        let slow = before.elapsed() > WAIT;
-        self.chunk = if slow { (self.chunk / 2).max(CHUNK.1) } else { (self.chunk * 2).min(CHUNK.0) };
-        Ok(())
+    async fn permit(&self, bytes: usize) -> Result<(), SupplyError> {
+        Ok(self.admission.permit(bytes).await?)
     }
 
     async fn read(&mut self, offset: u64, len: u64, page: Option<PageNo>) -> Result<Chunk, SupplyError> {

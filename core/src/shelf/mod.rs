@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use icet::message::Need;
 use icet::ticket::TicketBody;
@@ -401,6 +402,20 @@ impl Shelf {
         lock(&self.tickets).was_asked(tracker)
     }
 
+    /// Bytes that a connection with this shortest round trip may hold back and have on its way together, so that the upload limit is used and holds: whatever is more leaves
+    /// all at once when a line comes back that was cut.
+    #[must_use]
+    pub fn in_hand(&self, trip: Duration) -> u64 {
+        let Some(up) = self.config.up else { return u64::MAX };
+        let two = trip.as_micros().saturating_mul(2).saturating_mul(up.into()) / 1_000_000;
+        u64::try_from(two).unwrap_or(u64::MAX).saturating_add(self.upload.quantum() as u64)
+    }
+
+    /// A carrier sent so many bytes once more of itself: the upload limit counts them too.
+    pub fn sent_again(&self, bytes: u64) {
+        self.upload.owe(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
     /// What was served since the last call.
     #[must_use]
     pub fn drain_served(&self) -> Vec<Served> {
@@ -504,10 +519,12 @@ impl Admission {
         self.shelf.upload.turn(self.flow, self.class, bytes).await;
     }
 
-    /// Whether writes may have to wait for their turn.
+    /// Bytes that are worth asking for at once: what leaves together had to wait together.
     #[must_use]
-    pub fn is_limited(&self) -> bool {
-        self.rate.is_some() || self.shared.is_some() || self.shelf.upload.is_limited()
+    pub fn quantum(&self) -> usize {
+        let buckets = self.rate.iter().chain(self.shared.as_deref());
+        let own = buckets.map(|bucket| lock(bucket).quantum()).min().unwrap_or(usize::MAX);
+        own.min(self.shelf.upload.quantum())
     }
 
     /// Whether the request came with a ticket.

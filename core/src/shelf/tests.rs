@@ -380,10 +380,10 @@ mod admit {
     async fn the_upload_limit_holds_over_all_requests() {
         let host = Host::new(Some(1_000_000), Anonymous::Allow);
         let admissions = (0..10).map(|_| host.ask(&pages(0, 639), None, None).unwrap()).collect();
-        // 10 times 1.6 MB at 1 MB a second.
+        // 10 times 1.64 MB at 1 MB a second, and 4 % for what packets have besides.
         let took = serve(admissions, 100).await;
         let seconds: Vec<f64> = took.iter().map(Duration::as_secs_f64).collect();
-        assert!(seconds.iter().all(|s| (15.6..16.5).contains(s)), "{seconds:?}");
+        assert!(seconds.iter().all(|s| (16.5..17.3).contains(s)), "{seconds:?}");
         assert_eq!(host.shelf.served_totals().anonymous, 10 * 100 * 16_384);
     }
 

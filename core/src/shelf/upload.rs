@@ -7,7 +7,7 @@ use icet::Now;
 use tokio::sync::{Notify, oneshot};
 
 use super::Clock;
-use super::limiter::{Class, Flow, Limiter, Wait};
+use super::limiter::{Class, Flow, Limiter, Wait, on_the_wire};
 
 /// Lets writes go when it is their turn.
 #[derive(Debug)]
@@ -64,12 +64,18 @@ impl Upload {
         self.lock().limiter.end(flow);
     }
 
-    /// Whether there is a limit.
-    pub(super) fn is_limited(&self) -> bool {
-        !self.lock().limiter.is_free()
+    /// Most bytes to ask for at once.
+    pub(super) fn quantum(&self) -> usize {
+        self.lock().limiter.quantum()
     }
 
-    /// Waits until a request may write so much.
+    /// What left without having asked.
+    pub(super) fn owe(&self, bytes: usize) {
+        let now = self.clock.now();
+        self.lock().limiter.owe(now, bytes);
+    }
+
+    /// Waits until a request may write so much, and whatever its packets have besides.
     pub(super) async fn turn(self: &Arc<Upload>, flow: Flow, class: Class, bytes: usize) {
         let quantum = {
             let state = self.lock();
@@ -78,7 +84,7 @@ impl Upload {
             }
             state.limiter.quantum()
         };
-        let mut left = bytes;
+        let mut left = on_the_wire(bytes);
         while left > 0 {
             let part = left.min(quantum);
             self.part(flow, class, part).await;

@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioTimer;
 use iceshare::icet::path::PathError;
 use iceshare::icet::{MediaPath, PageNo, ProtocolName, Ticket, frame};
-use iceshare::net::{Context, Slot, SlotLimits, Slots, Standing};
+use iceshare::net::{Context, Slot, SlotLimits, Slots, Standing, TCP_TRIP, hold_little};
 use iceshare::shelf::{Ask, Denied, Shelf};
 use iceshare::store::MediaStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -96,6 +96,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, ip: IpAddr, slot: Sl
     // Best effort. Of who reads nothing the system would else keep megabytes.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+    hold_little(&stream, server.shelf.in_hand(TCP_TRIP));
     let at = Arc::new(At { ip, slot: Arc::new(slot) });
     let place = at.clone();
     let service = service_fn(move |request| {

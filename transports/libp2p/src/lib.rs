@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use iceshare::net::Context;
+use iceshare::net::{Context, TCP_TRIP};
 use iceshare::protocol::{
     Abilities, ErrorKind, NetKind, PayloadProtocol, PeerKey, Piece, Request, SettingError, Settings,
     TransportError,
@@ -80,7 +80,7 @@ impl PayloadProtocol for Libp2p {
     fn serve(&self, cx: Context, shelf: Arc<Shelf>) -> BoxFuture<'static, Result<String, TransportError>> {
         let (config, nodes) = (self.config.clone(), self.nodes.clone());
         Box::pin(async move {
-            let started = swarm::Node::start(&cx, &config).await?;
+            let started = swarm::Node::start(&cx, &config, shelf.in_hand(TCP_TRIP)).await?;
             let mut nodes = nodes.lock().await;
             nodes.retain(|_, node| node.is_open());
             nodes.insert(cx.identity().key(), started.node);

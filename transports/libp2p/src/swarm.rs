@@ -110,14 +110,18 @@ fn local(what: impl Into<String>) -> TransportError {
 }
 
 impl Node {
-    /// Begins, with the sockets that the settings want.
-    pub(crate) async fn start(cx: &Context, config: &Config) -> Result<Started, TransportError> {
+    /// Begins, with the sockets that the settings want. The system may hold so many bytes of each TCP connection that others open.
+    pub(crate) async fn start(
+        cx: &Context,
+        config: &Config,
+        in_hand: u64,
+    ) -> Result<Started, TransportError> {
         let keys = Keypair::ed25519_from_bytes(cx.identity().seed())
             .map_err(|e| local("the key is none for libp2p").because(e))?;
         let me = keys.public().to_peer_id();
         let gate = Rules::new(config.punch, Instant::now());
         let (relayed, relay) = relay::client::new(me);
-        let common = transport::Common::new(cx.accept_tcp(transport::is_libp2p));
+        let common = transport::Common::new(cx.accept_tcp(transport::is_libp2p), in_hand);
         let connections = config.connections as usize + LINGERING;
         let limits = QuicLimits { connections, ..QuicLimits::PEER };
         let quic = Quic::new(cx.identity(), &keys, limits, config.connect_timeout)

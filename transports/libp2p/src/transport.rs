@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{Either, Pending};
+use iceshare::net::hold_little;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{
     Boxed, DialOpts, ListenerId, OrTransport, Transport, TransportError, TransportEvent,
@@ -44,12 +45,14 @@ pub(crate) fn common() -> Multiaddr {
 #[derive(Debug)]
 pub(crate) struct Common {
     incoming: mpsc::Receiver<(TcpStream, SocketAddr)>,
+    /// What the system may hold of each.
+    in_hand: u64,
     listener: Option<ListenerId>,
 }
 
 impl Common {
-    pub(crate) fn new(incoming: mpsc::Receiver<(TcpStream, SocketAddr)>) -> Common {
-        Common { incoming, listener: None }
+    pub(crate) fn new(incoming: mpsc::Receiver<(TcpStream, SocketAddr)>, in_hand: u64) -> Common {
+        Common { incoming, in_hand, listener: None }
     }
 }
 
@@ -88,6 +91,7 @@ impl Transport for Common {
                 Poll::Ready(Some((stream, from))) => {
                     // A connection that is gone already has no address.
                     let Ok(at) = stream.local_addr() else { continue };
+                    hold_little(&stream, self.in_hand);
                     return Poll::Ready(TransportEvent::Incoming {
                         listener_id,
                         upgrade: ready(Ok(stream.compat())),

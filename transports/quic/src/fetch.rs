@@ -85,8 +85,8 @@ async fn on(links: &Links, link: &Link, busy: Busy, request: &Request) -> Result
     let opened = timeout(ANSWER_TIME, connection.open_bi()).await.map_err(full)?;
     let lost = |e| TransportError::new(ErrorKind::Broken, "the connection broke").because(e);
     let (stream, receive) = opened.map_err(lost)?;
-    let (shortest, window) = (link.shortest.clone(), links.config.window.into());
-    let send = Sending { stream, connection: connection.clone(), shortest, window };
+    let (seen, window) = (link.seen.clone(), links.config.window.into());
+    let send = Sending { stream, connection: connection.clone(), seen, window, shelf: None };
     let (served, mut listening) = (link.serve(true), link.doubt.listen());
     let answer = ask(Receiving::new(receive), send, request, ANSWER_TIME).await?;
     listening.heard();

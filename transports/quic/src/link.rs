@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::serve::Host;
-use crate::wire::ShortestTrip;
+use crate::wire::Seen;
 
 /// After so long without an answer the next address is dialled beside (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -45,7 +45,7 @@ pub(crate) struct Link {
     requests: watch::Sender<usize>,
     /// Those of ours.
     pub(crate) fetches: Arc<AtomicU32>,
-    pub(crate) shortest: Arc<ShortestTrip>,
+    pub(crate) seen: Arc<Seen>,
     pub(crate) doubt: Doubt,
 }
 
@@ -67,7 +67,7 @@ impl Link {
             place,
             requests: watch::Sender::new(0),
             fetches: Arc::default(),
-            shortest: Arc::default(),
+            seen: Arc::default(),
             doubt: Doubt::default(),
         }
     }

@@ -68,8 +68,9 @@ impl Host {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (host, link, busy) = (self.clone(), link.clone(), link.begin());
         async move {
-            let (connection, shortest) = (link.connection.clone(), link.shortest.clone());
-            let send = Sending { stream, connection, shortest, window: host.window };
+            let (connection, seen) = (link.connection.clone(), link.seen.clone());
+            let shelf = Some(host.server.shelf.clone());
+            let send = Sending { stream, connection, seen, window: host.window, shelf };
             let admitted = |delivery: &Delivery| {
                 let ticket = delivery.supply.is_ticketed();
                 let permit =

@@ -131,7 +131,9 @@ impl Hub {
     pub(crate) fn room(&self, (id, number): RequestId) -> Option<Want<usize>> {
         let mut state = self.lock();
         let crowd = state.served.len() > SERVED.1;
-        state.endpoint.association(id).map(|a| a.room(number, crowd))
+        let association = state.endpoint.association(id)?;
+        let in_hand = self.shelf().map_or(u64::MAX, |s| s.in_hand(association.shortest_trip()));
+        Some(association.room(number, crowd, in_hand))
     }
 
     /// Begins a request to `peer` at one of `addrs`, over an association that is there or a new one. `make` is given the

@@ -33,7 +33,8 @@ async fn peer(seed: u8, settings: &[(&str, &str)]) -> Peer {
     let config = Config::read(&settings).expect("settings");
     let net = Net::bind(NetConfig::new(vec![any()], Identity::from_seed(&[seed; 32]))).await.expect("ports");
     let cx = net.context(crate::NAME.parse().expect("a name"));
-    let Started { node, endpoint, mut inbound, over } = Node::start(&cx, &config).await.expect("a node");
+    let Started { node, endpoint, mut inbound, over } =
+        Node::start(&cx, &config, u64::MAX).await.expect("a node");
     let streams = tokio::spawn(async move {
         while let Some((_, mut stream, _)) = inbound.recv().await {
             let _ = stream.write_all(b"hello").await;

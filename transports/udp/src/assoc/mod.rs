@@ -156,6 +156,8 @@ pub struct Association {
     ready: VecDeque<u64>,
     /// Requests whose driver waits for [`Event::Hungry`], and whether it has more than repairs.
     waiting: Vec<(u64, bool)>,
+    /// Bytes that may wait here and be on their way together.
+    in_hand: u64,
     events: VecDeque<Event>,
     /// The packets being written.
     out: Vec<u8>,
@@ -202,6 +204,7 @@ impl Association {
             asked: RangeSet::default(),
             ready: VecDeque::new(),
             waiting: Vec::new(),
+            in_hand: u64::MAX,
             events: VecDeque::new(),
             out: Vec::new(),
             buffers: BufferPool::new(SPARE),
@@ -389,17 +392,31 @@ impl Association {
         }
     }
 
-    /// How many new bytes a request takes now. `crowd`: many others are served in other associations.
-    pub fn room(&mut self, id: u64, crowd: bool) -> Want<usize> {
+    /// How many new bytes a request takes now. `crowd`: many others are served in other associations; `in_hand`: so many bytes may wait
+    /// in this one and be on their way together.
+    pub fn room(&mut self, id: u64, crowd: bool, in_hand: u64) -> Want<usize> {
         let crowd = crowd || self.serving.values().map(Serving::queued).sum::<usize>() >= 2 * AHEAD;
-        if let Some(s) = self.serving.get_mut(&id) {
-            s.in_a_crowd = crowd;
+        self.in_hand = in_hand;
+        let free = self.free();
+        let Some(s) = self.serving.get_mut(&id) else { return Want::Never };
+        s.in_a_crowd = crowd;
+        match s.room().min(free) {
+            0 => self.wait(id, true),
+            room => Want::Now(room),
         }
-        match self.serving.get_mut(&id) {
-            None => Want::Never,
-            Some(s) if s.room() > 0 => Want::Now(s.room()),
-            Some(_) => self.wait(id, true),
-        }
+    }
+
+    /// What is left of the bytes that may be in hand, as soon as that is worth a read.
+    fn free(&self) -> usize {
+        let queued = self.serving.values().map(|s| s.queued() as u64).sum::<u64>();
+        let free = self.in_hand.saturating_sub(queued.saturating_add(self.flight.bytes()));
+        if free < self.in_hand / 4 { 0 } else { usize::try_from(free).unwrap_or(usize::MAX) }
+    }
+
+    /// The shortest round trip so far.
+    #[must_use]
+    pub fn shortest_trip(&self) -> Duration {
+        self.rtt.shortest()
     }
 
     /// What a receiver asks for again: the repair's number and the places. Then comes [`Association::repair_done`].
@@ -476,10 +493,11 @@ impl Association {
 
     /// Tells drivers that wait, if it is worth it.
     fn feed(&mut self) {
+        let free = self.waiting.iter().any(|(_, more)| *more) && self.free() > 0;
         let serving = &mut self.serving;
         let events = &mut self.events;
         self.waiting.retain(|(id, more)| {
-            let hungry = serving.get(id).is_none_or(|s| s.is_hungry(*more));
+            let hungry = serving.get(id).is_none_or(|s| s.is_hungry(*more && free));
             if hungry {
                 events.push_back(Event::Hungry(*id));
             }

@@ -361,7 +361,7 @@ impl Side {
         let Some(served) = self.served.get_mut(&(id, n)) else { return };
         let Some(a) = self.endpoint.association(id) else { return };
         loop {
-            if let Want::Now(_) = if served.ended { Want::Later } else { a.room(n, false) } {
+            if let Want::Now(_) = if served.ended { Want::Later } else { a.room(n, false, u64::MAX) } {
                 match served.pages.next() {
                     Some(page) => {
                         a.supply(n, Part { place: page * UNIT, bytes: content(page), last: true });
@@ -387,7 +387,7 @@ impl Side {
                     a.repair_done(n, number);
                 }
                 Want::Never => break,
-                Want::Later if served.ended || a.room(n, false) == Want::Later => break,
+                Want::Later if served.ended || a.room(n, false, u64::MAX) == Want::Later => break,
                 Want::Later => {}
             }
         }
