@@ -20,16 +20,28 @@ use super::{
 type Way = (PeerIx, ProtoIx);
 
 impl Board {
-    /// The protocol over which `host` can send live pages to `receiver`, the best first.
-    fn live_way(&self, now: Now, host: PeerIx, receiver: PeerIx) -> Option<ProtoIx> {
+    /// The best protocol over which `host` can send live pages to `receiver`, of those that `may`.
+    fn live_way_if(
+        &self,
+        now: Now,
+        host: PeerIx,
+        receiver: PeerIx,
+        may: impl Fn(ProtoIx) -> bool,
+    ) -> Option<ProtoIx> {
         let (h, r) = (self.peers.get(&host)?, self.peers.get(&receiver)?);
         let ways = self.ways(now, host, receiver, Need::Steady, 1 << 16);
         let can = |proto| {
             let offers = h.offered(proto).into_iter().chain(r.offered(proto));
-            offers.filter(|o| o.offer.abilities.carries_live()).count() == 2 && !r.avoids(host, proto, now)
+            offers.filter(|o| o.offer.abilities.carries_live()).count() == 2 && may(proto)
         };
         let best = ways.into_iter().filter(|(_, way)| can(way.proto)).max_by(|a, b| a.0.total_cmp(&b.0));
         best.map(|(_, way)| way.proto)
+    }
+
+    /// The best that has not failed just now.
+    fn live_way(&self, now: Now, host: PeerIx, receiver: PeerIx) -> Option<ProtoIx> {
+        let r = self.peers.get(&receiver)?;
+        self.live_way_if(now, host, receiver, |proto| !r.avoids(host, proto, now))
     }
 
     /// Over what a member can get everything from `start` on from another one, if it can.
@@ -279,8 +291,10 @@ impl Board {
         let Some(live) = self.live(ix) else { return };
         let others: Vec<_> =
             live.tree.iter().map(|(p, _)| p).filter(|p| *p != peer).take(LOOKED_AT).collect();
-        let (mut unshared, mut unreachable, mut unwilling, mut silent) = (0, 0, 0, 0);
+        let (mut unshared, mut unreachable, mut failed, mut unwilling, mut silent) = (0, 0, 0, 0, 0);
         let mut names = BTreeSet::new();
+        let member = self.media.get(&ix).and_then(|m| m.members.get(&peer));
+        let avoids = |other: PeerIx| member.is_some_and(|m| m.avoids(other, now));
         for other in &others {
             let (Some(h), Some(r)) = (self.peers.get(other), self.peers.get(&peer)) else { continue };
             let served = || h.offers.iter().filter(|o| o.offer.serves && o.offer.abilities.carries_live());
@@ -291,8 +305,10 @@ impl Board {
                 unwilling += 1;
             } else if h.is_silent(now, peer) {
                 silent += 1;
-            } else if self.live_way(now, *other, peer).is_none() {
+            } else if self.live_way_if(now, *other, peer, |_| true).is_none() {
                 unreachable += 1;
+            } else if self.live_way(now, *other, peer).is_none() || avoids(*other) {
+                failed += 1;
             }
         }
         let Some(media) = self.media.get_mut(&ix) else { return };
@@ -301,7 +317,7 @@ impl Board {
             hosts: u32::try_from(others.len()).unwrap_or(u32::MAX),
             unshared,
             unreachable,
-            failed: 0,
+            failed,
             unwilling: Some(unwilling).filter(|n| *n > 0),
             silent: Some(silent).filter(|n| *n > 0),
             protocols: names.into_iter().take(icet::limits::OFFERS).collect(),
