@@ -2,8 +2,10 @@
 
 /// Most tags that are kept.
 pub const MAX_TAGS: usize = 64;
-/// Longest tag that is kept, name, `=` and value together, in bytes. Longer ones (pictures, mostly) are passed over.
+/// So many bytes of a tag are kept at most, of name, `=` and value together: longer ones are cut. Pictures are passed over.
 pub const MAX_TAG_LEN: usize = 1024;
+/// Names of tags that hold pictures, of which a part is worth nothing.
+const PICTURES: [&str; 2] = ["METADATA_BLOCK_PICTURE", "COVERART"];
 
 /// Tags, in their order. They are a stranger's words: escape them before showing them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,14 +41,19 @@ impl Comments {
         }
     }
 
-    /// Adds one `NAME=value`, if it is one.
-    fn add(&mut self, comment: &[u8]) {
-        let comment = String::from_utf8_lossy(comment);
-        let Some((name, value)) = comment.split_once('=') else { return };
-        let is_name = !name.is_empty() && name.bytes().all(|byte| (0x20..=0x7d).contains(&byte));
+    /// Adds one `NAME=value`, if it is one; or the beginning of one that is longer than what is kept.
+    fn add(&mut self, comment: &[u8], is_cut: bool) {
+        let text = String::from_utf8_lossy(comment);
         // Bytes that were no UTF-8 have grown.
-        if is_name && comment.len() <= MAX_TAG_LEN && self.tags.len() < MAX_TAGS {
-            self.tags.push((name.to_ascii_uppercase(), value.to_owned()));
+        let kept = text.get(..text.floor_char_boundary(MAX_TAG_LEN)).unwrap_or_default();
+        // The cut may be in the middle of a character.
+        let kept = if is_cut { kept.trim_end_matches(char::REPLACEMENT_CHARACTER) } else { kept };
+        let Some((name, value)) = kept.split_once('=') else { return };
+        let is_name = !name.is_empty() && name.bytes().all(|byte| (0x20..=0x7d).contains(&byte));
+        let name = name.to_ascii_uppercase();
+        let is_worthless = is_cut && PICTURES.contains(&name.as_str());
+        if is_name && !is_worthless && self.tags.len() < MAX_TAGS {
+            self.tags.push((name, value.to_owned()));
         }
     }
 }
@@ -70,8 +77,10 @@ enum State {
         then: Number,
     },
     Read(Number),
+    /// A comment of which `len` bytes are kept, and more to be passed over.
     Comment {
         len: usize,
+        more: u64,
     },
     Done,
 }
@@ -112,13 +121,13 @@ impl Reader {
                     self.field.clear();
                     self.number(number, value);
                 }
-                State::Comment { len } => {
+                State::Comment { len, more } => {
                     if !self.fill(&mut part, len) {
                         return;
                     }
-                    self.found.add(&self.field);
+                    self.found.add(&self.field, more > 0);
                     self.field.clear();
-                    self.comment_done();
+                    self.comment_done(more);
                 }
                 State::Done => return,
             }
@@ -141,24 +150,17 @@ impl Reader {
                 self.left = value;
                 State::Read(Number::CommentLen)
             }
-            Number::CommentLen => match usize::try_from(value) {
-                Ok(len) if len <= MAX_TAG_LEN => State::Comment { len },
-                _ => {
-                    self.left -= 1;
-                    if self.left == 0 {
-                        State::Done
-                    } else {
-                        State::Skip { bytes: value.into(), then: Number::CommentLen }
-                    }
-                }
-            },
+            Number::CommentLen => {
+                let len = usize::try_from(value).unwrap_or(MAX_TAG_LEN).min(MAX_TAG_LEN);
+                State::Comment { len, more: u64::from(value).saturating_sub(len as u64) }
+            }
         };
     }
 
-    fn comment_done(&mut self) {
+    fn comment_done(&mut self, more: u64) {
         self.left -= 1;
         let full = self.left == 0 || self.found.tags.len() == MAX_TAGS;
-        self.state = if full { State::Done } else { State::Read(Number::CommentLen) };
+        self.state = if full { State::Done } else { State::Skip { bytes: more, then: Number::CommentLen } };
     }
 
     /// What was found up to here. A packet cut off gives the tags before the cut.
@@ -201,12 +203,23 @@ mod tests {
     #[test]
     fn bad_tags_are_passed_over() {
         let picture = [&b"METADATA_BLOCK_PICTURE="[..], &[b'A'; 3_000_000]].concat();
-        let grown = [&b"G="[..], &[0xff; 900]].concat();
         let found = read(
-            &packet(&[b"no equals sign", b"=no name", b"na\xc3\xa4me=x", &picture, &grown, b"TITLE=t\xff"]),
+            &packet(&[b"no equals sign", b"=no name", b"na\xc3\xa4me=x", &picture, b"TITLE=t\xff"]),
             65_025,
         );
         assert_eq!(found.tags(), [("TITLE".to_owned(), "t\u{fffd}".to_owned())]);
+    }
+
+    #[test]
+    fn long_tags_are_cut_where_a_character_ends() {
+        // The cut is in the middle of a character.
+        let long = ["TITLE=x".as_bytes(), "ü".repeat(2000).as_bytes()].concat();
+        let grown = [&b"G="[..], &[0xff; 900]].concat();
+        let found = read(&packet(&[&long, b"ARTIST=a", &grown, &long]), 100);
+        let title = format!("x{}", "ü".repeat(508));
+        assert_eq!(found.title(), Some(title.as_str()));
+        assert_eq!((found.get("ARTIST"), found.get("G").map(str::len)), (Some("a"), Some(1020)));
+        assert_eq!(found.tags().len(), 4);
     }
 
     #[test]
@@ -214,7 +227,10 @@ mod tests {
         assert_eq!(read(&packet(&[&b"A=b"[..]].repeat(100)), 1000).tags().len(), MAX_TAGS);
         let longest = [&b"A="[..], &[b'x'; MAX_TAG_LEN - 2]].concat();
         let longer = [&longest[..], b"x"].concat();
-        assert_eq!(read(&packet(&[&longer, &longest, &longer]), 10).tags().len(), 1);
+        let found = read(&packet(&[&longer, &longest, &longer]), 10);
+        assert!(
+            found.tags().iter().all(|(_, value)| value.len() == MAX_TAG_LEN - 2) && found.tags().len() == 3
+        );
         // Lengths that lie.
         let mut lie = packet(&[]);
         lie.truncate(19);
