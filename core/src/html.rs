@@ -1,11 +1,6 @@
 //! Strangers' text in HTML, for the pages that programs built on this crate show.
 
-/// Whether a character turns the reading direction and is nothing by itself (Unicode's property `Bidi_Control`): a title that has some
-/// can look like another one.
-#[must_use]
-pub fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
+pub use icet::path::is_bidi_control;
 
 /// Text for an element or a quoted attribute. Control characters and those that turn the reading direction are left out.
 #[must_use]

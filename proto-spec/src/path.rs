@@ -37,11 +37,15 @@ pub enum PathError {
     Escape,
 }
 
+/// Whether a character turns the reading direction (Unicode, Bidi_Control): what it stands in reads as something else.
+#[must_use]
+pub fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Characters that could fool a terminal, a page or a file system.
 fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || c == '\\'
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || c == '\\' || is_bidi_control(c)
 }
 
 impl MediaPath {

@@ -44,6 +44,7 @@ pub(crate) const BAD_PATHS: &[(&str, &str)] = &[
     ("a%c2%9bb", "a C1 control character"),
     ("a%5cb", "a backslash"),
     ("%e2%80%aea", "a bidirectional override"),
+    ("a%d8%9cb", "an Arabic letter mark"),
     ("a%", "a cut-off escape"),
     ("a%g0", "no hexadecimal digit"),
     ("a%+1", "no hexadecimal digit"),
