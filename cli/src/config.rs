@@ -97,6 +97,18 @@ impl Settings {
         }
     }
 
+    /// What was set on the command line for payload protocols that this run does not use.
+    pub(crate) fn in_vain(&self) -> Vec<String> {
+        let of_file = |p: &String, k: &String| {
+            self.of_file.as_ref().is_some_and(|file| file.set.iter().any(|(fp, fk)| (fp, fk) == (p, k)))
+        };
+        let unused = |p: &String| !self.transport.is_empty() && !self.transport.contains(p);
+        let vain = self.set.iter().filter(|(p, k, _)| unused(p) && !of_file(p, k));
+        let used = self.transport.join(",");
+        vain.map(|(p, k, _)| format!("--set {p}.{k} changes nothing: {p} is not in use (--transport {used})"))
+            .collect()
+    }
+
     /// Reads the configuration file, if one is named, and lays the flags over it.
     pub(crate) fn load(flags: &Common) -> Result<Settings, Failure> {
         // A variable that is set to nothing names no file, and no folder either.

@@ -69,6 +69,7 @@ pub(crate) struct Kept {
 /// Starts a peer by the settings.
 pub(crate) async fn start(settings: &Settings, role: Role) -> Result<(Peer, Kept), Failure> {
     let protocols = transports::chosen(settings)?;
+    settings.in_vain().iter().for_each(note);
     // A key is made where there is none, but not the folders of a mistyped name.
     let folder = settings.key.as_deref().and_then(Path::parent).filter(|f| !f.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|f| !f.is_dir()) {

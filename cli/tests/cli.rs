@@ -128,7 +128,10 @@ fn verify_for_programs() {
 fn protocols_are_listed_and_unknown_ones_are_told_from_them() {
     let list = iceshare(&["protocols"]);
     assert_eq!((list.code, list.err.as_str()), (Some(0), ""));
-    let from = concat!("dials tcp; from iceshare-transport-http ", env!("CARGO_PKG_VERSION"));
+    let from = concat!(
+        "finds hosts by their tcp addresses; from iceshare-transport-http ",
+        env!("CARGO_PKG_VERSION")
+    );
     for said in ["http ", "can: pages", from, "--set http.connections=512: connections"] {
         assert!(list.out.contains(said), "{said}: {}", list.out);
     }

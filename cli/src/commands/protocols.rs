@@ -18,7 +18,7 @@ struct Entry {
     version: &'static str,
     /// What it can do.
     abilities: Vec<&'static str>,
-    /// `udp` or `tcp`, where receivers dial an address.
+    /// `udp` or `tcp`: the kind of a host's proved addresses that receivers begin with.
     dials: Option<String>,
     settings: Vec<Setting>,
 }
@@ -37,6 +37,7 @@ struct Setting {
 pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome {
     // Built, and not only listed, so that the settings given are checked too.
     let built = transports::chosen(settings)?;
+    settings.in_vain().iter().for_each(output::note);
     let entries: Vec<Entry> = built
         .iter()
         .map(|p| {
@@ -76,8 +77,12 @@ pub(crate) fn protocols(args: &args::Protocols, settings: &Settings) -> Outcome 
     for e in &entries {
         output::result(format!("{:<10} {}", e.name, e.about))?;
         output::result(format!("{:<10} can: {}", "", e.abilities.join(", ")))?;
-        let dials = e.dials.as_deref().unwrap_or("no network address");
-        output::result(format!("{:<10} dials {dials}; from {} {}", "", e.krate, e.version))?;
+        let found = e
+            .dials
+            .as_ref()
+            .map(|kind| format!("finds hosts by their {kind} addresses; "))
+            .unwrap_or_default();
+        output::result(format!("{:<10} {found}from {} {}", "", e.krate, e.version))?;
         for s in &e.settings {
             let shown = |text: &str| if text.is_empty() { "none".to_owned() } else { printable(text) };
             let changed = shown(&s.value) != shown(s.default);

@@ -74,7 +74,13 @@ impl Config {
                     .map_err(|_| read.refused("quic-port", "it takes a port, 0 for any free one, or off"))?,
             ),
         };
-        let relays = if read.text("relay") == "none" { "" } else { read.text("relay") };
+        let relays = match read.text("relay") {
+            "none" => "",
+            text if text.trim().is_empty() => {
+                return Err(read.refused("relay", "it takes addresses of relays, or none"));
+            }
+            text => text,
+        };
         let relays = wire::relays(relays).map_err(|e| read.refused("relay", format!("{}: {e}", e.text)))?;
         Ok(Config {
             relays,
@@ -119,6 +125,8 @@ mod tests {
             ("quic-port", "65536"),
             ("punch", "yes"),
             ("relay", "/ip4/192.0.2.1/tcp/4001"),
+            ("relay", ""),
+            ("relay", " "),
         ];
         for (key, value) in bad {
             assert!(with(key, value).is_err_and(|e| e.to_string().contains(key)), "{key}={value}");

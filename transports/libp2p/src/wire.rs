@@ -213,16 +213,40 @@ pub(crate) fn root(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
+/// An address as people read it, without what says who is there.
+fn place(addr: &Multiaddr) -> String {
+    let (mut host, mut port) = (None, None);
+    for part in addr {
+        match part {
+            Protocol::Ip4(ip) => host = Some(ip.to_string()),
+            Protocol::Ip6(ip) => host = Some(format!("[{ip}]")),
+            Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
+                host = Some(name.into_owned())
+            }
+            Protocol::Tcp(n) => port = Some(("tcp", n)),
+            Protocol::Udp(n) => port = Some(("udp", n)),
+            _ => {}
+        }
+    }
+    let relayed = addr.iter().any(|p| p == Protocol::P2pCircuit);
+    match (host, port) {
+        (Some(host), Some((kind, port))) => {
+            format!("{kind}:{host}:{port}{}", if relayed { " (a relay)" } else { "" })
+        }
+        _ => addr.to_string(),
+    }
+}
+
 /// Why a dial failed, for people.
 pub(crate) fn dial_error(error: &DialError) -> String {
     match error {
         DialError::WrongPeerId { obtained, .. } => {
-            let who = key_of(obtained).map_or_else(|| obtained.to_string(), |k| k.to_string());
+            let who = key_of(obtained).map_or_else(|| obtained.to_string(), |k| k.short().to_string());
             format!("somebody else answers there: {who}")
         }
         DialError::LocalPeerId { .. } => "this peer itself answers there".to_owned(),
         DialError::Transport(tried) => {
-            let each: Vec<String> = tried.iter().map(|(a, e)| format!("{a}: {}", root(e))).collect();
+            let each: Vec<String> = tried.iter().map(|(a, e)| format!("{}: {}", place(a), root(e))).collect();
             each.join("; ")
         }
         DialError::NoAddresses => "no address is known".to_owned(),
@@ -292,6 +316,19 @@ mod tests {
             "/ip4/192.0.2.1/tcp/80/p2p/{relay}/p2p-circuit/p2p/{me},/p2p/{relay}/p2p-circuit/p2p/{me}"
         );
         assert_eq!(Endpoint::parse(&text, &me), Endpoint { relays: vec![relay], ..Endpoint::default() });
+    }
+
+    #[test]
+    fn people_read_addresses_without_ids() {
+        let id = peer(1);
+        let text = |addr: &str| place(&addr.replace("ID", &id.to_string()).parse().expect("an address"));
+        assert_eq!(text("/ip4/192.0.2.1/tcp/58101/p2p/ID"), "tcp:192.0.2.1:58101");
+        assert_eq!(text("/ip6/2001:db8::1/udp/9/quic-v1"), "udp:[2001:db8::1]:9");
+        assert_eq!(
+            text("/dns/relay.example/tcp/4238/p2p/ID/p2p-circuit/p2p/ID"),
+            "tcp:relay.example:4238 (a relay)"
+        );
+        assert_eq!(text("/memory/1"), "/memory/1");
     }
 
     #[test]
