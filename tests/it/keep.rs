@@ -81,6 +81,44 @@ fn the_same_command_goes_on_with_the_same_file() {
 }
 
 #[test]
+fn a_file_that_lost_its_first_page_gets_all_of_the_broadcast() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 35).expect("a source");
+    let kept = network.path("kept.opus");
+    let name = kept.to_string_lossy().into_owned();
+    let args = ["--loop", "--keep", name.as_str()];
+    let size = || std::fs::metadata(&kept).map_or(0, |m| m.len());
+    let mut before = Vec::new();
+    // Nothing of it, and a part: what a kill leaves, or a full disk.
+    for left in [0, 20] {
+        let (mut station, _) = broadcast(&network, "station", &source, &args);
+        until("more is kept", || size() > before.len() as u64 + 8_000);
+        station.signal("KILL");
+        station.end();
+        before = std::fs::read(&kept).expect("kept");
+        let whole = before.windows(4).rposition(|w| w == b"OggS").expect("a page");
+        before.truncate(whole);
+        std::fs::write(&kept, &before[..left]).expect("written");
+    }
+    let (mut station, _) = broadcast(&network, "station", &source, &args);
+    until("all is kept", || size() > before.len() as u64 + 4_000);
+    station.signal("KILL");
+    station.end();
+    assert!(std::fs::read(&kept).expect("kept").starts_with(&before), "it is not what it was");
+
+    // Of something else nothing is touched.
+    std::fs::write(&kept, b"OggX").expect("written");
+    let (tracker, from) = (network.tracker.url.as_str(), source.to_string_lossy());
+    let mut other = network.run(
+        "station",
+        &["broadcast", "--tracker", tracker, "--as", "radio/one", "--from", &from, "--keep", &name],
+    );
+    other.ends_with(1);
+    assert!(std::fs::read(&kept).is_ok_and(|all| all == b"OggX"), "it is written over");
+}
+
+#[test]
 fn an_interrupt_ends_the_broadcast_and_the_next_one_the_sharing() {
     let network = Network::new();
     let source = network.path("source.opus");
