@@ -6,6 +6,7 @@
 //! - [`Titles`]: titles that come beside the stream, as links of it.
 //! - [`Flat`]: a chain as one logical stream, for players that stop where a link ends.
 //! - [`Ending`]: marks the last pages of a recording that stops before the broadcast does.
+//! - [`Unended`]: ends for the logical streams of a player where a broadcast breaks off.
 //! - [`NowOn`]: which title is on.
 //! - [`Earlier`]: heads that are kept, to tell what was on when.
 //! - [`Chain`]: batches that follow each other.
@@ -23,6 +24,7 @@ mod repage;
 #[cfg(test)]
 pub(crate) mod tests;
 mod titles;
+mod unended;
 
 pub use broadcaster::{Broadcaster, DELAY, Signed, SourceError};
 pub use chain::{Chain, ChainError, Place, Taken};
@@ -32,3 +34,4 @@ pub use flat::{Flat, FlatError};
 pub use now::NowOn;
 pub use repage::Repage;
 pub use titles::{TitleError, Titles};
+pub use unended::Unended;

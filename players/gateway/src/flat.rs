@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use iceshare::live::{Flat, FlatError, NowOn};
+use iceshare::live::{Flat, FlatError, NowOn, Unended};
 use iceshare::ogg::page::packet_parts;
 use iceshare::ogg::{Codec, Format, PageHeader};
 use tokio::sync::watch;
@@ -56,6 +56,22 @@ impl Left {
         let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
         at.filter(|(_, at)| at.elapsed() < SOON).map(|(page, _)| page)
     }
+}
+
+/// Pages of a chain as they are; where the last link breaks off its logical streams are given an end.
+pub(crate) fn links(pages: Pages) -> BoxStream<'static, io::Result<Bytes>> {
+    let out = stream::try_unfold(Some((pages, Unended::default())), |state| async move {
+        let Some((mut pages, mut unended)) = state else { return Ok(None) };
+        if let Some((_, page)) = pages.next().await.transpose()? {
+            if let Ok(header) = PageHeader::parse(&page) {
+                unended.page(&header);
+            }
+            return Ok(Some((page, Some((pages, unended)))));
+        }
+        let end = unended.close().concat();
+        Ok((!end.is_empty()).then(|| (end.into(), None)))
+    });
+    out.boxed()
 }
 
 /// Pages of a chain as those of one logical stream, as far as that can go on.

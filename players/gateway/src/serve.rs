@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -147,7 +147,7 @@ fn media(entry: &Entry, headers: &HeaderMap, query: &str, head: bool) -> Respons
                 }
                 flat::flat(pages, joined, titles, entry.left.clone())
             }
-            None => pages.map_ok(|(_, page)| page).boxed(),
+            None => flat::links(pages),
         };
         if !head {
             *response.body_mut() = body::live(pages, entry.gone.clone(), entry.reading.clone());

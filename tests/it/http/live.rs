@@ -85,6 +85,35 @@ fn any_client_hears_a_host() {
 }
 
 #[test]
+fn who_hears_a_listener_is_given_an_end_where_the_broadcast_breaks_off() {
+    let network = Network::new();
+    let source = network.path("source.opus");
+    opus_like(&source, 60_000, 1200, 23).expect("a source");
+    let (station, _, url) = station(&network, &source);
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let at = free.to_string();
+    let (mut listener, out) = network.get("listener", &url, &["--transport", "http", "--listen", &at]);
+    until("something is heard", || std::fs::metadata(&out).is_ok_and(|m| m.len() > 0));
+    on_the_air(free);
+    let mut stream = TcpStream::connect(free).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(b"GET /radio/one HTTP/1.1\r\nHost: x\r\n\r\n").expect("taken");
+    let (mut got, mut buf) = (Vec::new(), [0; 4096]);
+    while got.len() < 20_000 {
+        let n = stream.read(&mut buf).expect("sound");
+        got.extend_from_slice(&buf[..n]);
+    }
+    station.signal("KILL");
+    listener.signal("TERM");
+    stream.read_to_end(&mut got).expect("an end without a cut");
+    listener.end();
+    assert!(got.ends_with(b"\r\n0\r\n\r\n"), "the body has its end");
+    // A page of 27 bytes: no packet, and the last one of its stream.
+    let last = got.windows(4).rposition(|w| w == b"OggS").expect("a page");
+    assert_eq!((got[last + 5], got[last + 26], got.len() - last), (4, 0, 27 + 7));
+}
+
+#[test]
 fn a_real_player_hears_a_host() {
     if !have("ffmpeg") {
         return;

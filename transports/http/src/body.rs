@@ -9,10 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use iceshare::live::Unended;
 use iceshare::net::Serving;
-use iceshare::serve::{Source, Supply};
-use iceshare::shelf::Admission;
+use iceshare::ogg::{SplitEvent, Splitter};
+use iceshare::serve::{Chunk, Source, Supply, SupplyError};
+use iceshare::shelf::{Admission, Denied};
 use iceshare::store::MediaStore;
+use tokio_util::sync::CancellationToken;
 
 use crate::guests::Guest;
 
@@ -62,12 +65,56 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Body { bytes: Box::pin(stream::iter((!bytes.is_empty()).then_some(Ok(bytes)))), left, sending: None }
 }
 
-/// The body that `source` says. Pages that are waited for may take `patience` each.
-pub(crate) fn of(media: Arc<MediaStore>, admission: Admission, source: Source, patience: Duration) -> Body {
+/// So much longer than by others is waited for live media by players, which cannot ask somebody else: until it is known whether its broadcaster comes
+/// back.
+const LONGER: u32 = 5;
+
+/// The body that `source` says. Pages that are waited for may take `patience` each. What players get of live media ends well when `closed` is
+/// cancelled.
+pub(crate) fn of(
+    media: Arc<MediaStore>,
+    admission: Admission,
+    source: Source,
+    patience: Duration,
+    closed: CancellationToken,
+) -> Body {
+    if let Source::Live { .. } = source {
+        let supply = Supply::new(media, admission, source, patience * LONGER);
+        return Body { bytes: Box::pin(for_players(supply, closed)), left: None, sending: None };
+    }
     let left = source.length();
     let supply = Supply::new(media, admission, source, patience);
     let bytes = stream::try_unfold(supply, |mut supply| async move {
         Ok(supply.next().await?.map(|chunk| (chunk.bytes, supply)))
     });
     Body { bytes: Box::pin(bytes), left, sending: None }
+}
+
+/// Live media as players take it: where it breaks off each logical stream is given an end.
+fn for_players(supply: Supply, closed: CancellationToken) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let state = (supply, closed, Splitter::new(), Unended::default());
+    stream::unfold(Some(state), |state| async move {
+        let (mut supply, closed, mut splitter, mut unended) = state?;
+        let next = tokio::select! {
+            biased;
+            next = supply.next() => next,
+            () = closed.cancelled() => Ok(None),
+        };
+        match next {
+            Ok(Some(Chunk { bytes, .. })) => {
+                splitter.push(bytes.clone());
+                while let Some(event) = splitter.next() {
+                    if let SplitEvent::Page { header, .. } = event {
+                        unended.page(&header);
+                    }
+                }
+                Some((Ok(bytes), Some((supply, closed, splitter, unended))))
+            }
+            Ok(None) | Err(SupplyError::Late(_) | SupplyError::Denied(Denied::Withdrawn)) => {
+                let end = unended.close().concat();
+                (!end.is_empty()).then(|| (Ok(end.into()), None))
+            }
+            Err(e) => Some((Err(e.into()), None)),
+        }
+    })
 }

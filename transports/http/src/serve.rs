@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
 use crate::config::Config;
@@ -56,7 +57,8 @@ fn is_http(first: &[u8]) -> bool {
 pub(crate) fn start(cx: &Context, shelf: &Arc<Shelf>, config: Config) {
     let mut incoming = cx.accept_tcp(is_http);
     let guests = Guests::new(config.connections, config.per_ip);
-    let server = Arc::new(Server { shelf: shelf.clone(), protocol: cx.protocol().clone(), config, guests });
+    let (shelf, protocol, closed) = (shelf.clone(), cx.protocol().clone(), cx.closed().clone());
+    let server = Arc::new(Server { shelf, protocol, config, guests, closed });
     let slots = Slots::new(SlotLimits { all: config.connections, each: config.per_ip });
     let goodbyes = Arc::new(Semaphore::new(GOODBYES));
     let (cx, spawner) = (cx.clone(), cx.clone());
@@ -129,6 +131,8 @@ struct Server {
     config: Config,
     /// For requests without ticket that are being served.
     guests: Arc<Guests>,
+    /// Once the peer shuts down.
+    closed: CancellationToken,
 }
 
 /// Where a request comes from.
@@ -321,7 +325,10 @@ impl Server {
                         }
                     };
                     let patience = self.config.stall_timeout;
-                    Response::new(body::of(media.clone(), admission, plan.source, patience).keeps(sending))
+                    let closed = self.closed.clone();
+                    Response::new(
+                        body::of(media.clone(), admission, plan.source, patience, closed).keeps(sending),
+                    )
                 }
                 Err(why) => return denied(why),
             }
