@@ -21,6 +21,12 @@ over = ["--transport", a.transport] if a.transport else []
 procs = []
 
 
+def up(mib_s):
+    """What to say for so many MiB of pages a second: --up counts packets' headers too, 60 bytes to 1400, which loopback's large packets hardly have.
+    What was sent is told in bytes of pages (seed_rate, peer_rate_mean)."""
+    return f"{mib_s * 1460 / 1400:.4f}MiB"
+
+
 def start(name, cmd):
     p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     watch(p, f"{d}/{name}.err"); procs.append(p); return p
@@ -44,7 +50,7 @@ try:
     words = tracker.stdout.readline().split(); url = words[2]
     if a.keep: print(" ".join(words), file=sys.stderr)
     origin = start("origin", [f"{a.bin}/iceshare", "publish", a.payload, "--as", "bench/swarm.opus", "--tracker", url, "--data", f"{d}/origin",
-                              "--listen", "127.0.0.1:0", "--up", f"{a.seed_up}MiB", *(["--give-once"] if a.once else []), *over])
+                              "--listen", "127.0.0.1:0", "--up", up(a.seed_up), *(["--give-once"] if a.once else []), *over])
     media = origin.stdout.readline().strip(); key = media.split("key=")[1].split("&")[0]
     # A publication comes to rest before the crowd comes.
     end = time.monotonic() + 20; was = None
@@ -54,7 +60,7 @@ try:
 
     def receive(i):
         p = start(f"peer-{i}", [f"{a.bin}/iceshare", "get", media, "-o", f"{d}/copy-{i}.opus", "--data", f"{d}/peer-{i}", "--listen", "127.0.0.1:0",
-                                "--up", f"{a.peer_up}MiB", "--share-for", "10m", "--json", "--progress", "lines", *over])
+                                "--up", up(a.peer_up), "--share-for", "10m", "--json", "--progress", "lines", *over])
         text = p.stdout.readline(); at = time.monotonic() - t0
         while text and not text.endswith("\n}\n") and (line := p.stdout.readline()): text += line
         if text: done[i] = (at, json.loads(text))
