@@ -15,6 +15,8 @@ const BURST_SECONDS: f64 = 0.05;
 /// Smallest and largest write that is granted at once, and for how long it keeps the line busy in between.
 const QUANTUM: (f64, f64) = (4.0 * 1024.0, 256.0 * 1024.0);
 const QUANTUM_SECONDS: f64 = 0.03;
+/// Who comes after others gets one part in so many at least, once a second at most: nobody is kept waiting for ever.
+const LEAST_PART: f64 = 32.0;
 /// What a packet carries, and what it has besides: headers of IP and of what is above, and what proves it.
 const PACKET: (usize, usize) = (1400, 60);
 
@@ -94,6 +96,8 @@ struct Queue {
     writes: BTreeMap<(u64, u64), usize>,
     /// Virtual time: where the write that was granted last started.
     time: u64,
+    /// Since when somebody waits here and nobody gets anything.
+    since: Now,
 }
 
 /// The upload of a peer over all protocols.
@@ -160,20 +164,41 @@ impl Limiter {
         &mut self.queues[class as usize]
     }
 
+    /// When a class that somebody waits in may have something.
+    fn ready(&self, class: Class, now: Now) -> Now {
+        let own = if class == Class::Anonymous { self.anonymous.as_ref() } else { None };
+        self.all.iter().chain(own).map(|b| b.ready(now)).max().unwrap_or(now)
+    }
+
     /// The class whose turn it is, and when its next write may go.
     fn turn(&self, now: Now) -> Option<(Class, Now)> {
-        let class = Class::ALL.into_iter().find(|c| !self.queues[*c as usize].writes.is_empty())?;
-        let own = if class == Class::Anonymous { self.anonymous.as_ref() } else { None };
-        let ready = self.all.iter().chain(own).map(|b| b.ready(now)).max();
-        Some((class, ready.unwrap_or(now)))
+        let mut waiting = Class::ALL.into_iter().filter(|c| !self.queues[*c as usize].writes.is_empty());
+        let first = waiting.next()?;
+        let ready = self.ready(first, now);
+        // Who has waited for long comes once before those who come first.
+        let since = |c: &Class| self.queues[*c as usize].since;
+        let passed_over = waiting
+            .filter(|c| now.since(since(c)) >= self.longest_wait() && self.ready(*c, now) <= ready)
+            .min_by_key(since);
+        Some((passed_over.unwrap_or(first), ready))
+    }
+
+    /// How long others may come first.
+    #[expect(clippy::cast_precision_loss, reason = "rates need no 53 bits")]
+    fn longest_wait(&self) -> Duration {
+        let seconds = self.all.as_ref().map_or(0.0, |b| LEAST_PART * self.quantum as f64 / b.rate);
+        Duration::try_from_secs_f64(seconds.max(1.0)).unwrap_or(Duration::MAX)
     }
 
     /// Queues a write.
-    pub(super) fn ask(&mut self, flow: Flow, class: Class, bytes: usize) -> Wait {
+    pub(super) fn ask(&mut self, now: Now, flow: Flow, class: Class, bytes: usize) -> Wait {
         self.next += 1;
         let number = self.next;
         let end = self.ends.get(&flow).copied().unwrap_or(0);
         let queue = self.queue(class);
+        if queue.writes.is_empty() {
+            queue.since = now;
+        }
         let start = queue.time.max(end);
         queue.writes.insert((start, number), bytes);
         self.ends.insert(flow, start.saturating_add(bytes as u64));
@@ -200,7 +225,7 @@ impl Limiter {
         let (class, _) = self.turn(now).filter(|(_, at)| *at <= now)?;
         let queue = self.queue(class);
         let (place, bytes) = queue.writes.pop_first()?;
-        queue.time = place.0;
+        (queue.time, queue.since) = (place.0, now);
         let own = if class == Class::Anonymous { self.anonymous.as_mut() } else { None };
         self.all.as_mut().into_iter().chain(own).for_each(|bucket| bucket.take(now, bytes));
         Some(Wait { class, place })
@@ -235,7 +260,7 @@ mod tests {
             while let Some(entry) = later.first_entry().filter(|e| e.key().0 <= now) {
                 let (_, i) = *entry.key();
                 entry.remove();
-                waits.insert(limiter.ask(Flow(i as u64), askers[i].0, askers[i].1), i);
+                waits.insert(limiter.ask(now, Flow(i as u64), askers[i].0, askers[i].1), i);
             }
             match limiter.grant(now) {
                 Some(wait) => {
@@ -291,14 +316,14 @@ mod tests {
         let mut got = [0_u64; 2];
         let mut waits = HashMap::new();
         for i in 0..2 {
-            waits.insert(limiter_now.ask(Flow(i), Class::Ticketed, LARGE), i);
+            waits.insert(limiter_now.ask(at(0), Flow(i), Class::Ticketed, LARGE), i);
         }
         let mut now = at(3000);
         while now < at(4000) {
             if let Some(wait) = limiter_now.grant(now) {
                 let Some(i) = waits.remove(&wait) else { continue };
                 got[usize::try_from(i).expect("small")] += LARGE as u64;
-                waits.insert(limiter_now.ask(Flow(i), Class::Ticketed, LARGE), i);
+                waits.insert(limiter_now.ask(now, Flow(i), Class::Ticketed, LARGE), i);
             } else {
                 now = limiter_now.next_at(now).expect("both wait").max(now + Duration::from_micros(1));
             }
@@ -326,17 +351,17 @@ mod tests {
         let mut limiter = Limiter::new(Some(1_000_000), None, at(0));
         let askers = [(Class::Ticketed, LARGE, 0), (Class::Urgent, LARGE, 50), (Class::Anonymous, LARGE, 0)];
         let (got, _) = run(&mut limiter, 1_000_000, 5, &askers);
-        // One write every 50 ms, or little longer: it waits for the debt of the write before it only.
-        assert!(got[1] >= 70 * LARGE as u64 && got[2] <= LARGE as u64, "{got:?}");
+        // One write every 50 ms, or little longer: it waits for the debt of the write before it only. Who comes last has one a second.
+        assert!(got[1] >= 70 * LARGE as u64 && got[2] <= 5 * LARGE as u64, "{got:?}");
         assert!(got[0] + got[1] >= 4_900_000, "{got:?}");
     }
 
     #[test]
     fn a_write_larger_than_the_burst_leaves_a_debt_and_is_not_refused() {
         let mut limiter = Limiter::new(Some(100_000), None, at(0));
-        let wait = limiter.ask(Flow(0), Class::Ticketed, 300_000);
+        let wait = limiter.ask(at(0), Flow(0), Class::Ticketed, 300_000);
         assert_eq!(limiter.grant(at(0)), Some(wait));
-        limiter.ask(Flow(0), Class::Ticketed, 1);
+        limiter.ask(at(0), Flow(0), Class::Ticketed, 1);
         assert_eq!(limiter.grant(at(0)), None);
         let next = limiter.next_at(at(0)).expect("something waits");
         assert!((at(2900)..at(3000)).contains(&next), "{next:?}");
@@ -349,11 +374,11 @@ mod tests {
         let (rate, page) = (20_000, 1700);
         let mut limiter = Limiter::new(Some(rate), None, at(0));
         let (mut now, mut sent) = (at(3000), Vec::new());
-        let mut wait = limiter.ask(Flow(0), Class::Urgent, page);
+        let mut wait = limiter.ask(now, Flow(0), Class::Urgent, page);
         while now < at(6000) {
             if limiter.grant(now) == Some(wait) {
                 sent.push(now);
-                wait = limiter.ask(Flow(0), Class::Urgent, page);
+                wait = limiter.ask(now, Flow(0), Class::Urgent, page);
             } else {
                 now = limiter.next_at(now).expect("one waits").max(now + Duration::from_micros(1));
             }
@@ -367,10 +392,28 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_last_is_not_kept_waiting_for_ever() {
+        for (rate, seconds) in [(1_000_000, 2), (20_000, 8)] {
+            let mut limiter = Limiter::new(Some(rate), None, at(0));
+            let busy = [(Class::Ticketed, limiter.quantum(), 0); 3];
+            let stranger = (Class::Anonymous, limiter.quantum(), 0);
+            let askers = [busy[0], busy[1], busy[2], stranger];
+            let (got, _) = run(&mut limiter, rate, 60, &askers);
+            let part = got[3] as f64 / (rate * 60) as f64;
+            assert!((0.02..0.04).contains(&part), "{part}");
+            // The first byte too.
+            let one = (Class::Anonymous, 100, 1_000_000);
+            let mut limiter = Limiter::new(Some(rate), None, at(0));
+            let (got, _) = run(&mut limiter, rate, seconds, &[busy[0], one]);
+            assert_eq!(got[1], 100);
+        }
+    }
+
+    #[test]
     fn what_left_without_asking_is_paid_by_who_asks_next() {
         let mut limiter = Limiter::new(Some(10_000), None, at(0));
         limiter.owe(at(0), 10_500);
-        limiter.ask(Flow(0), Class::Urgent, 1);
+        limiter.ask(at(0), Flow(0), Class::Urgent, 1);
         assert_eq!(limiter.grant(at(900)), None);
         assert!(limiter.grant(at(1001)).is_some());
     }
@@ -378,7 +421,7 @@ mod tests {
     #[test]
     fn forgotten_writes_take_nothing_and_ended_requests_leave_nothing() {
         let mut limiter = Limiter::new(Some(1000), None, at(0));
-        let wait = limiter.ask(Flow(7), Class::Anonymous, 10);
+        let wait = limiter.ask(at(0), Flow(7), Class::Anonymous, 10);
         limiter.forget(wait);
         limiter.end(Flow(7));
         assert_eq!((limiter.grant(at(0)), limiter.next_at(at(0))), (None, None));

@@ -96,7 +96,7 @@ impl Upload {
         let (wait, granted) = {
             let now = self.clock.now();
             let mut state = self.lock();
-            let wait = state.limiter.ask(flow, class, bytes);
+            let wait = state.limiter.ask(now, flow, class, bytes);
             if state.grant(now, Some(wait)) {
                 return;
             }
