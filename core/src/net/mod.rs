@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -288,15 +288,27 @@ impl Net {
     }
 
     /// What a hello to the tracker at `tracker` should say of where we listen: [`Net::local_addrs`], and beside an
-    /// unspecified address the one from which we reach the tracker (on a LAN behind one router it differs from the
-    /// one that the tracker sees).
+    /// unspecified address those from which we reach the tracker (on a LAN behind one router it differs from the
+    /// one that the tracker sees), and the world over the other IP version, which the tracker does not see.
     #[must_use]
     pub fn reach(&self, tracker: IpAddr) -> Vec<NetAddr> {
+        /// Addresses of nobody (RFC 5737, RFC 3849): nothing is sent there.
+        const NOBODY: [IpAddr; 2] = [
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        ];
         let mut out = self.local_addrs();
-        let source = bind::source_ip(SocketAddr::new(tracker, icet::DEFAULT_PORT));
+        let tracker = tracker.to_canonical();
+        let other = NOBODY.into_iter().find(|ip| ip.is_ipv6() != tracker.is_ipv6());
+        let sources = [Some(tracker), other].into_iter().flatten();
+        let sources: Vec<IpAddr> =
+            sources.filter_map(|ip| bind::source_ip(SocketAddr::new(ip, icet::DEFAULT_PORT))).collect();
+        // Who listens on IPv6 alone takes IPv4 there too.
+        let dual = self.inner.ports.iter().all(|p| p.addr.is_ipv6());
         for p in self.inner.ports.iter().filter(|p| p.addr.ip().is_unspecified()) {
-            if let Some(ip) = source.filter(|ip| ip.is_ipv6() == p.addr.is_ipv6() || p.addr.is_ipv6()) {
-                let at = SocketAddr::new(ip, p.addr.port());
+            let taken = |ip: &&IpAddr| ip.is_ipv6() == p.addr.is_ipv6() || (dual && ip.is_ipv4());
+            for ip in sources.iter().filter(taken) {
+                let at = SocketAddr::new(*ip, p.addr.port());
                 out.extend([NetKind::Udp, NetKind::Tcp].map(|kind| NetAddr { kind, at }));
             }
         }

@@ -421,6 +421,12 @@ async fn both_families_share_a_port_number_and_shutdown_ends_tasks() -> Outcome 
         dialer.dial_back(NetAddr { kind, at: v4 }, both.key(), Duration::from_secs(5)).await?;
     }
     assert!(both.reach(v4.ip()).iter().any(|a| a.at == v4), "the address that reaches 127.0.0.1 is itself");
+    // Where a tracker is reached over IPv6, it hears of the way over IPv4 too.
+    let way = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    if way.connect("192.0.2.1:1").is_ok() {
+        let at = SocketAddr::new(way.local_addr()?.ip(), port);
+        assert!(both.reach("::1".parse()?).iter().any(|a| a.at == at), "{at}");
+    }
     let cx = both.context("test".parse()?);
     let (told, mut hears) = mpsc::channel::<()>(1);
     let closed = cx.closed().clone();
