@@ -121,7 +121,7 @@ impl Known {
                     let (but, not) = if s.unreachable == s.hosts { ("but ", "") } else { ("", "not ") };
                     parts.push(format!(
                         "{but}{n} can {not}be reached from here: behind a NAT or a firewall a host needs an open port, or a \
-                         relay that both ends have set"
+                         relay that both ends have set (and IPv4 and IPv6 do not meet)"
                     ));
                 }
                 if s.failed > 0 {
@@ -233,7 +233,7 @@ mod tests {
             said(shortage(4, 1, 1, 1, &["udp"]), vec![failure()]),
             "4 hosts have the missing pages, 1 of them without http or quic (they speak udp): try --transport http,quic,udp, \
              1 can not be reached from here: behind a NAT or a firewall a host needs an open port, or a relay that both \
-             ends have set, 1 failed just now and will be tried again, 1 busy with others; host 09090909 over http: no \
+             ends have set (and IPv4 and IPv6 do not meet), 1 failed just now and will be tried again, 1 busy with others; host 09090909 over http: no \
              connection to 192.0.2.1:5: refused\\u{1b}[1m"
         );
         let of = |hosts, unwilling, silent| {

@@ -16,7 +16,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         key: "quic-port",
         default: "0",
-        about: "UDP port of libp2p's own QUIC; without it there is no hole punching over UDP",
+        about: "UDP port of libp2p's own QUIC, beside that of --listen; off: none is opened, others' are dialed all the same, and there is no hole punching over UDP",
     },
     Setting {
         key: "punch",

@@ -243,6 +243,13 @@ fn listen(
         // That one takes IPv4 too, which libp2p's sockets don't.
         ips.push(Ipv4Addr::UNSPECIFIED.into());
     }
+    if let Some(port) = config.quic_port.filter(|port| cx.local_addrs().iter().any(|a| a.at.port() == *port))
+    {
+        let what = format!(
+            "libp2p.quic-port={port} is this peer's own port (--listen): name another, or 0 for any free one"
+        );
+        return Err(local(what));
+    }
     let mut open = Vec::new();
     for ip in ips {
         if let Some(port) = config.quic_port {
