@@ -163,14 +163,14 @@ impl Engine {
         }
         let Some(f) = self.fetches.get(&id) else { return };
         let source_of = |f: &Fetch| self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
-        let way = f.way.clone();
+        let (way, live) = (f.way.clone(), f.need == Need::Steady);
         // Whatever else is fetched by it will fare no better.
         let fares_so = |o: &Fetch| {
             o.way == way && source_of(o).is_some_and(|source| self.elsewhere(now, o.order, source).is_some())
         };
         let all = self.fetches.iter().filter(|(other, o)| **other == id || fares_so(o));
         let all: Vec<_> = all.map(|(id, _)| *id).collect();
-        self.ways.fell_silent(now, &way, self.config.silence);
+        self.ways.fell_silent(now, &way, self.config.silence, live);
         for id in all {
             if self.fetches.contains_key(&id) {
                 self.actions.push_back(Action::Stop { fetch: id });

@@ -270,13 +270,17 @@ impl Ways {
         drips.into_iter().chain(self.still(moved, least)).min()
     }
 
-    /// It has fallen silent; so has its carrier, if nothing came over that for `least`.
-    pub(super) fn fell_silent(&mut self, now: Now, way: &Way, least: Duration) {
+    /// It has fallen silent; so has its carrier, if nothing came over that for `least`. `live`: where that is not known and nothing came by any
+    /// way, the source of all may have paused, and who was named first is no worse than others who wait for the same.
+    pub(super) fn fell_silent(&mut self, now: Now, way: &Way, least: Duration, live: bool) {
+        let all_silent = !self.came_within(now, least);
         let Some(s) = self.states.get_mut(way) else { return };
         s.pauses.longest = s.pauses.longest.max(now.since(s.since));
         s.silent = true;
         let carrier = s.carrier;
-        self.shun(now, way.clone());
+        if !(live && carrier.is_none() && all_silent) {
+            self.shun(now, way.clone());
+        }
         if let Some(carrier) = carrier {
             self.lost(now, carrier, least);
         }

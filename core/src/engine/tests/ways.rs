@@ -362,6 +362,44 @@ fn who_stands_still_turns_to_what_fell_silent_before() {
 }
 
 #[test]
+fn where_all_of_a_broadcast_is_silent_its_hosts_are_asked_as_the_tracker_names_them() {
+    let mut r = Rig::joined(1000);
+    let by = |host| {
+        let mut s = source(host);
+        s.host.protocol = "libp2p".parse().unwrap();
+        s
+    };
+    let live = |id, first| {
+        let pages = PageSet { last: None, ..PageSet::range(first, first) };
+        let source = by(1);
+        Assignment { source, stand_ins: vec![by(2)], ..assignment(id, pages, Need::Steady, &[1]) }
+    };
+    r.assign(vec![live(1, 0)]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=9);
+    r.clear();
+    r.millis(60_000);
+    assert!(r.reports().iter().any(|p| (p.host.0[0], p.outcome) == (1, Outcome::Stalled)));
+    r.clear();
+    r.assign(vec![live(2, 10)]);
+    let id = r.one_started();
+    assert_eq!(r.e.fetches.get(&id).map(|f| f.host.0[0]), Some(1));
+    // While something comes from others, who falls silent has that against it.
+    r.assign(vec![Assignment { source: by(3), ..live(3, 10) }]);
+    let other = r.one_started();
+    steadily(&mut r, id, 10..=19);
+    let mut page = 20;
+    while !r.stops.contains(&id) {
+        assert!(page < 2000);
+        steadily(&mut r, other, page..=page);
+        page += 1;
+    }
+    r.clear();
+    r.assign(vec![live(4, page)]);
+    assert!(r.reports().iter().any(|p| (p.assignment, p.outcome) == (4, Outcome::Unreachable)));
+}
+
+#[test]
 fn a_request_is_no_sign_of_life() {
     let mut r = Rig::joined_with(Config { per_host: 6, fetches: 8, ..config() }, 1000);
     // Two hosts over UDP bring something; one of them is asked again only after the block.
