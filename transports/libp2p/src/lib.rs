@@ -8,6 +8,7 @@ mod config;
 mod fetch;
 mod gate;
 mod io;
+mod paced;
 mod quic;
 pub mod relay;
 mod serve;

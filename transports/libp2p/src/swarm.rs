@@ -110,7 +110,7 @@ fn local(what: impl Into<String>) -> TransportError {
 }
 
 impl Node {
-    /// Begins, with the sockets that the settings want. The system may hold so many bytes of each TCP connection that others open.
+    /// Begins, with the sockets that the settings want. The system may hold so many bytes of each TCP connection.
     pub(crate) async fn start(
         cx: &Context,
         config: &Config,
@@ -121,13 +121,14 @@ impl Node {
         let me = keys.public().to_peer_id();
         let gate = Rules::new(config.punch, Instant::now());
         let (relayed, relay) = relay::client::new(me);
-        let common = transport::Common::new(cx.accept_tcp(transport::is_libp2p), in_hand);
+        let common = transport::Common::new(cx.accept_tcp(transport::is_libp2p));
         let connections = config.connections as usize + LINGERING;
         let limits = QuicLimits { connections, ..QuicLimits::PEER };
         let quic = Quic::new(cx.identity(), &keys, limits, config.connect_timeout)
             .map_err(|e| local("QUIC cannot be set up").because(e))?;
-        let stack = transport::build(&keys, common, relayed, quic, gate.clone(), config.connect_timeout)
-            .map_err(|e| local("Noise cannot be set up").because(e))?;
+        let stack =
+            transport::build(&keys, common, relayed, quic, gate.clone(), (config.connect_timeout, in_hand))
+                .map_err(|e| local("Noise cannot be set up").because(e))?;
         let (to_inbound, inbound) = mpsc::channel(INBOUND);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING))

@@ -7,13 +7,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, Pending};
-use iceshare::net::hold_little;
 use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{
-    Boxed, DialOpts, ListenerId, OrTransport, Transport, TransportError, TransportEvent,
+    Boxed, DialOpts, ListenerId, OrTransport, PortUse, Transport, TransportError, TransportEvent,
 };
 use libp2p::core::upgrade::Version;
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, noise, relay, tcp, yamux};
@@ -22,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::gate::{Gate, Gated};
+use crate::paced::{Once, Paced, Socket};
 use crate::quic::Quic;
 
 /// How connections of libp2p begin that others open: with the length and name of multistream-select 1.0.0. A matcher
@@ -45,14 +48,12 @@ pub(crate) fn common() -> Multiaddr {
 #[derive(Debug)]
 pub(crate) struct Common {
     incoming: mpsc::Receiver<(TcpStream, SocketAddr)>,
-    /// What the system may hold of each.
-    in_hand: u64,
     listener: Option<ListenerId>,
 }
 
 impl Common {
-    pub(crate) fn new(incoming: mpsc::Receiver<(TcpStream, SocketAddr)>, in_hand: u64) -> Common {
-        Common { incoming, in_hand, listener: None }
+    pub(crate) fn new(incoming: mpsc::Receiver<(TcpStream, SocketAddr)>) -> Common {
+        Common { incoming, listener: None }
     }
 }
 
@@ -91,7 +92,6 @@ impl Transport for Common {
                 Poll::Ready(Some((stream, from))) => {
                     // A connection that is gone already has no address.
                     let Ok(at) = stream.local_addr() else { continue };
-                    hold_little(&stream, self.in_hand);
                     return Poll::Ready(TransportEvent::Incoming {
                         listener_id,
                         upgrade: ready(Ok(stream.compat())),
@@ -110,25 +110,26 @@ impl Transport for Common {
     }
 }
 
-/// The whole stack.
+/// The whole stack. A connection over TCP may hold so many bytes.
 pub(crate) fn build(
     keys: &Keypair,
     common: Common,
     relayed: relay::client::Transport,
     quic: Quic,
     gate: Gate,
-    patience: Duration,
+    (patience, in_hand): (Duration, u64),
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let own = tcp::tokio::Transport::new(tcp::Config::default());
-    let tcp = OrTransport::new(common, own)
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(keys)?)
-        .multiplex(yamux::Config::default())
-        .timeout(patience)
-        .boxed();
+    let noise = noise::Config::new(keys)?;
+    let own = tcp::tokio::Transport::new(tcp::Config::default()).map(|stream, _| stream.0.compat());
+    let secured = noise.clone();
+    let tcp = OrTransport::new(common, own).and_then(move |stream, point| {
+        let (Either::Left(stream) | Either::Right(stream)) = stream;
+        over_tcp(Socket::new(stream, in_hand), point, secured).boxed()
+    });
+    let tcp = TransportTimeout::new(tcp, patience).boxed();
     let relayed = relayed
         .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(keys)?)
+        .authenticate(noise)
         .multiplex(yamux::Config::default())
         .timeout(patience)
         .boxed();
@@ -136,6 +137,24 @@ pub(crate) fn build(
     // A relayed address begins like a direct one: it has to be asked first.
     let all = relayed.or_transport(tcp).joined().or_transport(quic).joined();
     Ok(Gated::new(gate, HANDSHAKES, all).boxed())
+}
+
+/// Noise and yamux over a connection.
+async fn over_tcp(
+    socket: Socket,
+    point: ConnectedPoint,
+    noise: noise::Config,
+) -> io::Result<(PeerId, StreamMuxerBox)> {
+    let role = match point {
+        ConnectedPoint::Dialer { role_override, .. } => role_override,
+        ConnectedPoint::Listener { .. } => Endpoint::Listener,
+    };
+    let held = socket.held();
+    let mut once =
+        Once(Some(socket)).upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux::Config::default());
+    let opened = once.dial(Multiaddr::empty(), DialOpts { role, port_use: PortUse::New });
+    let (peer, muxer) = opened.map_err(io::Error::other)?.await.map_err(io::Error::other)?;
+    Ok((peer, StreamMuxerBox::new(Paced::new(muxer, held))))
 }
 
 /// Two transports of the same output as one.
