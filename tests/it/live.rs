@@ -82,7 +82,7 @@ pub(crate) fn is_a_stretch(source: &Path, recorded: &Path, mut restarts: usize) 
     for (i, page) in rest.iter().enumerate() {
         // A link that was left in the middle has an end with nothing to be heard.
         let header = PageHeader::parse(page).expect("a page");
-        if i + 1 == rest.len() && header.eos && header.segments == 1 {
+        if i + 1 == rest.len() && header.eos && header.segments <= 1 {
             break;
         }
         if restarts > 0 && content(page) != content(&source[at]) && content(page) == content(&source[0]) {
