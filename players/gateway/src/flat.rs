@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceshare::live::{Flat, FlatError, NowOn, Unended};
 use iceshare::ogg::page::packet_parts;
-use iceshare::ogg::{Codec, Format, PageHeader};
+use iceshare::ogg::{Codec, Format, PageHeader, SplitEvent, Splitter};
 use tokio::sync::watch;
 
 use crate::playable::Pages;
@@ -91,27 +91,29 @@ pub(crate) fn flat(
         begun = begins;
         (link, page)
     });
-    let state = (pages, Joiner::new(joined), NowOn::default(), titles.then(Icy::default), left);
-    let out = stream::try_unfold(state, |(mut pages, mut joiner, mut now, mut icy, left)| async move {
-        loop {
-            let Some((link, page)) = pages.next().await.transpose()? else { return Ok(None) };
+    let given = Given { icy: titles.then(Icy::default), ..Given::default() };
+    let state = (pages, Joiner::new(joined), NowOn::default(), given, left);
+    let out = stream::try_unfold(Some(state), |state| async move {
+        let Some((mut pages, mut joiner, mut now, mut given, left)) = state else { return Ok(None) };
+        while let Some((link, page)) = pages.next().await.transpose()? {
             let Ok(header) = PageHeader::parse(&page) else { continue };
-            if let Some(icy) = icy.as_mut().filter(|_| now.page(&header, &page)) {
+            if let Some(icy) = given.icy.as_mut().filter(|_| now.page(&header, &page)) {
                 icy.set(now.title());
             }
             match joiner.page(&header, &page) {
                 Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => {
-                    let bytes = icy.as_mut().map(|icy| icy.mixed(&bytes)).unwrap_or(bytes);
-                    return Ok(Some((bytes, (pages, joiner, now, icy, left))));
+                    let bytes = given.next(bytes);
+                    return Ok(Some((bytes, Some((pages, joiner, now, given, left)))));
                 }
                 Err(why) => {
                     tracing::debug!(%why, "a live stream ends for who wants one logical stream");
                     left.here(link);
-                    return Ok(None);
+                    break;
                 }
             }
         }
+        Ok(given.end().map(|end| (end, None)))
     });
     out.boxed()
 }
@@ -188,6 +190,37 @@ impl Joiner {
     }
 }
 
+/// What goes out of a stream whose links are joined, which have lost the marks at their ends.
+#[derive(Default)]
+struct Given {
+    splitter: Splitter,
+    unended: Unended,
+    icy: Option<Icy>,
+}
+
+impl Given {
+    /// Pages, as they go out.
+    fn next(&mut self, pages: Bytes) -> Bytes {
+        self.splitter.push(pages.clone());
+        while let Some(event) = self.splitter.next() {
+            if let SplitEvent::Page { header, .. } = event {
+                self.unended.page(&header);
+            }
+        }
+        self.mixed(pages)
+    }
+
+    /// What is missing at the end.
+    fn end(&mut self) -> Option<Bytes> {
+        let pages = self.unended.close().concat();
+        (!pages.is_empty()).then(|| self.mixed(pages.into()))
+    }
+
+    fn mixed(&mut self, pages: Bytes) -> Bytes {
+        self.icy.as_mut().map(|icy| icy.mixed(&pages)).unwrap_or(pages)
+    }
+}
+
 /// Titles between the bytes, as SHOUTcast began it and Icecast, ffmpeg, mpv and VLC know it: behind each [`EVERY`] bytes one byte, how many
 /// times 16 bytes of text follow.
 #[derive(Debug)]
@@ -232,6 +265,47 @@ impl Icy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A page of Opus.
+    fn page(flags: u8, sequence: u32, granule: i64, packets: &[&[u8]]) -> Bytes {
+        let mut page = b"OggS\0".to_vec();
+        page.push(flags);
+        page.extend(granule.to_le_bytes());
+        page.extend(7_u32.to_le_bytes());
+        page.extend(sequence.to_le_bytes());
+        page.extend([0; 4]);
+        page.push(u8::try_from(packets.len()).expect("few packets"));
+        page.extend(packets.iter().map(|p| u8::try_from(p.len()).expect("a short packet")));
+        page.extend(packets.concat());
+        iceshare::ogg::page::seal(&mut page);
+        page.into()
+    }
+
+    #[tokio::test]
+    async fn where_joined_links_break_off_their_stream_is_given_an_end() {
+        let sound: &[u8] = &[0xfc; 20];
+        let broken_off = || {
+            let all = [
+                page(2, 0, 0, &[b"OpusHead\x01\x02\x38\x01\x80\xbb\0\0\0\0\0"]),
+                page(0, 1, 0, &[b"OpusTags\0\0\0\0\0\0\0\0"]),
+                page(0, 2, 1920, &[sound; 2]),
+                page(0, 3, 3840, &[sound; 2]),
+            ];
+            stream::iter(all.into_iter().zip(0..).map(|(page, n)| Ok((n, page)))).boxed()
+        };
+        for joined in [Joined::One, Joined::Setups] {
+            for titles in [false, true] {
+                let out = flat(broken_off(), joined, titles, Arc::default());
+                let out: Vec<Bytes> = out.try_collect().await.expect("pages");
+                let last = PageHeader::parse(out.last().expect("pages")).expect("a page");
+                assert_eq!(
+                    (out.len(), last.eos, last.segments, last.sequence),
+                    (5, true, 0, 4),
+                    "{joined:?}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn titles_stand_between_the_bytes() {
