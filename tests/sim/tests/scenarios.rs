@@ -180,7 +180,6 @@ fn many_keys_of_one_machine_gain_nothing() {
     assert!(g[1] < 0.8, "{g:?}");
 }
 
-/// Two protocols; the better one loses much of what it carries for a while.
 /// Three of four hosts are behind NATs: that most pairs of those never come together costs next to nothing.
 #[test]
 fn pairs_that_do_not_come_together_hold_nobody_up() {
@@ -204,6 +203,7 @@ fn pairs_that_do_not_come_together_hold_nobody_up() {
     assert!(few < 1.2 * all, "{few} s instead of {all}");
 }
 
+/// Two protocols; the better one loses much of what it carries for a while.
 #[test]
 fn a_protocol_that_loses_much_is_left_and_taken_back() {
     let text = "
