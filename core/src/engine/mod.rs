@@ -86,6 +86,8 @@ pub struct Engine {
     stirred: bool,
     /// Whether the driver doubts that the session still passes.
     in_doubt: bool,
+    /// When it last spoke again after that.
+    anew: Option<Now>,
     /// What this peer gives, and the last that was said of it in this session.
     giving: Giving,
     doors: doors::Doors,
@@ -116,6 +118,7 @@ impl Engine {
             served: Served::default(),
             stirred: false,
             in_doubt: false,
+            anew: None,
             giving: Giving::default(),
             doors: doors::Doors::default(),
             allowed: None,

@@ -92,19 +92,29 @@ impl Engine {
     /// The session speaks again after a silence: what stood still as well did so because of our own line, and not because of its
     /// hosts. Their connections notice only as long after the silence as that took, at worst; so orders that have nobody else go
     /// back, without a word against anybody, to be ordered anew over new connections.
+    /// What has not been silent for long enough is looked at when it has.
     pub(super) fn begin_anew(&mut self, now: Now) {
-        let still = |order: &Order| {
-            let mut mine = self.fetches.values().filter(|f| f.order == *order).peekable();
-            mine.peek().is_some()
-                && mine.all(|f| {
-                    let brought = f.moved.max(self.ways.since(&f.way));
-                    now.since(brought) >= self.config.silence && !self.may_turn(now, *order, f.source)
-                })
-        };
-        let orders =
-            self.assigned.iter().filter(|(_, a)| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare));
-        let orders: Vec<_> = orders.map(|(order, _)| *order).filter(still).collect();
+        self.anew = Some(now);
+        let orders: Vec<_> = self.assigned.keys().copied().filter(|o| self.stood_still(now, *o)).collect();
         orders.into_iter().for_each(|order| self.finish(now, order, Outcome::Stopped));
+        for (id, f) in &self.fetches {
+            let brought = f.moved.max(self.ways.since(&f.way));
+            self.timers.set_sooner(Timer::Stall(*id), now.max(brought + self.config.silence));
+        }
+    }
+
+    /// Whether an order has nobody else, and all that it has brought was before the session spoke again, and long ago.
+    fn stood_still(&self, now: Now, order: Order) -> bool {
+        let goes_back = |a: &Assigned| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare);
+        let mut mine = self.fetches.values().filter(|f| f.order == order).peekable();
+        self.assigned.get(&order).is_some_and(goes_back)
+            && mine.peek().is_some()
+            && mine.all(|f| {
+                let brought = f.moved.max(self.ways.since(&f.way));
+                self.anew.is_some_and(|anew| brought < anew)
+                    && now.since(brought) >= self.config.silence
+                    && !self.may_turn(now, order, f.source)
+            })
     }
 
     /// See [`Engine::stalls`].
@@ -140,6 +150,9 @@ impl Engine {
             return;
         }
         let Some(f) = self.fetches.get(&id) else { return };
+        if self.stood_still(now, f.order) {
+            return self.finish(now, f.order, Outcome::Stopped);
+        }
         let Some((look, due)) = self.stalls_at(now, f) else { return };
         if due > now {
             if self.waits_alone(now, f) {

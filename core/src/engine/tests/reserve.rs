@@ -98,6 +98,30 @@ fn what_stood_still_with_the_session_is_ordered_anew_and_nobody_is_blamed() {
 }
 
 #[test]
+fn what_is_still_silent_a_second_after_the_session_spoke_again_is_ordered_anew_too() {
+    let mut r = Rig::joined(100);
+    r.assign(vec![
+        assignment(1, PageSet::range(0, 9), Need::Bulk, &[1]),
+        assignment(2, PageSet::range(20, 29), Need::Bulk, &[2]),
+    ]);
+    let begun = r.started();
+    begun.iter().for_each(|(id, first, ..)| r.page(*id, *first));
+    r.millis(200);
+    r.e.handle_doubt(r.now, true);
+    r.millis(500);
+    r.e.handle_doubt(r.now, false);
+    r.drain();
+    assert!(r.stops.is_empty(), "a pause so far");
+    r.millis(200);
+    r.page(begun[1].0, 21);
+    r.clear();
+    r.millis(200);
+    assert_eq!(r.stops, [begun[0].0], "the other brings something");
+    let reports: Vec<_> = r.reports().iter().map(|r| (r.assignment, r.outcome, r.pages)).collect();
+    assert_eq!(reports, [(1, Outcome::Stopped, 1)]);
+}
+
+#[test]
 fn a_player_fetches_from_its_playhead_on_and_not_everything() {
     let mut r = Rig::joined(10_000);
     let media = manifest(1, 1).id();
