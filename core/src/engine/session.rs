@@ -279,6 +279,7 @@ impl Engine {
         }
         let s = &mut self.session;
         let same = s.epoch == Some(m.epoch);
+        let moved = s.moved.is_some_and(|at| now.since(at) < SILENCE);
         s.link = Link::Welcome;
         s.epoch = Some(m.epoch);
         s.refusals = 0;
@@ -299,6 +300,9 @@ impl Engine {
         self.actions.push_back(Action::Welcome(m));
         self.after_silence(now);
         self.end_reserve(now);
+        if moved {
+            self.begin_anew(now);
+        }
     }
 
     /// Sends a report, or keeps it until the tracker is back.

@@ -36,6 +36,10 @@ impl Engine {
             // Live pages come at the pace of their source, which may be one a second: the tracker knows it.
             let patient = self.assigned.get(&order).is_none_or(|a| a.patience.is_none());
             let most = if patient { most } else { most.min(moved + LAST) };
+            let most = match self.ways.due(&ways::way(source), moved, self.config.silence) {
+                Some(due) if self.may_ask_again(order, source) => most.min(due),
+                _ => most,
+            };
             let due = self.turns_at(now, order, source, moved).map_or(most, |t| t.min(most));
             return (self.warns_at(order, source, (moved, spoke)).map_or(due, |w| w.min(due)), due);
         };
@@ -145,6 +149,33 @@ impl Engine {
             && elsewhere() == Some(true)
     }
 
+    /// Whether an order may go back because its way may be cut.
+    fn may_ask_again(&self, order: Order, source: &Source) -> bool {
+        let may = |a: &Assigned| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare);
+        !self.is_silent() && self.assigned.get(&order).is_some_and(may) && self.ways.may_be_cut(source)
+    }
+
+    /// A way that may be cut, with nobody else to turn to: its orders go back, without a word against anybody, and are ordered anew over a new
+    /// connection.
+    fn asks_again(&mut self, now: Now, id: FetchId) -> bool {
+        let Some(f) = self.fetches.get(&id) else { return false };
+        let way = f.way.clone();
+        let stands_alone = |f: &Fetch| {
+            let source = self.assigned.get(&f.order).and_then(|a| a.sources.get(f.source));
+            source.is_some_and(|s| self.may_ask_again(f.order, s)) && !self.may_turn(now, f.order, f.source)
+        };
+        if !stands_alone(f) {
+            return false;
+        }
+        let orders: std::collections::BTreeSet<_> =
+            self.fetches.values().filter(|o| o.way == way && stands_alone(o)).map(|o| o.order).collect();
+        if !self.ways.is_asked_again(now, &way) {
+            return false;
+        }
+        orders.into_iter().for_each(|order| self.finish(now, order, Outcome::Stopped));
+        true
+    }
+
     pub(super) fn stall(&mut self, now: Now, id: FetchId) {
         if self.is_outrun(now, id) {
             return;
@@ -172,6 +203,9 @@ impl Engine {
             return;
         }
         if self.turns_aside(now, id) {
+            return;
+        }
+        if self.asks_again(now, id) {
             return;
         }
         let Some(f) = self.fetches.get(&id) else { return };

@@ -270,6 +270,21 @@ impl Ways {
         drips.into_iter().chain(self.still(moved, least)).min()
     }
 
+    /// It has fallen silent, for all one knows since its protocol does not notice that its way is cut: it is asked once more, over a new connection,
+    /// and nothing is held against it. False: it was, and brought nothing.
+    pub(super) fn is_asked_again(&mut self, now: Now, way: &Way) -> bool {
+        let Some(s) = self.states.get_mut(way).filter(|s| !s.silent) else { return false };
+        s.pauses.longest = s.pauses.longest.max(now.since(s.since));
+        s.silent = true;
+        true
+    }
+
+    /// Whether a way whose packets are its protocol's own affair brought something, and did not fall silent.
+    pub(super) fn may_be_cut(&self, source: &Source) -> bool {
+        let state = self.states.get(&way(source));
+        carrier(source).is_none() && state.is_some_and(|s| s.heard.is_some() && !s.silent)
+    }
+
     /// It has fallen silent; so has its carrier, if nothing came over that for `least`. `live`: where that is not known and nothing came by any
     /// way, the source of all may have paused, and who was named first is no worse than others who wait for the same.
     pub(super) fn fell_silent(&mut self, now: Now, way: &Way, least: Duration, live: bool) {

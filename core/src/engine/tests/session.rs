@@ -589,6 +589,25 @@ fn who_is_banned_is_told_at_once() {
 }
 
 #[test]
+fn what_is_silent_when_the_session_moves_to_another_carrier_is_ordered_anew() {
+    let mut r = Rig::joined(100);
+    r.assign(vec![
+        assignment(5, PageSet::range(0, 9), Need::Bulk, &[1]),
+        assignment(6, PageSet::range(20, 29), Need::Bulk, &[2]),
+    ]);
+    let started = r.started();
+    started.iter().for_each(|(id, first, ..)| r.page(*id, *first));
+    r.millis(800);
+    r.e.handle_moved(r.now, tracker());
+    r.tell(welcome(1));
+    r.clear();
+    r.page(started[1].0, 21);
+    r.millis(200);
+    assert_eq!(r.stops, [started[0].0]);
+    assert_eq!(r.outcomes(), [(5, 1, Outcome::Stopped, true)]);
+}
+
+#[test]
 fn an_own_session_that_ends_late_is_no_rival() {
     let mut r = Rig::new();
     r.join(100);

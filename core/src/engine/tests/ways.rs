@@ -631,3 +631,26 @@ fn what_two_hosts_failed_is_the_trackers_to_order_anew() {
     let told: Vec<_> = r.reports().iter().map(|r| (r.host.0[0], r.outcome, r.last)).collect();
     assert_eq!(told, [(2, Outcome::Stalled, true)]);
 }
+
+#[test]
+fn who_may_be_cut_off_is_asked_once_more_before_it_is_blamed() {
+    let mut r = Rig::joined(1000);
+    let order = |id, first| {
+        let mut a = assignment(id, PageSet::range(first, first + 99), Need::Bulk, &[1]);
+        a.source.host.protocol = "libp2p".parse().unwrap();
+        a.source.host.addrs = Vec::new();
+        a
+    };
+    r.assign(vec![order(1, 0)]);
+    let id = r.one_started();
+    steadily(&mut r, id, 0..=9);
+    r.clear();
+    r.millis(1500);
+    assert_eq!(r.outcomes(), [(1, 1, Outcome::Stopped, true)], "back, and nobody is blamed");
+    r.clear();
+    r.assign(vec![order(2, 100)]);
+    assert!(!r.started().is_empty(), "it is asked again at once");
+    r.clear();
+    r.millis(15_000);
+    assert_eq!(r.outcomes(), [(2, 1, Outcome::Stalled, true)]);
+}
