@@ -87,12 +87,15 @@ struct Setup {
     server: quinn::ServerConfig,
     limits: QuicLimits,
     patience: Duration,
+    /// What a connection may have unsent and unacknowledged, as the upload limit wants it.
+    in_hand: u64,
 }
 
 impl Setup {
     fn transport(&self, remote: SocketAddr, accepted: bool) -> Arc<TransportConfig> {
         let mut transport = self.limits.transport(remote, accepted);
         transport
+            .send_window(self.in_hand.min(u64::from(self.limits.window)))
             .keep_alive_interval(Some(KEEP_ALIVE))
             .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
             .allow_spin(false);
@@ -188,19 +191,19 @@ fn multiaddr(at: SocketAddr) -> Multiaddr {
 }
 
 impl Quic {
-    /// `patience`: for a handshake, whoever begins it.
+    /// `patience`: for a handshake, whoever begins it; `in_hand`: bytes that a connection may hold.
     pub(crate) fn new(
         identity: &Identity,
         keys: &Keypair,
         limits: QuicLimits,
-        patience: Duration,
+        (patience, in_hand): (Duration, u64),
     ) -> Result<Quic, SetupError> {
         let client = Arc::new(QuicClientConfig::try_from(tls::make_client_config(keys, None)?)?);
         let mut server = quic_server_config(tls::make_server_config(keys)?)?;
         // libp2p knows a connection by its addresses.
         server.migration(false);
         Ok(Quic {
-            setup: Setup { client, server, limits, patience },
+            setup: Setup { client, server, limits, patience, in_hand },
             identity: identity.clone(),
             handshakes: Arc::default(),
             listeners: SelectAll::new(),

@@ -177,7 +177,7 @@ impl Relay {
             &options.identity,
             &keys,
             QuicLimits { connections: all.saturating_add(HANDSHAKES * 2), ..QUIC },
-            PATIENCE,
+            (PATIENCE, u64::MAX),
         )
         .map_err(|e| key_error(&e))?
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));

@@ -110,7 +110,7 @@ fn local(what: impl Into<String>) -> TransportError {
 }
 
 impl Node {
-    /// Begins, with the sockets that the settings want. The system may hold so many bytes of each TCP connection.
+    /// Begins, with the sockets that the settings want. Each connection may hold so many bytes.
     pub(crate) async fn start(
         cx: &Context,
         config: &Config,
@@ -124,7 +124,7 @@ impl Node {
         let common = transport::Common::new(cx.accept_tcp(transport::is_libp2p));
         let connections = config.connections as usize + LINGERING;
         let limits = QuicLimits { connections, ..QuicLimits::PEER };
-        let quic = Quic::new(cx.identity(), &keys, limits, config.connect_timeout)
+        let quic = Quic::new(cx.identity(), &keys, limits, (config.connect_timeout, in_hand))
             .map_err(|e| local("QUIC cannot be set up").because(e))?;
         let stack =
             transport::build(&keys, common, relayed, quic, gate.clone(), (config.connect_timeout, in_hand))

@@ -13,7 +13,7 @@ const REUSE: DialOpts = DialOpts { role: Role::Dialer, port_use: PortUse::Reuse 
 
 fn quic(seed: u8) -> Quic {
     let keys = Keypair::ed25519_from_bytes([seed; 32]).expect("a key");
-    Quic::new(&Identity::from_seed(&[seed; 32]), &keys, QuicLimits::PEER, PATIENCE).expect("QUIC")
+    Quic::new(&Identity::from_seed(&[seed; 32]), &keys, QuicLimits::PEER, (PATIENCE, u64::MAX)).expect("QUIC")
 }
 
 async fn next(quic: &mut Quic) -> Event {
