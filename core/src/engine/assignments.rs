@@ -84,6 +84,11 @@ impl Assigned {
         (self.need, self.deadline.unwrap_or(Now(u64::MAX)), order)
     }
 
+    /// Whether the tracker orders its pages anew where it goes back.
+    pub(super) fn may_go_back(&self) -> bool {
+        matches!(self.need, Need::Urgent | Need::Bulk | Need::Spare)
+    }
+
     /// What its pages are acknowledged with: those of a reserve are from elsewhere.
     pub(super) fn credited(&self) -> Number {
         if self.need == Need::Reserve { (0, 0) } else { self.number }

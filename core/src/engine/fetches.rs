@@ -269,7 +269,7 @@ impl Engine {
     /// something, and it knows them; or may know some.
     fn gives_back(&self, now: Now, order: Order) -> bool {
         let failed = |a: &Assigned| a.tries.iter().any(|t| t.failed.is_some_and(|f| f != Outcome::Altered));
-        let may = |a: &&Assigned| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare) && failed(a);
+        let may = |a: &&Assigned| a.may_go_back() && failed(a);
         let named = |a: &Assigned, host: &PeerKey| a.sources.iter().any(|s| s.host.key == *host);
         let others = |a: &&Assigned| self.ways.others_bring(now, |host| named(a, host));
         // Two hosts failed it, and of whoever is left something is known, too: whom to ask now the tracker knows best.

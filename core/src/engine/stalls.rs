@@ -101,32 +101,34 @@ impl Engine {
         self.anew = Some(now);
         let orders: Vec<_> = self.assigned.keys().copied().filter(|o| self.stood_still(now, *o)).collect();
         orders.into_iter().for_each(|order| self.finish(now, order, Outcome::Stopped));
-        for (id, f) in &self.fetches {
-            let brought = f.moved.max(self.ways.since(&f.way));
-            self.timers.set_sooner(Timer::Stall(*id), now.max(brought + self.config.silence));
-        }
+        let looks = self.fetches.iter().map(|(id, f)| (*id, self.last_brought(f) + self.config.silence));
+        let looks: Vec<_> = looks.collect();
+        looks.into_iter().for_each(|(id, at)| self.timers.set_sooner(Timer::Stall(id), at.max(now)));
     }
 
     /// Whether an order has nobody else, and all that it has brought was before the session spoke again, and long ago.
     fn stood_still(&self, now: Now, order: Order) -> bool {
-        let goes_back = |a: &Assigned| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare);
         let mut mine = self.fetches.values().filter(|f| f.order == order).peekable();
-        self.assigned.get(&order).is_some_and(goes_back)
+        self.assigned.get(&order).is_some_and(Assigned::may_go_back)
             && mine.peek().is_some()
             && mine.all(|f| {
-                let brought = f.moved.max(self.ways.since(&f.way));
+                let brought = self.last_brought(f);
                 self.anew.is_some_and(|anew| brought < anew)
                     && now.since(brought) >= self.config.silence
                     && !self.may_turn(now, order, f.source)
             })
     }
 
+    /// When something last came of a fetch. A host may send one thing after the other: what comes over the same way is a sign of life.
+    fn last_brought(&self, f: &Fetch) -> Now {
+        f.moved.max(self.ways.since(&f.way))
+    }
+
     /// See [`Engine::stalls`].
     pub(super) fn stalls_at(&self, now: Now, f: &Fetch) -> Option<(Now, Now)> {
         let source = self.assigned.get(&f.order)?.sources.get(f.source)?;
-        // A host may send one thing after the other: while something comes over the same way, it has not stalled.
-        let since = self.ways.since(&f.way);
-        Some(self.stalls(now, f.order, source, (f.moved.max(since), f.spoke.max(since))))
+        let spoke = f.spoke.max(self.ways.since(&f.way));
+        Some(self.stalls(now, f.order, source, (self.last_brought(f), spoke)))
     }
 
     /// Whether there is anybody to go on at; see [`Engine::elsewhere`].
@@ -151,8 +153,9 @@ impl Engine {
 
     /// Whether an order may go back because its way may be cut.
     fn may_ask_again(&self, order: Order, source: &Source) -> bool {
-        let may = |a: &Assigned| matches!(a.need, Need::Urgent | Need::Bulk | Need::Spare);
-        !self.is_silent() && self.assigned.get(&order).is_some_and(may) && self.ways.may_be_cut(source)
+        !self.is_silent()
+            && self.assigned.get(&order).is_some_and(Assigned::may_go_back)
+            && self.ways.may_be_cut(source)
     }
 
     /// A way that may be cut, with nobody else to turn to: its orders go back, without a word against anybody, and are ordered anew over a new

@@ -119,6 +119,13 @@ struct State {
     silent: bool,
 }
 
+impl State {
+    fn fell_silent(&mut self, now: Now) {
+        self.pauses.longest = self.pauses.longest.max(now.since(self.since));
+        self.silent = true;
+    }
+}
+
 /// A carrier over which nothing came any more, and has not since.
 #[derive(Debug)]
 struct Quiet {
@@ -274,8 +281,7 @@ impl Ways {
     /// and nothing is held against it. False: it was, and brought nothing.
     pub(super) fn is_asked_again(&mut self, now: Now, way: &Way) -> bool {
         let Some(s) = self.states.get_mut(way).filter(|s| !s.silent) else { return false };
-        s.pauses.longest = s.pauses.longest.max(now.since(s.since));
-        s.silent = true;
+        s.fell_silent(now);
         true
     }
 
@@ -290,8 +296,7 @@ impl Ways {
     pub(super) fn fell_silent(&mut self, now: Now, way: &Way, least: Duration, live: bool) {
         let all_silent = !self.came_within(now, least);
         let Some(s) = self.states.get_mut(way) else { return };
-        s.pauses.longest = s.pauses.longest.max(now.since(s.since));
-        s.silent = true;
+        s.fell_silent(now);
         let carrier = s.carrier;
         if !(live && carrier.is_none() && all_silent) {
             self.shun(now, way.clone());

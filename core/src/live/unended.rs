@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 
 use crate::ogg::page::seal;
-use crate::ogg::{MIN_PAGE_LEN, PageHeader};
+use crate::ogg::{MIN_PAGE_LEN, PageHeader, SplitEvent, Splitter};
 
 /// Logical streams at once of which an end is owed; who begins more of them than any player plays is no broadcast.
 const MOST: usize = 64;
@@ -18,9 +18,20 @@ pub struct Unended {
     open: BTreeMap<u32, u32>,
     /// A page came that begins no logical stream.
     body: bool,
+    splitter: Splitter,
 }
 
 impl Unended {
+    /// The next bytes that were given, of whole pages or parts of them.
+    pub fn bytes(&mut self, bytes: Bytes) {
+        self.splitter.push(bytes);
+        while let Some(event) = self.splitter.next() {
+            if let SplitEvent::Page { header, .. } = event {
+                self.page(&header);
+            }
+        }
+    }
+
     /// The next page that was given.
     pub fn page(&mut self, header: &PageHeader) {
         if header.bos && std::mem::take(&mut self.body) {
@@ -35,12 +46,11 @@ impl Unended {
         }
     }
 
-    /// Nothing more comes: the pages that are missing for that.
-    pub fn close(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.open)
-            .into_iter()
-            .map(|(serial, sequence)| last_page(serial, sequence))
-            .collect()
+    /// Nothing more comes: the pages that are missing for that, if any are.
+    pub fn close(&mut self) -> Option<Bytes> {
+        let pages: Vec<_> =
+            std::mem::take(&mut self.open).into_iter().map(|(s, n)| last_page(s, n)).collect();
+        (!pages.is_empty()).then(|| pages.concat().into())
     }
 }
 
@@ -66,12 +76,12 @@ mod tests {
 
     fn give(unended: &mut Unended, pages: Vec<PageBuilder>) -> Vec<(u32, u32)> {
         for page in pages {
-            unended.page(&PageHeader::parse(&page.build()).expect("a page"));
+            unended.bytes(page.build().into());
         }
-        let ends = unended.close();
-        let headers = ends.iter().map(|page| {
+        let ends = unended.close().unwrap_or_default();
+        let headers = ends.chunks(MIN_PAGE_LEN).map(|page| {
             let header = PageHeader::parse(page).expect("a page");
-            assert!(header.eos && !header.bos && header.granule.is_none() && page.len() == MIN_PAGE_LEN);
+            assert!(header.eos && !header.bos && header.granule.is_none());
             assert_eq!(crate::ogg::page::crc(page), header.crc);
             (header.serial, header.sequence)
         });
@@ -96,7 +106,7 @@ mod tests {
         let pages = vec![page(1, 0).bos(), page(1, 1), page(2, 0).bos(), page(2, 1)];
         let mut unended = Unended::default();
         assert_eq!(give(&mut unended, pages), [(2, 2)]);
-        assert!(unended.close().is_empty(), "once");
-        assert!(Unended::default().close().is_empty());
+        assert!(unended.close().is_none(), "once");
+        assert!(Unended::default().close().is_none());
     }
 }

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use iceshare::live::{Flat, FlatError, NowOn, Unended};
 use iceshare::ogg::page::packet_parts;
-use iceshare::ogg::{Codec, Format, PageHeader, SplitEvent, Splitter};
+use iceshare::ogg::{Codec, Format, PageHeader};
 use tokio::sync::watch;
 
 use crate::playable::Pages;
@@ -68,8 +68,7 @@ pub(crate) fn links(pages: Pages) -> BoxStream<'static, io::Result<Bytes>> {
             }
             return Ok(Some((page, Some((pages, unended)))));
         }
-        let end = unended.close().concat();
-        Ok((!end.is_empty()).then(|| (end.into(), None)))
+        Ok(unended.close().map(|end| (end, None)))
     });
     out.boxed()
 }
@@ -193,7 +192,6 @@ impl Joiner {
 /// What goes out of a stream whose links are joined, which have lost the marks at their ends.
 #[derive(Default)]
 struct Given {
-    splitter: Splitter,
     unended: Unended,
     icy: Option<Icy>,
 }
@@ -201,19 +199,14 @@ struct Given {
 impl Given {
     /// Pages, as they go out.
     fn next(&mut self, pages: Bytes) -> Bytes {
-        self.splitter.push(pages.clone());
-        while let Some(event) = self.splitter.next() {
-            if let SplitEvent::Page { header, .. } = event {
-                self.unended.page(&header);
-            }
-        }
+        self.unended.bytes(pages.clone());
         self.mixed(pages)
     }
 
     /// What is missing at the end.
     fn end(&mut self) -> Option<Bytes> {
-        let pages = self.unended.close().concat();
-        (!pages.is_empty()).then(|| self.mixed(pages.into()))
+        let pages = self.unended.close()?;
+        Some(self.mixed(pages))
     }
 
     fn mixed(&mut self, pages: Bytes) -> Bytes {

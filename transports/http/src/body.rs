@@ -11,7 +11,6 @@ use futures_util::stream::{self, BoxStream, Stream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use iceshare::live::Unended;
 use iceshare::net::Serving;
-use iceshare::ogg::{SplitEvent, Splitter};
 use iceshare::serve::{Chunk, Source, Supply, SupplyError};
 use iceshare::shelf::{Admission, Denied};
 use iceshare::store::MediaStore;
@@ -92,9 +91,9 @@ pub(crate) fn of(
 
 /// Live media as players take it: where it breaks off each logical stream is given an end.
 fn for_players(supply: Supply, closed: CancellationToken) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let state = (supply, closed, Splitter::new(), Unended::default());
+    let state = (supply, closed, Unended::default());
     stream::unfold(Some(state), |state| async move {
-        let (mut supply, closed, mut splitter, mut unended) = state?;
+        let (mut supply, closed, mut unended) = state?;
         let next = tokio::select! {
             biased;
             next = supply.next() => next,
@@ -102,17 +101,11 @@ fn for_players(supply: Supply, closed: CancellationToken) -> impl Stream<Item = 
         };
         match next {
             Ok(Some(Chunk { bytes, .. })) => {
-                splitter.push(bytes.clone());
-                while let Some(event) = splitter.next() {
-                    if let SplitEvent::Page { header, .. } = event {
-                        unended.page(&header);
-                    }
-                }
-                Some((Ok(bytes), Some((supply, closed, splitter, unended))))
+                unended.bytes(bytes.clone());
+                Some((Ok(bytes), Some((supply, closed, unended))))
             }
             Ok(None) | Err(SupplyError::Late(_) | SupplyError::Denied(Denied::Withdrawn)) => {
-                let end = unended.close().concat();
-                (!end.is_empty()).then(|| (Ok(end.into()), None))
+                unended.close().map(|end| (Ok(end), None))
             }
             Err(e) => Some((Err(e.into()), None)),
         }
